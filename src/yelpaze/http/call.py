@@ -1,0 +1,399 @@
+"""One call's way: slot → address → attempt → (redirect | retry | end).
+
+A call is a small state machine without a task of its own; what happens next is always
+the one callback that is outstanding:
+
+    waiting     in the limiter's queue          → granted()
+    resolving   at the resolver                 → _resolved()
+    attempting  in libcurl, with a timer        → _answered() or _timed_out()
+    pausing     before a retry, slot given back → begin()
+    over        on_done has been called, or the call was cancelled
+
+Order of policy (the design's): retry → limiter → attempt time-out → transport, so that a
+retry and a redirect wait for a slot again.
+"""
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import pycurl
+
+from yelpaze.http.causes import error_of
+from yelpaze.http.handle import Handle
+from yelpaze.http.resolver import Answer
+from yelpaze.http.spool import Spool
+from yelpaze.http.timers import Timer
+from yelpaze.model.errors import Error, ErrorKind, MisuseError
+from yelpaze.model.headers import Headers
+from yelpaze.model.outcome import Attempt, Outcome, Timings
+from yelpaze.model.request import Request, Timeout
+from yelpaze.policy.redirect import follow, is_redirect
+from yelpaze.policy.retry import pause, retry_after_seconds, worth_retrying
+
+if TYPE_CHECKING:
+    from yelpaze.http.core import Core, Host
+
+OnDone = Callable[[Outcome], None]
+
+_FIRST_ERROR_STATUS = 400
+_REDIRECTS = range(300, 400)
+_NO_TIMINGS = Timings()
+_NO_HEADERS = Headers()
+_VERSIONS = {
+    pycurl.CURL_HTTP_VERSION_1_0: "1.0",
+    pycurl.CURL_HTTP_VERSION_1_1: "1.1",
+    pycurl.CURL_HTTP_VERSION_2_0: "2",
+}
+
+
+def _status_error(status: int) -> Error:
+    try:
+        phrase = f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = ""
+    return Error(ErrorKind.STATUS, f"{status}{phrase}")
+
+
+_STATUS_ERRORS = {status: _status_error(status) for status in range(400, 600)}
+
+
+class Call:
+    """One request on its way. `cancel()` gives its slot back at once, without `on_done`."""
+
+    __slots__ = (
+        "_attempts",
+        "_began",
+        "_core",
+        "_dns",
+        "_handle",
+        "_hop",
+        "_hops",
+        "_host",
+        "_on_done",
+        "_queued",
+        "_queued_since",
+        "_shard_number",
+        "_slot",
+        "_spool",
+        "_started",
+        "_timeout",
+        "_timer",
+        "_tries",
+        "abandoned",
+        "request",
+        "trace_id",
+    )
+
+    def __init__(self, core: "Core", request: Request, on_done: OnDone, spool: Spool | None) -> None:
+        self._core = core
+        self.request = request
+        self._hop = request  # what is sent now: the request, or a redirect's target
+        self._hops = 0
+        self._on_done = on_done
+        self._spool = spool
+        self._timeout: Timeout = request.timeout or core.timeout
+        self._host: Host = core.host_of(request.url)
+        self._handle: Handle | None = None
+        self._timer: Timer | None = None
+        self._slot = False
+        self._shard_number = 0
+        self._tries = 0
+        self._attempts: tuple[Attempt, ...] = ()
+        self._queued = 0.0
+        self._queued_since = 0.0
+        self._dns = 0.0
+        self._began = 0.0
+        self._started = core.now()
+        self.abandoned = False
+        self.trace_id = core.tracer.trace_id_of(request)
+
+    # ── slot ────────────────────────────────────────────────────────────────────
+
+    def begin(self) -> None:
+        """Start an attempt as soon as the limits allow."""
+        self._timer = None
+        host = self._host
+        if self._core.slots.take(host.lane):
+            self._slot = True
+            self._address()
+        else:
+            self._queued_since = self._core.now()
+            self._core.slots.wait(host.lane, self)
+
+    def granted(self) -> None:
+        """The limiter has a slot for us."""
+        self._slot = True
+        self._queued += self._core.now() - self._queued_since
+        self._address()
+
+    def _give_slot(self) -> None:
+        self._slot = False
+        ticket = self._core.slots.give(self._host.lane)
+        if ticket is not None:
+            self._core.grant(ticket)
+
+    # ── address ─────────────────────────────────────────────────────────────────
+
+    def _address(self) -> None:
+        self._began = self._core.now()
+        self._dns = 0.0
+        self._tries += 1
+        host = self._host
+        resolver = self._core.resolver
+        if not host.needs_look_up or resolver is None:
+            self._attempt(None)
+            return
+        answer = resolver.cached(host.name)
+        if answer is None:
+            resolver.look_up(host.name, self._resolved, self._timeout.connect)
+        elif answer.error:
+            self._core.soon(self._resolved, answer)  # never call back before begin() returns
+        else:
+            self._attempt(answer)
+
+    def _resolved(self, answer: Answer) -> None:
+        if self.abandoned:
+            return
+        self._dns = self._core.now() - self._began
+        if answer.error:
+            self._ended(0, _NO_HEADERS, b"", Error(ErrorKind.DNS, answer.error), _NO_TIMINGS, "", "")
+        else:
+            self._attempt(answer)
+
+    # ── attempt ─────────────────────────────────────────────────────────────────
+
+    def _attempt(self, answer: Answer | None) -> None:
+        core, hop, host = self._core, self._hop, self._host
+        body = hop.body
+        self._handle = handle = core.transport.handle((hop.method, body is not None, hop.replayable))
+        self._shard_number = number = host.take_shard()
+        shard = core.transport.shard(number)
+        resolve = None if answer is None else host.resolve_entry(answer, shard, self._began)
+        handle.prepare(hop.url, core.tracer.header_lines(hop, self.trace_id), body, resolve)
+        if self._spool is not None:
+            self._spool.attach(handle)
+        limits = self._timeout
+        first = min(limits.first_byte, limits.attempt)
+        self._timer = core.timers.at(self._began + first, self._timed_out)
+        core.attempts += 1
+        core.transport.start(handle, shard, self._answered)
+
+    def _timed_out(self) -> None:
+        handle, limits, now = self._handle, self._timeout, self._core.now()
+        if handle is None:
+            return
+        elapsed = now - self._began
+        if elapsed < limits.attempt and handle.head:
+            self._timer = self._core.timers.at(self._began + limits.attempt, self._timed_out)
+            return
+        if elapsed >= limits.attempt:
+            kind, what = ErrorKind.ATTEMPT_TIMEOUT, f"no whole answer within {limits.attempt:g} s"
+        else:
+            kind, what = ErrorKind.FIRST_BYTE_TIMEOUT, f"no answer began within {limits.first_byte:g} s"
+        self._timer = None
+        timings = Timings(self._dns, total=elapsed, queued=self._queued)
+        self._stop_transfer(handle)
+        self._ended(0, _NO_HEADERS, b"", Error(kind, what), timings, "", "")
+
+    def _answered(self, handle: Handle, code: int, message: str) -> None:
+        """libcurl is done with the attempt: read what is needed, then free the handle."""
+        if self._timer is not None:
+            self._timer.cancel()
+        easy = handle.easy
+        info = easy.getinfo
+        status = info(pycurl.RESPONSE_CODE)
+        dns = connect = tls = self._dns
+        fresh = info(pycurl.NUM_CONNECTS) > 0
+        if fresh:
+            dns += info(pycurl.NAMELOOKUP_TIME)
+            connect += info(pycurl.CONNECT_TIME)
+            tls = self._dns + info(pycurl.APPCONNECT_TIME)
+        elif not self._dns:
+            connect = tls = 0.0
+        timings = Timings(
+            dns,
+            connect,
+            tls,
+            self._dns + info(pycurl.STARTTRANSFER_TIME),
+            self._dns + info(pycurl.TOTAL_TIME),
+            self._queued,
+        )
+        version = _VERSIONS.get(info(pycurl.INFO_HTTP_VERSION), "")
+        remote_ip = info(pycurl.PRIMARY_IP)
+        headers, body = Headers(bytes(handle.head)), bytes(handle.body)
+        error: Error | None = None
+        if code or handle.write_error is not None:
+            error = self._failure(handle, code, message)
+            status = 0
+        elif status >= _FIRST_ERROR_STATUS:
+            error = _STATUS_ERRORS.get(status) or _status_error(status)
+        write_error = handle.write_error
+        self._free(handle)
+        if write_error is not None:
+            self._over_with(write_error)
+            return
+        self._ended(status, headers, body, error, timings, version, remote_ip)
+
+    def _failure(self, handle: Handle, code: int, message: str) -> Error:
+        info = handle.easy.getinfo
+        return error_of(
+            code,
+            message,
+            os_errno=info(pycurl.OS_ERRNO),
+            connected=info(pycurl.PRETRANSFER_TIME) > 0,
+            max_body=self._core.max_body,
+        )
+
+    def _free(self, handle: Handle) -> None:
+        self._handle = None
+        self._host.give_shard(self._shard_number)
+        if self._spool is not None:
+            handle.restore_collecting()
+        self._core.transport.release(handle)
+
+    def _stop_transfer(self, handle: Handle) -> None:
+        self._handle = None
+        self._host.give_shard(self._shard_number)
+        if self._spool is not None:
+            handle.restore_collecting()
+        self._core.transport.cancel(handle)
+
+    # ── what next ───────────────────────────────────────────────────────────────
+
+    def _ended(
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        error: Error | None,
+        timings: Timings,
+        version: str,
+        remote_ip: str,
+    ) -> None:
+        """One attempt is over: follow, try again, or end."""
+        core = self._core
+        now = core.now()
+        self._attempts += (Attempt(status, error, now - self._began),)
+        if status in _REDIRECTS and core.max_redirects and not error:
+            target, error = self._redirected(status, headers)
+            if target is not None:
+                self._follow(target)
+                return
+        if error is not None and self._retries(status, headers, error, now):
+            return
+        outcome = Outcome(
+            self.request,
+            status,
+            headers,
+            body,
+            error,
+            self._attempts,
+            timings,
+            now - self._started,
+            self._hop.url,
+            version,
+            remote_ip,
+            self.trace_id,
+        )
+        self._finish(outcome)
+
+    def _redirected(self, status: int, headers: Headers) -> tuple[Request | None, Error | None]:
+        location = headers.get("location")
+        if location is None or not is_redirect(status, location):
+            return None, None
+        if self._hops >= self._core.max_redirects:
+            return None, Error(ErrorKind.PROTOCOL, f"more than {self._core.max_redirects} redirects")
+        try:
+            return follow(self._hop, self._hop.url, status, location, self._core.secret_headers), None
+        except MisuseError as error:
+            return None, Error(ErrorKind.PROTOCOL, f"redirected to {location!r}: {error}")
+
+    def _follow(self, target: Request) -> None:
+        self._give_slot()
+        self._hops += 1
+        self._tries = 0
+        self._hop = target
+        self._host = self._core.host_of(target.url)
+        self.begin()
+
+    def _retries(self, status: int, headers: Headers, error: Error, now: float) -> bool:
+        core, hop = self._core, self._hop
+        if not hop.retry or (self._spool is not None and not self._spool.rewindable):
+            return False
+        replayable = hop.replayable
+        if not worth_retrying(
+            core.retry, attempt=self._tries, replayable=replayable, status=status, error=error
+        ):
+            return False
+        after = retry_after_seconds(headers.get("retry-after"), wall=time.time()) if status else None
+        delay = pause(core.retry, attempt=self._tries, retry_after=after, uniform=core.random.uniform)
+        core.retries += 1
+        self._give_slot()
+        self._timer = core.timers.at(now + delay, self.begin)
+        return True
+
+    # ── end ─────────────────────────────────────────────────────────────────────
+
+    def _finish(self, outcome: Outcome) -> None:
+        if self._spool is not None:
+            try:
+                self._spool.finish(good=outcome.error is None and outcome.status < _REDIRECTS.start)
+            except OSError as error:
+                self._over_with(error)
+                return
+        self._over()
+        self._on_done(outcome)
+
+    def _over(self) -> None:
+        self.abandoned = True
+        core = self._core
+        core.requests += 1
+        core.calls.pop(self, None)
+        if self._slot:
+            self._give_slot()
+
+    def _over_with(self, error: BaseException) -> None:
+        """The body's target failed (disk full): the caller's own error, not the network's."""
+        if self._spool is not None:
+            self._spool.finish(good=False)
+            self._spool.error = error
+        self._over()
+        self._on_done(self.cancelled_outcome("the body's target failed"))
+
+    def cancelled_outcome(self, why: str) -> Outcome:
+        """The outcome of a call that ended before an answer."""
+        error = Error(ErrorKind.CANCELLED, why)
+        return Outcome(
+            self.request,
+            0,
+            _NO_HEADERS,
+            b"",
+            error,
+            (*self._attempts, Attempt(0, error, 0.0)),
+            _NO_TIMINGS,
+            self._core.now() - self._started,
+            self._hop.url,
+            "",
+            "",
+            self.trace_id,
+        )
+
+    def cancel(self) -> None:
+        """Stop now, wherever it stands; harmless when it is over."""
+        if self.abandoned:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._handle is not None:
+            self._stop_transfer(self._handle)
+        if self._spool is not None:
+            self._spool.finish(good=False)
+        self._over()
+
+    def abort(self, why: str) -> None:
+        """Cancel, and say so to the caller."""
+        if not self.abandoned:
+            self.cancel()
+            self._on_done(self.cancelled_outcome(why))

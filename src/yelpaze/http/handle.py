@@ -1,0 +1,163 @@
+"""Easy handles: options set once a shape, the few that change set for each attempt.
+
+A handle's *shape* is its method and how it carries a body; handles are kept for reuse by
+shape, so switching a handle from POST to GET, with its traps, never happens.
+
+What libcurl may send again by itself: on a kept connection that died unanswered it
+repeats the request, a POST too. A request that can't be replayed therefore gets its body
+from a read callback without a seek function, which libcurl cannot rewind, or, with no
+body, a fresh connection.
+"""
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import pycurl
+
+from yelpaze.model.errors import MisuseError
+
+if TYPE_CHECKING:
+    from yelpaze.http.transport import Shard
+
+HttpVersion = Literal["auto", "1.1", "2"]
+Shape = tuple[str, bool, bool]  # method, has a body, can be replayed
+Done = Callable[["Handle", int, str], None]
+
+_VERSIONS = {
+    "auto": pycurl.CURL_HTTP_VERSION_2TLS,
+    "1.1": pycurl.CURL_HTTP_VERSION_1_1,
+    "2": pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE,
+}
+# An own Content-Type is always given where there is a body worth one; libcurl's form
+# default and its Expect: 100-continue are never wanted.
+_SUPPRESSED = ("Expect:",)
+_SUPPRESSED_WITH_BODY = ("Expect:", "Content-Type:")
+_DNS_CACHE_SECONDS = 900
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True):
+    """The options that belong to a whole engine, since kept connections are shared."""
+
+    connect_timeout: float
+    ca_file: str | None
+    client_cert: tuple[str, str | None] | None
+    verify: bool
+    http_version: HttpVersion
+    proxy: str | None
+    max_body: int
+    keep_alive: bool
+    user_agent: str
+
+
+class Handle:
+    """An easy handle with the buffers that collect its answer."""
+
+    __slots__ = ("body", "done", "easy", "head", "resolve_set", "shape", "shard", "write_error")
+
+    def __init__(self, wire: Wire, shape: Shape) -> None:
+        self.shape = shape
+        self.easy = pycurl.Curl()
+        self.head = bytearray()
+        self.body = bytearray()
+        self.done: Done | None = None
+        self.shard: Shard | None = None
+        self.resolve_set = False
+        self.write_error: BaseException | None = None
+        _set_wire(self.easy, wire)
+        _set_shape(self.easy, shape)
+        self.easy.setopt(pycurl.HEADERFUNCTION, self.head.extend)
+        self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
+
+    def prepare(self, url: str, headers: list[str | bytes], body: bytes | None, resolve: str | None) -> None:
+        """Set what this attempt sends; `resolve` is a `+host:port:addresses` entry or None."""
+        easy = self.easy
+        easy.setopt(pycurl.URL, url)
+        _, has_body, replayable = self.shape
+        headers.extend(_SUPPRESSED_WITH_BODY if has_body else _SUPPRESSED)
+        easy.setopt(pycurl.HTTPHEADER, headers)
+        if has_body and body is not None:
+            if replayable:
+                easy.setopt(pycurl.POSTFIELDS, body)
+            else:
+                easy.setopt(pycurl.READFUNCTION, io.BytesIO(body).read)
+            easy.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+        if resolve is not None:
+            easy.setopt(pycurl.RESOLVE, [resolve])
+            self.resolve_set = True
+
+    def write_to(self, write: Callable[[bytes], object]) -> None:
+        """Hand the body to `write` as it comes, instead of collecting it."""
+
+        def guarded(data: bytes) -> int:
+            try:
+                write(data)
+            except BaseException as error:  # noqa: BLE001  libcurl has no way to carry it
+                self.write_error = error
+                return -1
+            return len(data)
+
+        self.easy.setopt(pycurl.WRITEFUNCTION, guarded)
+
+    def clear(self) -> None:
+        """Make ready for the next use."""
+        self.head.clear()
+        self.body.clear()
+        self.done = self.shard = None
+        if self.resolve_set:
+            self.easy.unsetopt(pycurl.RESOLVE)
+            self.resolve_set = False
+
+    def restore_collecting(self) -> None:
+        """Undo `write_to`."""
+        self.write_error = None
+        self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
+
+
+def _set_wire(easy: pycurl.Curl, wire: Wire) -> None:
+    easy.setopt(pycurl.NOSIGNAL, 1)
+    easy.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    easy.setopt(pycurl.FOLLOWLOCATION, 0)
+    easy.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+    easy.setopt(pycurl.PROXY, wire.proxy or "")  # empty: none, from the environment neither
+    easy.setopt(pycurl.HTTP_VERSION, _VERSIONS[wire.http_version])
+    # Wait for a connection under way that may turn out to carry many streams.
+    easy.setopt(pycurl.PIPEWAIT, 0 if wire.http_version == "1.1" else 1)
+    easy.setopt(pycurl.ACCEPT_ENCODING, "")  # all that this libcurl can decode, and no more
+    easy.setopt(pycurl.HTTP09_ALLOWED, 0)
+    easy.setopt(pycurl.USERAGENT, wire.user_agent)
+    easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(wire.connect_timeout * 1000)))
+    easy.setopt(pycurl.MAXFILESIZE_LARGE, wire.max_body)
+    easy.setopt(pycurl.DNS_CACHE_TIMEOUT, _DNS_CACHE_SECONDS)
+    easy.setopt(pycurl.SSL_VERIFYPEER, int(wire.verify))
+    easy.setopt(pycurl.SSL_VERIFYHOST, 2 if wire.verify else 0)
+    easy.setopt(pycurl.TCP_NODELAY, 1)
+    easy.setopt(pycurl.FORBID_REUSE, int(not wire.keep_alive))
+    if wire.ca_file is not None:
+        easy.setopt(pycurl.CAINFO, wire.ca_file)
+    if wire.client_cert is not None:
+        certificate, key = wire.client_cert
+        easy.setopt(pycurl.SSLCERT, certificate)
+        if key is not None:
+            easy.setopt(pycurl.SSLKEY, key)
+
+
+def _set_shape(easy: pycurl.Curl, shape: Shape) -> None:
+    method, has_body, replayable = shape
+    if method == "HEAD":
+        if has_body:
+            raise MisuseError("a HEAD request carries no body")
+        easy.setopt(pycurl.NOBODY, 1)
+        return
+    if has_body:
+        easy.setopt(pycurl.POST, 1)
+    elif method in ("POST", "PUT", "PATCH"):
+        # RFC 9110 §8.6: these say Content-Length: 0 when there is no content.
+        easy.setopt(pycurl.POST, 1)
+        easy.setopt(pycurl.POSTFIELDS, b"")
+        easy.setopt(pycurl.POSTFIELDSIZE_LARGE, 0)
+    if not has_body and not replayable:
+        easy.setopt(pycurl.FRESH_CONNECT, 1)
+    if method not in ("GET", "POST") or (method == "GET" and has_body):
+        easy.setopt(pycurl.CUSTOMREQUEST, method)

@@ -1,0 +1,115 @@
+"""Names to addresses, outside libcurl: one look-up a name at a time, cached by its TTL.
+
+libcurl's own resolver has about 20 threads, so a hundred dead names hold up a good one
+for seconds. This one is c-ares, through aiodns: no threads, each look-up on its own.
+"""
+
+import asyncio
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import aiodns
+import msgspec
+
+# Bounds for what name servers say, in seconds; a failure is remembered briefly.
+_TTL_MIN, _TTL_MAX, _TTL_FAILED = 1.0, 300.0, 2.0
+_MAX_NAMES = 10_000
+_NOT_FOUND = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA})
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The addresses of a name, in the order to try them; or why there are none."""
+
+    addresses: tuple[str, ...]
+    error: str
+    expires: float
+
+
+class Resolver(Protocol):
+    """What the engine asks: a cached answer at once, or a look-up."""
+
+    def cached(self, host: str) -> Answer | None:
+        """The answer if it is known and fresh."""
+
+    def look_up(self, host: str, done: Callable[[Answer], None], timeout: float) -> None:
+        """Call `done` with the answer, within `timeout` seconds; look-ups of one name are shared."""
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+
+
+class AsyncResolver:
+    """c-ares on the running event loop. `nameservers` (host or host:port) default to the system's."""
+
+    def __init__(self, nameservers: Sequence[str] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._nameservers = list(nameservers) if nameservers else None
+        self._channel: aiodns.DNSResolver | None = None
+        self._cache: OrderedDict[str, Answer] = OrderedDict()
+        self._pending: dict[str, list[Callable[[Answer], None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def cached(self, host: str) -> Answer | None:
+        answer = self._cache.get(host)
+        if answer is None or answer.expires <= self._loop.time():
+            return None
+        return answer
+
+    def look_up(self, host: str, done: Callable[[Answer], None], timeout: float) -> None:
+        waiting = self._pending.get(host)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._pending[host] = [done]
+        task = self._loop.create_task(self._resolve(host, timeout))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._pending.clear()
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def _resolve(self, host: str, timeout: float) -> None:
+        if self._channel is None:
+            self._channel = aiodns.DNSResolver(self._nameservers)
+        try:
+            async with asyncio.timeout(timeout):
+                result = await self._channel.getaddrinfo(host, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            answer = self._failed(f"no name server answered for {host!r} within {timeout:g} s")
+        except aiodns.error.DNSError as error:
+            code, text = error.args[0], error.args[1] if len(error.args) > 1 else ""
+            reason = "there is no such name" if code in _NOT_FOUND else text
+            answer = self._failed(f"cannot resolve {host!r}: {reason}")
+        else:
+            answer = self._found(host, result.nodes)
+        self._store(host, answer)
+        for done in self._pending.pop(host, ()):
+            done(answer)
+
+    def _found(self, host: str, nodes: "Sequence[object]") -> Answer:
+        addresses = tuple(dict.fromkeys(_text(node.addr[0]) for node in nodes))  # type: ignore[attr-defined]
+        if not addresses:
+            return self._failed(f"cannot resolve {host!r}: it has no address")
+        ttl = min((node.ttl for node in nodes), default=0)  # type: ignore[attr-defined]
+        return Answer(addresses, "", self._loop.time() + min(max(ttl, _TTL_MIN), _TTL_MAX))
+
+    def _failed(self, why: str) -> Answer:
+        return Answer((), why, self._loop.time() + _TTL_FAILED)
+
+    def _store(self, host: str, answer: Answer) -> None:
+        self._cache[host] = answer
+        self._cache.move_to_end(host)
+        if len(self._cache) > _MAX_NAMES:
+            self._cache.popitem(last=False)
+
+
+def _text(address: bytes | str) -> str:
+    return address.decode("ascii") if isinstance(address, bytes) else address

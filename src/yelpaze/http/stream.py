@@ -1,0 +1,134 @@
+"""Many calls from an input taken lazily, with a bounded window."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+
+from yelpaze.http.call import Call, OnDone
+from yelpaze.model.outcome import Outcome
+from yelpaze.model.request import Request
+
+Submit = Callable[[Request, OnDone], Call]
+
+
+async def stream(
+    submit: Submit,
+    requests: Iterable[Request] | AsyncIterable[Request],
+    *,
+    size: int,
+    ordered: bool,
+) -> AsyncIterator[Outcome]:
+    """Yield outcomes; at most `size` requests are taken and not yet given back."""
+    window = _Window(submit, ordered=ordered)
+    try:
+        if isinstance(requests, AsyncIterable):
+            async for outcome in _from_async(window, requests, size):
+                yield outcome
+        else:
+            async for outcome in _from_sync(window, iter(requests), size):
+                yield outcome
+    finally:
+        window.cancel()
+
+
+class _Window:
+    """Calls under way and outcomes not yet taken."""
+
+    def __init__(self, submit: Submit, *, ordered: bool) -> None:
+        self._submit = submit
+        self._ordered = ordered
+        self._ready: deque[Outcome] = deque()
+        self._early: dict[int, Outcome] = {}
+        self._calls: dict[int, Call] = {}
+        self._next_in = self._next_out = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.held = 0
+
+    def add(self, request: Request) -> None:
+        number = self._next_in
+        self._next_in += 1
+        self.held += 1
+
+        def on_done(outcome: Outcome) -> None:
+            self._calls.pop(number, None)
+            self._arrived(number, outcome)
+
+        call = self._submit(request, on_done)
+        if not call.abandoned:
+            self._calls[number] = call
+
+    def _arrived(self, number: int, outcome: Outcome) -> None:
+        if self._ordered:
+            self._early[number] = outcome
+            while self._next_out in self._early:
+                self._ready.append(self._early.pop(self._next_out))
+                self._next_out += 1
+        else:
+            self._ready.append(outcome)
+        if self._ready:
+            self.wake()
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take(self) -> Outcome | None:
+        if not self._ready:
+            return None
+        self.held -= 1
+        return self._ready.popleft()
+
+    async def changed(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def cancel(self) -> None:
+        for call in list(self._calls.values()):
+            call.cancel()
+
+
+async def _from_sync(window: _Window, requests: Iterator[Request], size: int) -> AsyncIterator[Outcome]:
+    more = True
+    while True:
+        while more and window.held < size:
+            try:
+                window.add(next(requests))
+            except StopIteration:
+                more = False
+        outcome = window.take()
+        if outcome is not None:
+            yield outcome
+        elif window.held:
+            await window.changed()
+        else:
+            return
+
+
+async def _from_async(
+    window: _Window, requests: AsyncIterable[Request], size: int
+) -> AsyncIterator[Outcome]:
+    free = asyncio.Semaphore(size)
+
+    async def feed() -> None:
+        try:
+            async for request in requests:
+                await free.acquire()
+                window.add(request)
+        finally:
+            window.wake()
+
+    feeder = asyncio.ensure_future(feed())
+    try:
+        while True:
+            outcome = window.take()
+            if outcome is not None:
+                yield outcome
+                free.release()
+            elif window.held or not feeder.done():
+                await window.changed()
+            else:
+                await feeder  # raises what the input raised
+                return
+    finally:
+        feeder.cancel()
+        await asyncio.gather(feeder, return_exceptions=True)

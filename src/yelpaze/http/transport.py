@@ -1,0 +1,283 @@
+"""libcurl driven by one private poller: no thread, no asyncio reader for each socket.
+
+Theory of operation
+-------------------
+libcurl's sockets live in a `Poller`; only the poller's own descriptor is registered with
+the event loop. When it is readable, `_pump` takes a batch of events, feeds each to its
+multi handle, and reports the transfers that are done.
+
+*Shards.* A multi handle looks through all connections of a host for a free one: 16 µs a
+request at 64 connections, 30 at 1,000. So a host's transfers are dealt over several multi
+handles ("shards") of at most `SHARD` transfers each: shard 0 carries every host's first 64
+transfers, shard 1 the next 64, and so on.
+
+*Sockets between two transfers.* When a transfer ends, libcurl says POLL_REMOVE for its
+socket, and POLL_IN again when the connection is used next. Following both costs two
+system calls a request, so a connection that was being read stays registered, marked
+*released*. An event on a released socket means that the peer has closed it: it is
+unregistered, or it would wake us for ever. libcurl may also close the socket itself and
+the number come back as another socket's; `SOCKOPTFUNCTION` tells of each new connection,
+so what was known of that number is dropped. Sockets that are no connections (the
+resolver's wake-up) are never kept past POLL_REMOVE.
+"""
+
+import asyncio
+
+import pycurl
+
+from yelpaze.http.handle import Done, Handle, Shape, Wire
+from yelpaze.http.poller import READ, Poller, new_poller
+
+SHARD = 64
+_IDLE_HANDLES = 1024
+_ROUNDS = 16
+_REMOVE = pycurl.POLL_REMOVE
+
+
+class Shard:
+    """One multi handle and when it wants to be called."""
+
+    __slots__ = ("due", "multi", "number", "told")
+
+    def __init__(self, number: int, connections: int) -> None:
+        self.number = number
+        self.multi = pycurl.CurlMulti()
+        self.multi.setopt(pycurl.M_MAXCONNECTS, connections)
+        self.due: float | None = None
+        # host:port → the addresses that this multi handle was told, and when.
+        self.told: dict[str, tuple[str, float]] = {}
+
+
+class Transport:
+    """Runs attempts; each ends in exactly one call of its `done`, unless it is cancelled.
+
+    `done(handle, code, message)` gets libcurl's error code, 0 for an answer. The handle
+    must then be given back with `release`, after its buffers have been read.
+    """
+
+    def __init__(self, wire: Wire, *, connections: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._wire = wire
+        self._loop = loop
+        self._connections = max(SHARD, connections)
+        self._poller: Poller = new_poller()
+        self._shards: list[Shard] = []
+        self._idle: dict[Shape, list[Handle]] = {}
+        self._idle_count = 0
+        self._active: dict[pycurl.Curl, Handle] = {}
+        self._watched: dict[int, Shard] = {}
+        self._interest: dict[int, int] = {}
+        self._released: set[int] = set()
+        self._connected: set[int] = set()
+        self._kicked: dict[Shard, None] = {}
+        self._wake: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._soon = False
+        self.closed = False
+        loop.add_reader(self._poller.fileno(), self._pump)
+
+    # ── attempts ────────────────────────────────────────────────────────────────
+
+    def handle(self, shape: Shape) -> Handle:
+        """A handle of that shape, ready for `prepare`."""
+        idle = self._idle.get(shape)
+        if idle:
+            self._idle_count -= 1
+            return idle.pop()
+        handle = Handle(self._wire, shape)
+        handle.easy.setopt(pycurl.SOCKOPTFUNCTION, self._on_new_socket)
+        return handle
+
+    def start(self, handle: Handle, shard: Shard, done: Done) -> None:
+        """Begin the attempt that the handle was prepared for."""
+        handle.done = done
+        handle.shard = shard
+        self._active[handle.easy] = handle
+        shard.multi.add_handle(handle.easy)
+        self._kick(shard)
+
+    def cancel(self, handle: Handle) -> None:
+        """Stop an attempt at once and take its handle back; `done` is not called any more."""
+        shard = handle.shard
+        if shard is None or self._active.pop(handle.easy, None) is None:
+            return
+        shard.multi.remove_handle(handle.easy)
+        if self._pumping:  # its end may be in the batch that is being read: never reuse it
+            handle.easy.close()
+        else:
+            self.release(handle)
+
+    def release(self, handle: Handle) -> None:
+        """Take a finished or cancelled handle back for reuse."""
+        if self.closed or self._idle_count >= _IDLE_HANDLES:
+            handle.easy.close()
+            return
+        handle.clear()
+        self._idle_count += 1
+        self._idle.setdefault(handle.shape, []).append(handle)
+
+    def shard(self, number: int) -> Shard:
+        """The shard of that number; they are made when first asked for, in order."""
+        while len(self._shards) <= number:
+            self._shards.append(self._new_shard())
+        return self._shards[number]
+
+    def close(self) -> None:
+        """Abort what is under way and close every socket."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._poller.fileno())
+        if self._wake is not None:
+            self._wake.cancel()
+        for handle in list(self._active.values()):
+            self.cancel(handle)
+        for idle in self._idle.values():
+            for handle in idle:
+                handle.easy.close()
+        for shard in self._shards:
+            shard.multi.close()
+        self._idle.clear()
+        self._shards.clear()
+        self._poller.close()
+
+    # ── what libcurl tells us ───────────────────────────────────────────────────
+
+    def _new_shard(self) -> Shard:
+        shard = Shard(len(self._shards), self._connections)
+
+        def on_socket(what: int, fd: int, _multi: object, _data: object) -> None:
+            self._on_socket(shard, what, fd)
+
+        def on_timer(milliseconds: int) -> None:
+            self._on_timer(shard, milliseconds)
+
+        shard.multi.setopt(pycurl.M_SOCKETFUNCTION, on_socket)
+        shard.multi.setopt(pycurl.M_TIMERFUNCTION, on_timer)
+        return shard
+
+    def _on_new_socket(self, fd: int, _purpose: int) -> int:
+        if fd in self._interest:
+            self._forget(fd)
+        self._connected.add(fd)
+        return pycurl.SOCKOPT_OK
+
+    def _on_socket(self, shard: Shard, what: int, fd: int) -> None:
+        interest = self._interest
+        if what == _REMOVE:
+            if interest.get(fd) == READ and fd in self._connected:
+                self._released.add(fd)
+            else:
+                self._forget(fd)
+            return
+        self._released.discard(fd)
+        self._watched[fd] = shard
+        current = interest.get(fd)
+        if current != what:
+            self._poller.watch(fd, what, known=current is not None)
+            interest[fd] = what
+
+    def _forget(self, fd: int) -> None:
+        if self._interest.pop(fd, None) is not None:
+            self._poller.forget(fd)
+        self._watched.pop(fd, None)
+        self._released.discard(fd)
+        self._connected.discard(fd)
+
+    def _on_timer(self, shard: Shard, milliseconds: int) -> None:
+        if milliseconds < 0:
+            shard.due = None
+        elif milliseconds == 0:
+            shard.due = None
+            self._kick(shard)
+        else:
+            shard.due = self._loop.time() + milliseconds / 1000
+            if not self._pumping:
+                self._arm()
+
+    # ── the pump ────────────────────────────────────────────────────────────────
+
+    def _kick(self, shard: Shard) -> None:
+        self._kicked[shard] = None
+        if not self._pumping and not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        if self.closed:
+            return
+        self._soon = False
+        self._pumping = True
+        try:
+            self._feed()
+            for _ in range(_ROUNDS):
+                if not self._kicked or self.closed:
+                    break
+                kicked, self._kicked = self._kicked, {}
+                for shard in kicked:
+                    shard.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+                self._collect(kicked)
+        finally:
+            self._pumping = False
+        if self.closed:
+            return
+        if self._kicked and not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._pump)
+        self._arm()
+
+    def _feed(self) -> None:
+        """Give libcurl the sockets' events, then collect what they finished."""
+        touched: dict[Shard, None] = {}
+        watched, released = self._watched, self._released
+        for fd, bits in self._poller.poll():
+            shard = watched.get(fd)
+            if shard is None or fd in released:
+                self._forget(fd)
+                continue
+            shard.multi.socket_action(fd, bits)
+            touched[shard] = None
+        self._collect(touched)
+
+    def _collect(self, shards: dict[Shard, None]) -> None:
+        for shard in shards:
+            queued = 1
+            while queued and not self.closed:
+                queued, good, bad = shard.multi.info_read()
+                for easy in good:
+                    self._finish(shard, easy, 0, "")
+                for easy, code, message in bad:
+                    self._finish(shard, easy, code, message)
+
+    def _finish(self, shard: Shard, easy: pycurl.Curl, code: int, message: str) -> None:
+        handle = self._active.pop(easy, None)
+        if handle is None:  # cancelled by a `done` of this very batch
+            return
+        shard.multi.remove_handle(easy)
+        if handle.done is not None:
+            handle.done(handle, code, message)
+
+    # ── libcurl's own timers ────────────────────────────────────────────────────
+
+    def _arm(self) -> None:
+        due = min((shard.due for shard in self._shards if shard.due is not None), default=None)
+        if self._wake is not None:
+            if due is not None and self._wake.when() <= due and not self._wake.cancelled():
+                return  # it fires early enough, and then arms itself anew
+            self._wake.cancel()
+            self._wake = None
+        if due is not None:
+            self._wake = self._loop.call_at(due, self._on_wake)
+
+    def _on_wake(self) -> None:
+        self._wake = None
+        now = self._loop.time()
+        for shard in self._shards:
+            if shard.due is not None and shard.due <= now:
+                shard.due = None
+                self._kicked[shard] = None
+        if self._kicked:
+            self._pump()
+        else:
+            self._arm()
+
+

@@ -1,0 +1,87 @@
+"""What can go wrong, named by cause.
+
+Two families never mix. *Misuse* is the caller's mistake and is raised at once; what the
+network or a peer does is an `Error` value inside an outcome and is never raised::
+
+    YelpazeError
+    ├── MisuseError          a bad URL, header or option (also a ValueError)
+    ├── FlowError            a flow that cannot run: cycle, unknown name, two ends
+    ├── InputError           an input or output that cannot be used at all
+    ├── StoppedError         the run could not go on: disk full
+    └── FanOutError          gather(mode="fail_fast"): the first failure, and what had arrived
+
+    ErrorKind                in Outcome.error.kind
+    ├── dns  connect  tls
+    ├── timeout.connect  timeout.first_byte  timeout.attempt
+    ├── protocol  too_large
+    ├── cancelled
+    └── status               an answer came, with a status of 400 or above
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from yelpaze.model.outcome import Outcome
+
+
+class YelpazeError(Exception):
+    """The base of every exception that Yelpaze raises on purpose."""
+
+
+class MisuseError(YelpazeError, ValueError):
+    """The call itself is wrong; nothing was sent."""
+
+
+class FlowError(YelpazeError):
+    """A flow that cannot run. The message says where (file and line) and what to do."""
+
+
+class InputError(YelpazeError):
+    """An input or output that cannot be used: missing, a folder, not readable."""
+
+
+class StoppedError(YelpazeError):
+    """The work could not go on, through no fault of an item: the disk is full, a broker away."""
+
+
+class FanOutError(YelpazeError):
+    """One of several named calls failed and the rest were cancelled.
+
+    `name` and `outcome` tell the first failure; `arrived` maps the names of the calls
+    that had succeeded by then to their outcomes.
+    """
+
+    def __init__(self, name: str, outcome: "Outcome", arrived: Mapping[str, "Outcome"]) -> None:
+        self.name = name
+        self.outcome = outcome
+        self.arrived = dict(arrived)
+        super().__init__(f"{name!r} failed: {outcome.error}")
+
+
+class ErrorKind(StrEnum):
+    """The closed list of causes of a failed call. A kind compares equal to its name."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    CONNECT_TIMEOUT = "timeout.connect"
+    FIRST_BYTE_TIMEOUT = "timeout.first_byte"
+    ATTEMPT_TIMEOUT = "timeout.attempt"
+    PROTOCOL = "protocol"
+    TOO_LARGE = "too_large"
+    CANCELLED = "cancelled"
+    STATUS = "status"
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Why a call, or one attempt of it, failed: the kind for programs, the message for people."""
+
+    kind: ErrorKind
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"

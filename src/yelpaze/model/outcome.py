@@ -1,0 +1,86 @@
+"""What came of a call: one `Outcome` for every request, whatever the network did."""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from yelpaze.model.errors import Error
+from yelpaze.model.headers import Headers
+from yelpaze.model.request import Request
+
+T = TypeVar("T")
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Where the time of the last attempt went, in seconds from its start; `queued` apart.
+
+    `dns`, `connect` and `tls` are when each phase was *over*, and 0 on a kept connection.
+    `queued` is the time spent waiting for a slot, over all attempts, and in no other figure.
+    """
+
+    dns: float = 0.0
+    connect: float = 0.0
+    tls: float = 0.0
+    first_byte: float = 0.0
+    total: float = 0.0
+    queued: float = 0.0
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One try at a call: its status (0 without an answer), error, and length in seconds."""
+
+    status: int
+    error: Error | None
+    seconds: float
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The answer to a request, or the reason why there is none.
+
+    - `status` is 0 when no answer came; `body` is decoded (gzip, br) and empty when it was
+      streamed elsewhere; `url` is where the answer came from, after redirects.
+    - `error` is None exactly when `ok` is true: an answer with a status below 400.
+    - `attempts` has one entry a try, the last one's error being `error`; a redirect
+      followed is a try of its own.
+    - `elapsed` is the whole call in seconds: attempts, pauses between them and queueing.
+    """
+
+    request: Request
+    status: int
+    headers: Headers
+    body: bytes
+    error: Error | None
+    attempts: tuple[Attempt, ...]
+    timings: Timings
+    elapsed: float
+    url: str
+    http_version: str
+    remote_ip: str
+    trace_id: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether an answer came with a status below 400."""
+        return self.error is None
+
+    @property
+    def text(self) -> str:
+        """The body as text, by the charset of Content-Type, else UTF-8; bad bytes replaced."""
+        _, found, charset = self.headers.get("content-type", "").partition("charset=")
+        name = charset.split(";")[0].strip("\"' ") if found else "utf-8"
+        try:
+            return self.body.decode(name, "replace")
+        except LookupError:
+            return self.body.decode("utf-8", "replace")
+
+    def json(self, type: type[T] | Any = Any) -> Any:  # noqa: A002
+        """Decode the body as JSON, validated to `type` if one is given (msgspec's rules).
+
+        Raises msgspec.DecodeError for what is no JSON, msgspec.ValidationError (a subclass)
+        for what does not fit.
+        """
+        return msgspec.json.decode(self.body, type=type)
+
+
+# In a flow a step asks for the whole answer by this name.
+Response = Outcome

@@ -1,0 +1,230 @@
+"""What to call: a frozen `Request`, and the builders that people write.
+
+    get(url)   post(url, json=…)   put   patch   delete   head   request(method, url)
+"""
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict, Unpack
+
+import msgspec
+
+from yelpaze.model.errors import MisuseError
+from yelpaze.model.url import Params, checked, with_params
+
+# RFC 9110 §5.6.2: token. Methods and field names are tokens.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BAD_VALUE = re.compile(r"[\x00\r\n]")
+# RFC 9110 §9.2.2.
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+# The engine frames bodies itself; a second opinion in a header is request smuggling.
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "expect"})
+
+HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
+# A file of a multipart form: the content, or (file name, content[, content type]).
+FilePart = bytes | str | tuple[str, bytes | str] | tuple[str, bytes | str, str]
+
+
+class RequestOptions(TypedDict, total=False):
+    """The keywords of `request`, for the builders named after methods."""
+
+    params: Params | None
+    headers: HeadersLike | None
+    json: Any
+    form: Params | None
+    multipart: Mapping[str, FilePart] | None
+    body: bytes | str | None
+    idempotent: bool | None
+    timeout: "Timeout | float | None"
+    retry: bool
+
+
+class Timeout(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one attempt, in seconds; none of them counts time spent waiting for a slot.
+
+    `connect` covers the name look-up, TCP and TLS; `first_byte` runs from the start of the
+    attempt to the first byte of the answer; `attempt` covers all of it.
+    """
+
+    connect: float = 5.0
+    first_byte: float = 30.0
+    attempt: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "first_byte", "attempt"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < float("inf")):
+                raise MisuseError(f"Timeout({name}=…) takes a positive number of seconds: {value!r}")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One call. Checked when it is made, so that a bad one never reaches the engine.
+
+    - `idempotent`: whether sending it twice does no harm. None means by method, or by the
+      presence of an `Idempotency-Key` header.
+    - `timeout`: replaces the engine's for this request.
+    - `retry`: False makes exactly one attempt.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    idempotent: bool | None = None
+    timeout: Timeout | None = None
+    retry: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, str) or not _TOKEN.fullmatch(self.method):
+            raise MisuseError(f"not a method: {self.method!r}")
+        url = checked(self.url)
+        if url is not self.url:
+            msgspec.structs.force_setattr(self, "url", url)
+        if self.headers:
+            check_headers(self.headers)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it may be sent again even if the first may have been processed."""
+        if self.idempotent is not None:
+            return self.idempotent
+        if self.method in IDEMPOTENT_METHODS:
+            return True
+        return any(name.lower() == "idempotency-key" for name, _ in self.headers)
+
+
+def check_headers(headers: Iterable[tuple[str, str]]) -> None:
+    """Refuse what would break the message: names that are no tokens, CR, LF or NUL in values."""
+    for name, value in headers:
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise MisuseError(f"not a header name: {name!r}")
+        if not isinstance(value, str) or _BAD_VALUE.search(value):
+            raise MisuseError(f"header {name!r} must be a string without CR, LF or NUL: {value!r}")
+        if name.lower() in _FRAMING:
+            raise MisuseError(f"header {name!r} is set by the engine itself: leave it out")
+
+
+def _pairs(headers: HeadersLike | None) -> tuple[tuple[str, str], ...]:
+    if not headers:
+        return ()
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return tuple((name, value) for name, value in pairs)
+
+
+def request(
+    method: str,
+    url: str,
+    *,
+    params: Params | None = None,
+    headers: HeadersLike | None = None,
+    json: Any = msgspec.UNSET,
+    form: Params | None = None,
+    multipart: Mapping[str, FilePart] | None = None,
+    body: bytes | str | None = None,
+    idempotent: bool | None = None,
+    timeout: Timeout | float | None = None,
+    retry: bool = True,
+) -> Request:
+    """Build a request. At most one of `json`, `form`, `multipart` and `body` may be given.
+
+    `json` takes any JSON value, a msgspec struct or dataclass; `form` is sent as
+    `application/x-www-form-urlencoded`; `multipart` maps field names to content or to
+    `(file name, content, content type)`; `timeout` in seconds alone limits the whole
+    attempt. Raises MisuseError for what cannot be sent.
+
+    >>> request("POST", "http://a.test/", json={"id": 1}).body
+    b'{"id":1}'
+    """
+    content, content_type = _body(json, form, multipart, body)
+    pairs = _pairs(headers)
+    if content_type and not any(name.lower() == "content-type" for name, _ in pairs):
+        pairs = (*pairs, ("Content-Type", content_type))
+    if timeout is not None and not isinstance(timeout, Timeout):
+        timeout = Timeout(attempt=timeout)
+    return Request(
+        method=method.upper() if isinstance(method, str) else method,
+        url=with_params(url, params),
+        headers=pairs,
+        body=content,
+        idempotent=idempotent,
+        timeout=timeout,
+        retry=retry,
+    )
+
+
+def _body(
+    json: Any,
+    form: Params | None,
+    multipart: Mapping[str, FilePart] | None,
+    body: bytes | str | None,
+) -> tuple[bytes | None, str | None]:
+    if (json is not msgspec.UNSET) + (form is not None) + bool(multipart) + (body is not None) > 1:
+        raise MisuseError("give one of json, form, multipart and body, not several")
+    if json is not msgspec.UNSET:
+        try:
+            return msgspec.json.encode(json), "application/json"
+        except (TypeError, ValueError, RecursionError, OverflowError) as error:
+            raise MisuseError(f"json=… cannot be encoded: {error}") from None
+    if form is not None:
+        encoded = with_params("", form).removeprefix("?")
+        return encoded.encode("ascii"), "application/x-www-form-urlencoded"
+    if multipart:
+        return _multipart(multipart, secrets.token_hex(16))
+    return (body.encode() if isinstance(body, str) else body), None
+
+
+def _multipart(fields: Mapping[str, FilePart], boundary: str) -> tuple[bytes, str]:
+    """Encode a form by RFC 7578, names escaped as browsers do (WHATWG HTML §4.10.21.8)."""
+    out = bytearray()
+    for name, part in fields.items():
+        file_name, content, content_type = _part(part)
+        out += f'--{boundary}\r\nContent-Disposition: form-data; name="{_escaped(name)}"'.encode()
+        if file_name is not None:
+            out += f'; filename="{_escaped(file_name)}"'.encode()
+        if content_type is not None:
+            check_headers([("Content-Type", content_type)])
+            out += f"\r\nContent-Type: {content_type}".encode()
+        out += b"\r\n\r\n" + (content.encode() if isinstance(content, str) else content) + b"\r\n"
+    out += f"--{boundary}--\r\n".encode()
+    return bytes(out), f"multipart/form-data; boundary={boundary}"
+
+
+def _part(part: FilePart) -> tuple[str | None, bytes | str, str | None]:
+    if isinstance(part, tuple):
+        return part[0], part[1], part[2] if len(part) > 2 else "application/octet-stream"  # noqa: PLR2004
+    return None, part, None
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+
+
+def get(url: str, **options: Unpack[RequestOptions]) -> Request:
+    """`request("GET", url, …)`."""
+    return request("GET", url, **options)
+
+
+def head(url: str, **options: Unpack[RequestOptions]) -> Request:
+    """`request("HEAD", url, …)`."""
+    return request("HEAD", url, **options)
+
+
+def post(url: str, **options: Unpack[RequestOptions]) -> Request:
+    """`request("POST", url, …)`."""
+    return request("POST", url, **options)
+
+
+def put(url: str, **options: Unpack[RequestOptions]) -> Request:
+    """`request("PUT", url, …)`."""
+    return request("PUT", url, **options)
+
+
+def patch(url: str, **options: Unpack[RequestOptions]) -> Request:
+    """`request("PATCH", url, …)`."""
+    return request("PATCH", url, **options)
+
+
+def delete(url: str, **options: Unpack[RequestOptions]) -> Request:
+    """`request("DELETE", url, …)`."""
+    return request("DELETE", url, **options)

@@ -1,0 +1,133 @@
+"""URLs as the engine needs them: checked, encoded, and split into origin and rest.
+
+Rows are data, so every URL is treated as hostile: only http and https, no control
+characters (a CR or LF would forge headers), no backslash (parsers disagree about it).
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+import msgspec
+
+from yelpaze.model.errors import MisuseError
+
+# Anything outside this needs a closer look; almost no URL does.
+_PLAIN = re.compile(r"https?://[A-Za-z0-9._\-]+(?::[0-9]{1,5})?(?:[/?#][!#-;=?-\[\]_a-z~]*)?", re.A)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._\-]*)")
+_RESERVED = "!#$%&'()*+,/:;=?@[]~"
+_MAX_PORT = 65_535
+
+Params = Mapping[str, object] | Iterable[tuple[str, object]]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Scheme, host and port: what limits, pools and credentials belong to (RFC 6454 §4)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the host is an IP address, so that no name needs looking up."""
+        host = self.host.strip("[]")
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            # `127.1`, `0x7f.0.0.1` and `2130706433` are addresses to a URL parser (WHATWG URL).
+            last = host.rstrip(".").rpartition(".")[2]
+            return last.isdigit() or last.lower().startswith("0x")
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+def origin_of(url: str) -> Origin:
+    """Split the origin off a URL that `checked` has passed."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    return Origin(parts.scheme.lower(), host, parts.port or (443 if parts.scheme == "https" else 80))
+
+
+def checked(url: str) -> str:
+    """Give the URL ready to be sent, non-ASCII parts encoded; raise MisuseError if it can't be."""
+    if not isinstance(url, str):
+        raise MisuseError(f"the URL must be a string, not {type(url).__name__}")
+    if _PLAIN.fullmatch(url):
+        _check_port(url)
+        return url
+    if _CONTROL.search(url) or "\\" in url:
+        raise MisuseError(f"the URL holds a control character or a backslash: {url!r}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise MisuseError(f"the URL {url!r} cannot be read: {error}") from None
+    if parts.scheme.lower() not in ("http", "https"):
+        raise MisuseError(f"only http:// and https:// URLs can be called: {url!r}")
+    host = parts.hostname or ""
+    if not host:
+        raise MisuseError(f"the URL has no host: {url!r}")
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    netloc = quote(userinfo, safe="!$%&'()*+,;=:~") + at + _encoded_host(host, url)
+    netloc += f":{port}" if port is not None else ""
+    rest = quote(parts._replace(scheme="", netloc="").geturl(), safe=_RESERVED)
+    return f"{parts.scheme.lower()}://{netloc}{rest}"
+
+
+def _check_port(url: str) -> None:
+    authority = url.split("/", 3)[2]
+    port = authority.rpartition(":")[2] if ":" in authority else "0"
+    digits = re.match(r"[0-9]+", port)
+    if digits and int(digits[0]) > _MAX_PORT:
+        raise MisuseError(f"the URL {url!r} cannot be read: port out of range 0-65535")
+
+
+def _encoded_host(host: str, url: str) -> str:
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host.partition("%")[0])
+        except ValueError:
+            raise MisuseError(f"the URL's host is not an IPv6 address: {url!r}") from None
+        return f"[{host}]"
+    try:
+        name = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise MisuseError(f"the URL's host is not a valid name: {url!r}") from None
+    if not _HOST.fullmatch(name):
+        raise MisuseError(f"the URL's host is not a valid name: {url!r}")
+    return name
+
+
+def with_params(url: str, params: Params | None) -> str:
+    """Add query parameters; a list or tuple as value gives the name several times.
+
+    >>> with_params("http://a.test/?x=1", {"q": "to do", "tag": ["a", "b"]})
+    'http://a.test/?x=1&q=to+do&tag=a&tag=b'
+    """
+    if not params:
+        return url
+    pairs = params.items() if isinstance(params, Mapping) else params
+    query = urlencode([(key, _text(value)) for key, value in pairs], doseq=True)
+    base, hash_, fragment = url.partition("#")
+    joiner = "" if base.endswith(("?", "&")) else "&" if "?" in base else "?"
+    return f"{base}{joiner}{query}{hash_}{fragment}"
+
+
+def _text(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return [_text(item) for item in value]
+    return value
+
+
+def join(base: str, location: str) -> str:
+    """Resolve a Location header against the URL that sent it (RFC 9110 §10.2.2)."""
+    return checked(urljoin(base, location))

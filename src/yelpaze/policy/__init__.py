@@ -1,0 +1,1 @@
+"""Pure decisions: values and `now` come in, values go out. No I/O, no clock."""
