@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
@@ -88,10 +89,10 @@ class Core:
         self.secret_headers = secret_headers
         self.random = rng
         self.tracer = Tracer(rng)
-        self.timers = Timers(loop)
         self.calls: dict[Call, None] = {}
         self.requests = self.attempts = self.retries = 0
-        self.now: Callable[[], float] = loop.time
+        self.now: Callable[[], float] = time.monotonic
+        self.timers = Timers(loop, self.now)
         self.soon: Callable[..., Any] = loop.call_soon
         self._by_prefix: dict[str, Host] = {}
         self._hosts: OrderedDict[Origin, Host] = OrderedDict()

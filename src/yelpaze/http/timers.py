@@ -1,4 +1,4 @@
-"""Many deadlines, one heap, one `call_at`.
+"""Many deadlines, one heap, one `call_later`.
 
 Almost every deadline is cancelled because the answer came, so cancelling only marks an
 entry; marked entries are swept out when they are more than half of the heap.
@@ -29,10 +29,11 @@ class Timer:
 
 
 class Timers:
-    """Calls each timer's callback once its time on the loop's clock has come."""
+    """Calls each timer's callback once its time has come."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         self._loop = loop
+        self._clock = clock
         self._heap: list[tuple[float, int, Timer]] = []
         self._number = count()
         self._wake: asyncio.TimerHandle | None = None
@@ -42,7 +43,7 @@ class Timers:
         return len(self._heap)
 
     def at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` at `when`, in seconds of the loop's clock."""
+        """Call `callback` at `when`, in seconds of the clock."""
         timer = Timer(self, callback)
         heapq.heappush(self._heap, (when, next(self._number), timer))
         if self._heap[0][2] is timer:
@@ -66,10 +67,12 @@ class Timers:
     def _arm(self) -> None:
         if self._wake is not None:
             self._wake.cancel()
-        self._wake = self._loop.call_at(self._heap[0][0], self._fire) if self._heap else None
+        self._wake = None
+        if self._heap:
+            self._wake = self._loop.call_later(self._heap[0][0] - self._clock(), self._fire)
 
     def _fire(self) -> None:
-        now = self._loop.time()
+        now = self._clock()
         heap = self._heap
         while heap and (heap[0][0] <= now or heap[0][2].callback is None):
             timer = heapq.heappop(heap)[2]

@@ -23,10 +23,11 @@ class Tracer:
 
     def trace_id_of(self, request: Request) -> str:
         """The incoming trace id, or a new one."""
-        for name, value in request.headers:
-            if name.lower() == "traceparent" and (found := _PARENT.fullmatch(value)):
-                return found[1]
-        return f"{self._bits(128) or 1:032x}"
+        if request.headers:
+            for name, value in request.headers:
+                if name.lower() == "traceparent" and (found := _PARENT.fullmatch(value)):
+                    return found[1]
+        return "%032x" % (self._bits(128) or 1)
 
     def header_lines(self, request: Request, trace_id: str) -> list[str | bytes]:
         """The request's header fields as libcurl takes them, traceparent with a new span id."""
@@ -39,5 +40,5 @@ class Tracer:
                 continue
             line = f"{name}: {value}" if value else f"{name};"
             lines.append(line if line.isascii() else line.encode())
-        lines.append(f"traceparent: 00-{trace_id}-{self._bits(64) or 1:016x}-{flags}")
+        lines.append("traceparent: 00-%s-%016x-%s" % (trace_id, self._bits(64) or 1, flags))
         return lines

@@ -144,12 +144,33 @@ class Transport:
 
     def _new_shard(self) -> Shard:
         shard = Shard(len(self._shards), self._connections)
+        interest, released, watched = self._interest, self._released, self._watched
+        connected, watch = self._connected, self._poller.watch
 
         def on_socket(what: int, fd: int, _multi: object, _data: object) -> None:
-            self._on_socket(shard, what, fd)
+            current = interest.get(fd)
+            if what == _REMOVE:
+                if current == READ and fd in connected:
+                    released.add(fd)
+                else:
+                    self._forget(fd)
+                return
+            released.discard(fd)
+            watched[fd] = shard
+            if current != what:
+                watch(fd, what, known=current is not None)
+                interest[fd] = what
 
         def on_timer(milliseconds: int) -> None:
-            self._on_timer(shard, milliseconds)
+            if milliseconds == 0:
+                shard.due = None
+                self._kick(shard)
+            elif milliseconds < 0:
+                shard.due = None
+            else:
+                shard.due = self._loop.time() + milliseconds / 1000
+                if not self._pumping:
+                    self._arm()
 
         shard.multi.setopt(pycurl.M_SOCKETFUNCTION, on_socket)
         shard.multi.setopt(pycurl.M_TIMERFUNCTION, on_timer)
@@ -161,38 +182,12 @@ class Transport:
         self._connected.add(fd)
         return pycurl.SOCKOPT_OK
 
-    def _on_socket(self, shard: Shard, what: int, fd: int) -> None:
-        interest = self._interest
-        if what == _REMOVE:
-            if interest.get(fd) == READ and fd in self._connected:
-                self._released.add(fd)
-            else:
-                self._forget(fd)
-            return
-        self._released.discard(fd)
-        self._watched[fd] = shard
-        current = interest.get(fd)
-        if current != what:
-            self._poller.watch(fd, what, known=current is not None)
-            interest[fd] = what
-
     def _forget(self, fd: int) -> None:
         if self._interest.pop(fd, None) is not None:
             self._poller.forget(fd)
         self._watched.pop(fd, None)
         self._released.discard(fd)
         self._connected.discard(fd)
-
-    def _on_timer(self, shard: Shard, milliseconds: int) -> None:
-        if milliseconds < 0:
-            shard.due = None
-        elif milliseconds == 0:
-            shard.due = None
-            self._kick(shard)
-        else:
-            shard.due = self._loop.time() + milliseconds / 1000
-            if not self._pumping:
-                self._arm()
 
     # ── the pump ────────────────────────────────────────────────────────────────
 

@@ -77,7 +77,7 @@ class ErrorKind(StrEnum):
     STATUS = "status"
 
 
-class Error(msgspec.Struct, frozen=True):
+class Error(msgspec.Struct, frozen=True, gc=False):
     """Why a call, or one attempt of it, failed: the kind for programs, the message for people."""
 
     kind: ErrorKind

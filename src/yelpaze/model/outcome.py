@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+# gc=False below: these hold no cycles, and tracking millions of them costs collections.
 from yelpaze.model.errors import Error
 from yelpaze.model.headers import Headers
 from yelpaze.model.request import Request
@@ -11,7 +12,7 @@ from yelpaze.model.request import Request
 T = TypeVar("T")
 
 
-class Timings(msgspec.Struct, frozen=True):
+class Timings(msgspec.Struct, frozen=True, gc=False):
     """Where the time of the last attempt went, in seconds from its start; `queued` apart.
 
     `dns`, `connect` and `tls` are when each phase was *over*, and 0 on a kept connection.
@@ -26,7 +27,7 @@ class Timings(msgspec.Struct, frozen=True):
     queued: float = 0.0
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One try at a call: its status (0 without an answer), error, and length in seconds."""
 
     status: int
@@ -34,7 +35,7 @@ class Attempt(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """The answer to a request, or the reason why there is none.
 
     - `status` is 0 when no answer came; `body` is decoded (gzip, br) and empty when it was

@@ -18,6 +18,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BAD_VALUE = re.compile(r"[\x00\r\n]")
 # RFC 9110 §9.2.2.
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+_METHODS = IDEMPOTENT_METHODS | {"POST", "PATCH"}
 # The engine frames bodies itself; a second opinion in a header is request smuggling.
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "expect"})
 
@@ -58,7 +59,7 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True):
                 raise MisuseError(f"Timeout({name}=…) takes a positive number of seconds: {value!r}")
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One call. Checked when it is made, so that a bad one never reaches the engine.
 
     - `idempotent`: whether sending it twice does no harm. None means by method, or by the
@@ -76,7 +77,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     retry: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, str) or not _TOKEN.fullmatch(self.method):
+        method = self.method
+        if method not in _METHODS and not (isinstance(method, str) and _TOKEN.fullmatch(method)):
             raise MisuseError(f"not a method: {self.method!r}")
         url = checked(self.url)
         if url is not self.url:

@@ -14,7 +14,7 @@ import msgspec
 from yelpaze.model.errors import MisuseError
 
 # Anything outside this needs a closer look; almost no URL does.
-_PLAIN = re.compile(r"https?://[A-Za-z0-9._\-]+(?::[0-9]{1,5})?(?:[/?#][!#-;=?-\[\]_a-z~]*)?", re.A)
+_PLAIN = re.compile(r"https?://[A-Za-z0-9._\-]+(?::([0-9]{1,5}))?(?:[/?#][!#-;=?-\[\]_a-z~]*)?").fullmatch
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._\-]*)")
 _RESERVED = "!#$%&'()*+,/:;=?@[]~"
@@ -59,8 +59,7 @@ def checked(url: str) -> str:
     """Give the URL ready to be sent, non-ASCII parts encoded; raise MisuseError if it can't be."""
     if not isinstance(url, str):
         raise MisuseError(f"the URL must be a string, not {type(url).__name__}")
-    if _PLAIN.fullmatch(url):
-        _check_port(url)
+    if (plain := _PLAIN(url)) and ((port_text := plain[1]) is None or int(port_text) <= _MAX_PORT):
         return url
     if _CONTROL.search(url) or "\\" in url:
         raise MisuseError(f"the URL holds a control character or a backslash: {url!r}")
@@ -79,14 +78,6 @@ def checked(url: str) -> str:
     netloc += f":{port}" if port is not None else ""
     rest = quote(parts._replace(scheme="", netloc="").geturl(), safe=_RESERVED)
     return f"{parts.scheme.lower()}://{netloc}{rest}"
-
-
-def _check_port(url: str) -> None:
-    authority = url.split("/", 3)[2]
-    port = authority.rpartition(":")[2] if ":" in authority else "0"
-    digits = re.match(r"[0-9]+", port)
-    if digits and int(digits[0]) > _MAX_PORT:
-        raise MisuseError(f"the URL {url!r} cannot be read: port out of range 0-65535")
 
 
 def _encoded_host(host: str, url: str) -> str:

@@ -1,0 +1,106 @@
+"""Yelpaze: talk to very many things at once. Call, compute, carry, deliver.
+
+Everything public is here; each name is imported when it is first used, so that a CPU
+worker process does not load an HTTP client.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from yelpaze.version import __version__
+
+if TYPE_CHECKING:
+    from yelpaze.app import run
+    from yelpaze.flow.failure import Failure
+    from yelpaze.flow.flow import Flow
+    from yelpaze.http.engine import Engine, Statistics
+    from yelpaze.model.errors import (
+        Error,
+        ErrorKind,
+        FanOutError,
+        FlowError,
+        InputError,
+        MisuseError,
+        StoppedError,
+        YelpazeError,
+    )
+    from yelpaze.model.headers import Headers
+    from yelpaze.model.outcome import Attempt, Outcome, Response, Timings
+    from yelpaze.model.request import Request, Timeout, delete, get, head, patch, post, put, request
+    from yelpaze.policy.retry import Retry
+
+_HOME = {
+    "yelpaze.app": ("run",),
+    "yelpaze.flow.failure": ("Failure",),
+    "yelpaze.flow.flow": ("Flow",),
+    "yelpaze.http.engine": ("Engine", "Statistics"),
+    "yelpaze.model.errors": (
+        "Error",
+        "ErrorKind",
+        "FanOutError",
+        "FlowError",
+        "InputError",
+        "MisuseError",
+        "StoppedError",
+        "YelpazeError",
+    ),
+    "yelpaze.model.headers": ("Headers",),
+    "yelpaze.model.outcome": ("Attempt", "Outcome", "Response", "Timings"),
+    "yelpaze.model.request": (
+        "Request",
+        "Timeout",
+        "delete",
+        "get",
+        "head",
+        "patch",
+        "post",
+        "put",
+        "request",
+    ),
+    "yelpaze.policy.retry": ("Retry",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Attempt",
+    "Engine",
+    "Error",
+    "ErrorKind",
+    "Failure",
+    "FanOutError",
+    "Flow",
+    "FlowError",
+    "Headers",
+    "InputError",
+    "MisuseError",
+    "Outcome",
+    "Request",
+    "Response",
+    "Retry",
+    "Statistics",
+    "StoppedError",
+    "Timeout",
+    "Timings",
+    "YelpazeError",
+    "__version__",
+    "delete",
+    "get",
+    "head",
+    "patch",
+    "post",
+    "put",
+    "request",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'yelpaze' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
