@@ -86,7 +86,9 @@ class Call:
         "trace_id",
     )
 
-    def __init__(self, core: "Core", request: Request, on_done: OnDone, spool: Spool | None) -> None:
+    def __init__(
+        self, core: "Core", request: Request, on_done: OnDone, spool: Spool | None, trace_id: str | None
+    ) -> None:
         self._core = core
         self.request = request
         self._hop = request  # what is sent now: the request, or a redirect's target
@@ -107,7 +109,7 @@ class Call:
         self._began = 0.0
         self._started = core.now()
         self.abandoned = False
-        self.trace_id = core.tracer.trace_id_of(request)
+        self.trace_id = trace_id or core.tracer.trace_id_of(request)
 
     # ── slot ────────────────────────────────────────────────────────────────────
 

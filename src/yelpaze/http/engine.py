@@ -147,13 +147,20 @@ class Engine:
 
     # ── calls ───────────────────────────────────────────────────────────────────
 
-    def submit(self, request: Request, on_done: OnDone) -> Call:
-        """Start a call without a task or future; `on_done` gets the outcome, on the event loop."""
-        return self._submit(request, on_done, None)
+    def submit(
+        self,
+        request: Request,
+        on_done: OnDone,
+        *,
+        trace_id: str | None = None,
+        spool: Spool | None = None,
+    ) -> Call:
+        """Start a call without a task or future; `on_done` gets the outcome, on the event loop.
 
-    def _submit(self, request: Request, on_done: OnDone, spool: Spool | None) -> Call:
+        `trace_id` (32 hex digits) makes the call part of a trace that has begun elsewhere.
+        """
         core = self._open()
-        call = Call(core, request, on_done, spool)
+        call = Call(core, request, on_done, spool, trace_id)
         core.calls[call] = None
         call.begin()
         return call
@@ -171,7 +178,7 @@ class Engine:
             if not future.done():
                 future.set_result(outcome)
 
-        call = self._submit(request, on_done, spool)
+        call = self.submit(request, on_done, spool=spool)
         try:
             outcome = await future
         except asyncio.CancelledError:
@@ -238,8 +245,10 @@ class Engine:
         return stream(self.submit, requests, size=size, ordered=ordered)
 
     def statistics(self) -> Statistics:
-        """A snapshot of the counters."""
-        core = self._open()
+        """A snapshot of the counters; after closing, as they were then."""
+        core = self._core
+        if core is None:
+            return Statistics(requests=0, attempts=0, retries=0, in_flight=0)
         return Statistics(
             requests=core.requests,
             attempts=core.attempts,

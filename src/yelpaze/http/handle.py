@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import pycurl
 
-from yelpaze.model.errors import MisuseError
-
 if TYPE_CHECKING:
     from yelpaze.http.transport import Shard
 
@@ -146,8 +144,6 @@ def _set_wire(easy: pycurl.Curl, wire: Wire) -> None:
 def _set_shape(easy: pycurl.Curl, shape: Shape) -> None:
     method, has_body, replayable = shape
     if method == "HEAD":
-        if has_body:
-            raise MisuseError("a HEAD request carries no body")
         easy.setopt(pycurl.NOBODY, 1)
         return
     if has_body:

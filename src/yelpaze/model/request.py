@@ -80,6 +80,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         method = self.method
         if method not in _METHODS and not (isinstance(method, str) and _TOKEN.fullmatch(method)):
             raise MisuseError(f"not a method: {self.method!r}")
+        if method == "HEAD" and self.body is not None:
+            raise MisuseError("a HEAD request carries no body")
         url = checked(self.url)
         if url is not self.url:
             msgspec.structs.force_setattr(self, "url", url)

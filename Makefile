@@ -1,0 +1,46 @@
+# Two commands are always true: `make run` and `make test`. Both do all the set-up.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help run test test-slow lint bench docs servers clean
+
+help:
+	@echo "make run        set up, then the tour: an order page and 10,000 offers"
+	@echo "make test       set up, then the tests (under ten minutes)"
+	@echo "make test-slow  the tests that need minutes or large inputs"
+	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make bench      measure against rivals, into benches/RESULTS.md"
+
+$(READY): pyproject.toml requirements/dev.lock
+	$(PYTHON) -c 'import sys; sys.exit("Yelpaze needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY)
+	$(BIN)/python examples/tour.py
+
+servers: $(READY)
+	sh scripts/servers.sh
+
+test: $(READY) servers
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) servers
+	$(BIN)/python -m pytest -m slow --timeout 900
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) servers
+	$(BIN)/python benches/run.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

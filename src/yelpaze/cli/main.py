@@ -1,0 +1,71 @@
+"""`yelpaze`: the command line. Each command is loaded when it is used."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from yelpaze.cli.exits import Exit, code_of, show
+from yelpaze.version import __version__
+
+_COMMANDS = {
+    "run": ("yelpaze.cli.run", "Run a flow over a file of rows."),
+    "demo": ("yelpaze.cli.demo", "Local services with set delays and faults, to try things on."),
+    "bench": ("yelpaze.cli.bench", "Measure on this machine."),
+}
+
+
+class _Lazy(click.Group):
+    """Knows the commands by name, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(_COMMANDS[cmd_name][0])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="yelpaze")
+def cli() -> None:
+    """Talk to very many things at once: call, compute, carry, deliver.
+
+    Exit codes: 0 all well; 1 finished, some items failed; 2 misuse or bad input;
+    3 could not go on; 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and leave with its exit code."""
+    try:
+        code = cli.main(arguments, prog_name="yelpaze", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = Exit.MISUSE
+    except (click.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our stdout has gone; point it elsewhere, or the flush at exit fails too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.STOPPED
+    except Exception as error:
+        known = code_of(error)
+        if known is None:
+            raise
+        show(error)
+        code = known
+    sys.exit(int(code or 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""Worker processes on this machine.
+
+Calls wait in one queue. A worker is given a batch of them as soon as it has few left, so
+that it never waits for us; the batch is as long as about 20 ms of work, measured, and at
+most `batch`. Results come back one by one and in order, so the first call that has no
+result is the one that runs: when its process dies or it outruns its time, it alone is
+to blame; the rest of the batch goes back into the queue.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from typing import Any
+
+from yelpaze.compute.frames import Decoder, encode
+from yelpaze.compute.protocol import Fault, OnResult, Target
+from yelpaze.compute.worker import peak_rss_mb
+from yelpaze.model.errors import MisuseError, StoppedError
+
+_BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from yelpaze.compute.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_BATCH_SECONDS = 0.02
+_SMOOTHING = 0.1
+_TICK = 0.05
+_LATE = 4
+_START_SECONDS = 60.0
+_FAILED_STARTS = 3
+
+
+class _Call:
+    __slots__ = ("function", "number", "on_done", "payload", "timeout", "tries")
+
+    def __init__(
+        self, number: int, function: int, payload: Any, on_done: OnResult, timeout: float
+    ) -> None:
+        self.number = number
+        self.function = function
+        self.payload = payload
+        self.on_done = on_done
+        self.timeout = timeout
+        self.tries = 0
+
+
+class _Worker(asyncio.Protocol):
+    """One process: its socket, and the calls it has been given and not answered."""
+
+    def __init__(self, pool: "Processes") -> None:
+        self._pool = pool
+        self._decoder = Decoder()
+        self._transport: asyncio.Transport | None = None
+        self._lifeline = -1
+        self.process: subprocess.Popen[bytes] | None = None
+        self.given: deque[_Call] = deque()
+        self.calls = 0
+        self.head_since = 0.0
+        self.ready = False
+        self.retiring = False
+        self.fault: Fault | None = None
+
+    async def start(self, target: Target) -> None:
+        ours, theirs = socket.socketpair()
+        read_end, self._lifeline = os.pipe()
+        fds = (theirs.fileno(), read_end)
+        command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, fds)]
+        try:
+            # stdout belongs to results: what user code prints goes to stderr.
+            self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, stdout=2)  # noqa: ASYNC220, S603
+        finally:
+            theirs.close()
+            os.close(read_end)
+        ours.setblocking(False)
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        self._write(encode(target))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101
+        self._transport = transport
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def give(self, calls: list[_Call], now: float) -> None:
+        if not self.given:
+            self.head_since = now
+        self.given.extend(calls)
+        self.calls += len(calls)
+        self._write(encode([(call.number, call.function, call.payload) for call in calls]))
+
+    def data_received(self, data: bytes) -> None:
+        results = []
+        for message in self._decoder.feed(data):
+            if message == "ready":
+                self.ready = True
+                self._pool.on_ready()
+            elif isinstance(message, Fault):
+                self.fault = message
+            else:
+                results.append(message)
+        if results:
+            self._pool.on_results(self, results)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._pool.on_lost(self)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+    def close(self) -> None:
+        """Let it end after what it has been given."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def reap(self) -> tuple[str, float]:
+        """Wait for the end (it is near); say how it ended, and its peak memory in MB."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        if self.process is None or self.process.returncode is not None:
+            return "", 0.0
+        _, status, usage = os.wait4(self.process.pid, 0)
+        code = self.process.returncode = os.waitstatus_to_exitcode(status)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        return how, peak_rss_mb(usage)
+
+
+class Processes:
+    """`workers` processes running `target`'s handler.
+
+    `batch` bounds the calls sent at once; `recycle` replaces a process after that many
+    calls, the new one started before the old one goes; `tries` is how often a call may
+    lose its process before it is given up.
+    """
+
+    def __init__(
+        self, target: Target, *, workers: int, batch: int = 64, recycle: int | None = None, tries: int = 2
+    ) -> None:
+        if workers < 1 or batch < 1 or (recycle is not None and recycle < 1):
+            raise MisuseError("workers, batch and recycle take whole numbers of at least 1")
+        self._target = target
+        self._size = workers
+        self._batch = batch
+        self._recycle = recycle
+        self._tries = tries
+        self._workers: list[_Worker] = []
+        self._queue: deque[_Call] = deque()
+        self._number = 0
+        self._seconds_a_call = _BATCH_SECONDS
+        self._dispatching = False
+        self._peaks: list[float] = []
+        self._failed_starts = 0
+        self._changed = asyncio.Event()
+        self._tick: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
+        self._starting: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._broken: str | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await asyncio.gather(*(self._add_worker() for _ in range(self._size)))
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while not all(worker.ready for worker in self._workers):
+                    if self._broken:
+                        raise StoppedError(self._broken)
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise StoppedError(f"the worker processes did not start within {_START_SECONDS:g} s") from None
+        self._watch()
+
+    async def _add_worker(self) -> None:
+        worker = _Worker(self)
+        self._workers.append(worker)
+        await worker.start(self._target)
+
+    def submit(self, function: int, payload: Any, on_done: OnResult, *, timeout: float) -> None:
+        self._number += 1
+        call = _Call(self._number, function, payload, on_done, timeout)
+        if self._broken:
+            self._loop.call_soon(on_done, None, Fault("crashed", self._broken))
+            return
+        self._queue.append(call)
+        self._dispatch_soon()
+
+    # ── giving out ──────────────────────────────────────────────────────────────
+
+    def _dispatch_soon(self) -> None:
+        # What becomes ready in one turn of the loop travels in one batch.
+        if not self._dispatching:
+            self._dispatching = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatching = False
+        if self._closed:
+            return
+        now = self._loop.time()
+        size = max(1, min(self._batch, int(_BATCH_SECONDS / self._seconds_a_call)))
+        takers = [w for w in self._workers if w.ready and not w.retiring and len(w.given) <= size // 2]
+        takers.sort(key=lambda worker: len(worker.given))
+        for position, worker in enumerate(takers):
+            if not self._queue:
+                return
+            share = -(-len(self._queue) // (len(takers) - position))
+            calls = [self._queue.popleft() for _ in range(min(size, share, len(self._queue)))]
+            self._give(worker, calls, now)
+            if self._recycle is not None and worker.calls >= self._recycle:
+                self._retire(worker)
+
+    def _give(self, worker: _Worker, calls: list[_Call], now: float) -> None:
+        try:
+            worker.give(calls, now)
+        except Exception as error:  # noqa: BLE001  pickling runs user code
+            if len(calls) > 1:  # find the one that can't be pickled
+                for call in calls:
+                    self._give(worker, [call], now)
+                return
+            message = f"the arguments cannot be sent to a worker: {type(error).__name__}: {error}"
+            calls[0].on_done(None, Fault("exception", message))
+
+    def _retire(self, worker: _Worker) -> None:
+        worker.retiring = True
+        self._spawn_replacement()
+
+    def _spawn_replacement(self) -> None:
+        task = self._loop.create_task(self._add_worker())
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    # ── what comes back ─────────────────────────────────────────────────────────
+
+    def on_ready(self) -> None:
+        """A process can take calls."""
+        self._failed_starts = 0
+        self._changed.set()
+        self._dispatch_soon()
+
+    def on_results(self, worker: _Worker, results: list[tuple[int, Any, Fault | None]]) -> None:
+        """Results, in the order in which the calls were given."""
+        now = self._loop.time()
+        took = max(now - worker.head_since, 1e-6) / len(results)
+        self._seconds_a_call += _SMOOTHING * (took - self._seconds_a_call)
+        worker.head_since = now
+        given = worker.given
+        for number, value, fault in results:
+            call = given.popleft()
+            if call.number != number:
+                raise AssertionError("a worker answered out of order")
+            call.on_done(value, fault)
+        if worker.retiring and not given:
+            worker.close()
+        if self._queue:
+            self._dispatch_soon()
+
+    def on_lost(self, worker: _Worker) -> None:
+        """A process is gone: expected, crashed, or killed for being late."""
+        if self._closed:
+            return
+        if worker.process is not None and not (worker.retiring and not worker.given):
+            worker.kill()
+        how, peak = worker.reap()
+        self._peaks.append(peak)
+        if worker in self._workers:
+            self._workers.remove(worker)
+        if not worker.ready:
+            self._start_failed(worker, how)
+        elif not worker.retiring:
+            self._spawn_replacement()
+        if worker.given:
+            self._blame(worker, worker.fault or Fault("crashed", f"the worker process was lost: {how}"))
+        self._changed.set()
+
+    def _start_failed(self, worker: _Worker, how: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts < _FAILED_STARTS and worker.fault is None:
+            self._spawn_replacement()
+            return
+        why = f"{worker.fault.message}\n{worker.fault.traceback}" if worker.fault else how
+        self._broken = f"the worker processes cannot start: {why}"
+        queue, self._queue = self._queue, deque()
+        for call in queue:
+            call.on_done(None, Fault("crashed", self._broken))
+
+    def _blame(self, worker: _Worker, fault: Fault) -> None:
+        """The first call without a result was running; the others only waited behind it."""
+        head, *rest = worker.given
+        worker.given.clear()
+        self._queue.extendleft(reversed(rest))
+        head.tries += 1
+        if head.tries < self._tries:
+            self._queue.appendleft(head)
+        else:
+            head.on_done(None, fault)
+        self._dispatch_soon()
+
+    # ── time limits ─────────────────────────────────────────────────────────────
+
+    def _watch(self) -> None:
+        self._tick_at = self._loop.time() + _TICK
+        self._tick = self._loop.call_at(self._tick_at, self._check)
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        # If we ourselves were held up, results may lie unread: start counting anew.
+        late = now - self._tick_at > _TICK * _LATE
+        for worker in list(self._workers):
+            if not worker.given:
+                continue
+            limit = worker.given[0].timeout
+            if late:
+                worker.head_since = max(worker.head_since, now - _TICK)
+            elif now - worker.head_since > limit and worker.fault is None:
+                worker.fault = Fault("timeout.compute", f"the call ran longer than {limit:g} s")
+                worker.kill()
+        self._watch()
+
+    # ── end ─────────────────────────────────────────────────────────────────────
+
+    def peak_rss_mb(self) -> float:
+        # As many processes as there are at once; replaced ones gave their memory back.
+        return sum(sorted(self._peaks, reverse=True)[: self._size])
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._tick is not None:
+            self._tick.cancel()
+        for task in list(self._starting):
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            self._peaks.append(worker.reap()[1])
+        self._workers.clear()
+        self._queue.clear()

@@ -1,0 +1,1 @@
+"""Local services with set delays and faults, to try everything on."""

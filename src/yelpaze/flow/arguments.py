@@ -1,0 +1,83 @@
+"""From answers to arguments, the same way in this process and in a worker.
+
+An argument travels *carried*: `bytes` are a JSON body still to be decoded, a one-tuple
+holds a value that is passed as it is, a list or dict holds carried items. So a worker, not
+the event loop, pays for decoding what only its function reads.
+"""
+
+from typing import Any
+
+import msgspec
+
+from yelpaze.compute.protocol import CallError
+from yelpaze.flow.failure import Failure
+from yelpaze.flow.graph import Node, Parameter
+from yelpaze.model.outcome import Outcome
+
+Carried = bytes | tuple[Any] | list[Any] | dict[str, Any]
+
+
+def carry(parameter: Parameter, value: Any) -> Carried:
+    """Pack a step's value for this parameter."""
+    want = parameter.want
+    if type(value) is Outcome:
+        return (value,) if want.whole else value.body
+    if type(value) is list:
+        return [_carry_item(item, whole=want.item_whole) for item in value]
+    if type(value) is dict:
+        return {name: _carry_item(item, whole=want.item_whole) for name, item in value.items()}
+    return (value,)
+
+
+def _carry_item(item: Any, *, whole: bool) -> Any:
+    return item.body if type(item) is Outcome and not whole else (item,)
+
+
+def carry_row(parameter: Parameter, raw: bytes | None, value: Any) -> Carried:
+    """Pack the input record: its raw JSON if there is one, to be decoded where it is used."""
+    if raw is not None:
+        return raw
+    if parameter.want.type is not Any and not isinstance(value, Failure):
+        try:
+            return (msgspec.convert(value, parameter.want.type, from_attributes=True),)
+        except msgspec.ValidationError as error:
+            raise CallError("input", f"the row does not fit: {error}") from None
+    return (value,)
+
+
+def opened(node: Node, carried: list[Carried]) -> dict[str, Any]:
+    """Unpack all arguments of a step. Raises CallError for one that does not fit."""
+    return {
+        parameter.name: open_one(parameter, item)
+        for parameter, item in zip(node.parameters, carried, strict=True)
+    }
+
+
+def open_one(parameter: Parameter, carried: Carried) -> Any:
+    """Unpack one argument."""
+    kind = type(carried)
+    if kind is tuple:
+        return carried[0]  # type: ignore[index]
+    want = parameter.want
+    try:
+        if kind is bytes:
+            return want.decode(carried)  # type: ignore[arg-type]
+        decode = want.item_decode
+        if kind is list:
+            return [decode(item) if type(item) is bytes else item[0] for item in carried]  # type: ignore[index]
+        return {
+            name: decode(item) if type(item) is bytes else item[0]
+            for name, item in carried.items()  # type: ignore[union-attr]
+        }
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _misfit(parameter, error) from None
+
+
+def _misfit(parameter: Parameter, error: Exception) -> CallError:
+    fits = isinstance(error, msgspec.ValidationError)
+    if parameter.source < 0:
+        return CallError("input", f"the row {'does not fit' if fits else 'is not JSON'}: {error}")
+    what = "does not fit" if fits else "is not JSON"
+    return CallError("validation", f"the answer of {parameter.name!r} {what}: {error}")
+
+

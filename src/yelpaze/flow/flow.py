@@ -1,0 +1,192 @@
+"""What people write: a `Flow` and its steps.
+
+    flow = Flow("offers")
+
+    @flow.request(idempotent=True)
+    def base(row: Row):
+        return post(row.url, json=row.json)
+
+    @flow.compute(timeout=5)
+    def offer(base: Base, row: Row) -> Offer:
+        ...
+
+A step's parameters name the steps that it needs; `row` is the input record. The functions
+stay what they were and can be called and tested as such.
+"""
+
+import inspect
+import sys
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import msgspec
+
+from yelpaze.model.errors import FlowError, MisuseError
+from yelpaze.model.outcome import Outcome
+from yelpaze.model.request import Timeout
+
+if TYPE_CHECKING:
+    from yelpaze.flow.graph import Graph
+    from yelpaze.flow.runner import Result
+
+F = TypeVar("F", bound=Callable[..., Any])
+Accept = Callable[[Outcome], bool]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One function of a flow and how to run it; `where` is `file:line`."""
+
+    name: str
+    function: Callable[..., Any]
+    where: str
+    is_compute: bool
+    optional: bool
+    timeout: float = 0.0
+    idempotent: bool | None = None
+    accept: Accept | None = None
+    limits: Timeout | None = None
+    retry: bool = True
+
+
+class Flow:
+    """A graph of steps, built by decorators and checked before the first call.
+
+    `engine` holds options for the Engine that runs it (`per_host`, `timeout`, `retry`,
+    `ca_file`, …) where the defaults don't fit.
+
+    >>> from yelpaze import Flow
+    >>> flow = Flow("squares")
+    >>> @flow.compute
+    ... def square(row: int) -> int:
+    ...     return row * row
+    >>> import yelpaze
+    >>> [result.value for result in yelpaze.run(flow, [1, 2, 3])]
+    [1, 4, 9]
+    """
+
+    def __init__(self, name: str, *, engine: Mapping[str, Any] | None = None) -> None:
+        self.name = name
+        self.engine_options = dict(engine or {})
+        self.steps: dict[str, Step] = {}
+        caller = sys._getframe(1)  # noqa: SLF001  where the flow is defined, for workers and messages
+        self.where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        self.module = str(caller.f_globals.get("__name__", ""))
+        self._graph: Graph | None = None
+
+    def __repr__(self) -> str:
+        return f"Flow({self.name!r}, steps={list(self.steps)})"
+
+    # ── steps ───────────────────────────────────────────────────────────────────
+
+    @overload
+    def request(self, function: F, /) -> F: ...
+    @overload
+    def request(
+        self,
+        /,
+        *,
+        idempotent: bool | None = None,
+        optional: bool = False,
+        accept: Collection[int] | Accept | None = None,
+        timeout: Timeout | float | None = None,
+        retry: bool = True,
+    ) -> Callable[[F], F]: ...
+    def request(
+        self,
+        function: Any = None,
+        /,
+        *,
+        idempotent: bool | None = None,
+        optional: bool = False,
+        accept: Collection[int] | Accept | None = None,
+        timeout: Timeout | float | None = None,
+        retry: bool = True,
+    ) -> Any:
+        """A step that makes calls: it returns a request, a list or dict of them, or None to skip.
+
+        - `idempotent`: whether its requests may be sent twice (None: by method).
+        - `optional`: its failure is passed on as a `Failure`, and the row goes on.
+        - `accept`: statuses, or a predicate on the outcome, that are no failure; by
+          default every status below 400.
+        - `timeout`: seconds for each attempt, or a Timeout. `retry=False`: one attempt.
+        """
+        limits = Timeout(attempt=timeout) if isinstance(timeout, int | float) else timeout
+        options = {
+            "is_compute": False,
+            "optional": optional,
+            "idempotent": idempotent,
+            "accept": _predicate(accept),
+            "limits": limits,
+            "retry": retry,
+        }
+        return self._register(function, options)
+
+    @overload
+    def compute(self, function: F, /) -> F: ...
+    @overload
+    def compute(self, /, *, timeout: float = 60.0, optional: bool = False) -> Callable[[F], F]: ...
+    def compute(self, function: Any = None, /, *, timeout: float = 60.0, optional: bool = False) -> Any:
+        """A CPU-bound step, run in worker processes; killed after `timeout` seconds."""
+        if timeout <= 0:
+            raise MisuseError(f"timeout takes a positive number of seconds: {timeout}")
+        return self._register(function, {"is_compute": True, "optional": optional, "timeout": timeout})
+
+    def _register(self, function: Any, options: dict[str, Any]) -> Any:
+        def register(function: F) -> F:
+            self._add(function, options)
+            return function
+
+        return register if function is None else register(function)
+
+    def _add(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        name = getattr(function, "__name__", "")
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        where = f"{code.co_filename}:{code.co_firstlineno}" if code else self.where
+        if name == "row":
+            raise FlowError(f"{where}: a step can't be called `row`: that is the input record")
+        if name in self.steps:
+            raise FlowError(f"{where}: there is a step {name!r} already, at {self.steps[name].where}")
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise FlowError(f"{where}: step {name!r} must be a plain function: it returns what to call")
+        self.steps[name] = Step(name=name, function=function, where=where, **options)
+        self._graph = None
+
+    # ── running ─────────────────────────────────────────────────────────────────
+
+    def graph(self) -> "Graph":
+        """The checked graph. Raises FlowError with file and line for a cycle, an unknown name, …"""
+        if self._graph is None:
+            from yelpaze.flow.graph import build  # noqa: PLC0415  graph.py needs Step from here
+
+            self._graph = build(self)
+        return self._graph
+
+    async def run(self, rows: Iterable[Any] | AsyncIterable[Any], **options: Any) -> "list[Result]":
+        """Run all rows and give their results in the rows' order. Options as for `stream`."""
+        results = [result async for result in self.stream(rows, **options)]
+        results.sort(key=lambda result: result.row)
+        return results
+
+    def stream(
+        self,
+        rows: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = 256,
+        workers: int = 0,
+        batch: int = 64,
+    ) -> "AsyncIterator[Result]":
+        """Run rows taken lazily; results come as they complete, numbered from 1.
+
+        At most `concurrency` rows are under way. `workers` processes run the CPU steps; 0
+        runs them in this process. A failed row's result holds a `Failure`; nothing is raised.
+        """
+        from yelpaze.flow.streaming import stream  # noqa: PLC0415  loads the HTTP client
+
+        return stream(self, rows, concurrency=concurrency, workers=workers, batch=batch)
+
+
+def _predicate(accept: Collection[int] | Accept | None) -> Accept | None:
+    if accept is None or callable(accept):
+        return accept
+    statuses = frozenset(accept)
+    return lambda outcome: outcome.status in statuses

@@ -1,0 +1,64 @@
+"""What the rows of one run share: graph, engine, compute backend, counters."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from yelpaze.compute.inline import Inline
+from yelpaze.compute.processes import Processes
+from yelpaze.compute.protocol import Compute, Target
+from yelpaze.flow.flow import Flow
+from yelpaze.flow.loading import reference
+from yelpaze.http.call import Call
+from yelpaze.http.engine import Engine
+from yelpaze.model.histogram import Histogram
+from yelpaze.model.outcome import Outcome
+from yelpaze.model.request import Request
+
+
+class Machine:
+    """Made once a run, for all its rows. `as_json`: the last value is wanted encoded."""
+
+    def __init__(self, flow: Flow, engine: Engine, compute: Compute, *, as_json: bool) -> None:
+        self.graph = flow.graph()
+        self.waits = tuple(node.waits_for for node in self.graph.nodes)
+        self.engine = engine
+        self.compute = compute
+        self.as_json = as_json
+        self.latency = Histogram()
+        self._bits = random.Random().getrandbits  # noqa: S311  ids need no secrecy
+
+    def submit(self, request: Request, on_done: Callable[[Outcome], None], trace_id: str) -> Call:
+        """Make a call as part of a row."""
+        return self.engine.submit(request, on_done, trace_id=trace_id)
+
+    def new_trace_id(self) -> str:
+        """A row's trace id."""
+        return "%032x" % (self._bits(128) or 1)  # noqa: UP031  twice as fast as an f-string
+
+
+@asynccontextmanager
+async def machine_for(
+    flow: Flow, *, concurrency: int, workers: int, batch: int, as_json: bool
+) -> AsyncIterator[Machine]:
+    """Open engine and compute backend for a flow, and close them after it."""
+    graph = flow.graph()
+    calls = concurrency * graph.widest
+    options: dict[str, Any] = {"concurrency": calls, "per_host": calls, **flow.engine_options}
+    compute = _compute_for(flow, workers=workers, batch=batch)
+    try:
+        await compute.start()
+        async with Engine(**options) as engine:
+            yield Machine(flow, engine, compute, as_json=as_json)
+    finally:
+        await compute.close()
+
+
+def _compute_for(flow: Flow, *, workers: int, batch: int) -> Compute:
+    if not workers or not flow.graph().has_compute:
+        return Inline(Target("yelpaze.flow.loading:handler_of", (flow,)))
+    target = Target("yelpaze.flow.loading:build_handler", (reference(flow),))
+    return Processes(target, workers=workers, batch=batch)
+
+

@@ -1,0 +1,258 @@
+"""One row on its way through the graph: no task, only callbacks.
+
+    start ─→ each step whose needs are met ─→ its calls ─→ its value ─→ the steps that waited
+                                   │                         │
+                                   └── a failure ends the row (or is the value, if optional)
+
+The row is over once the last step has a value or a step has failed; calls that are still
+under way then are cancelled.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from yelpaze.compute.handler import fault_of
+from yelpaze.compute.protocol import CallError, Fault
+from yelpaze.flow.arguments import carry, carry_row, opened
+from yelpaze.flow.failure import Failure, of_fault, of_outcome
+from yelpaze.flow.graph import ROW, Node
+from yelpaze.flow.loading import encoded
+from yelpaze.model.errors import MisuseError
+from yelpaze.model.outcome import Outcome
+from yelpaze.model.request import Request
+
+if TYPE_CHECKING:
+    from yelpaze.flow.runner import Machine
+
+OnEnd = Callable[["RowRun", Any, Failure | None], None]
+_SKIPPED = object()
+
+
+class RowRun:
+    """The state of one row; `machine` holds all that rows share."""
+
+    __slots__ = (
+        "_calls",
+        "_left",
+        "_machine",
+        "_on_end",
+        "_values",
+        "number",
+        "over",
+        "raw",
+        "trace_id",
+        "value",
+    )
+
+    def __init__(self, machine: "Machine", number: int, raw: bytes | None, value: Any, on_end: OnEnd) -> None:
+        self._machine = machine
+        self._on_end = on_end
+        self.number = number
+        self.raw = raw
+        self.value = value
+        self.trace_id = machine.new_trace_id()
+        self.over = False
+        self._values: list[Any] = [None] * len(machine.graph.nodes)
+        self._left = list(machine.waits)
+        self._calls: dict[Any, None] = {}
+
+    def start(self) -> None:
+        """Begin with the steps that need no other."""
+        for number in self._machine.graph.first:
+            if not self.over:
+                self._run(self._machine.graph.nodes[number])
+
+    def cancel(self) -> None:
+        """Stop without an end."""
+        self.over = True
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()
+
+    # ── steps ───────────────────────────────────────────────────────────────────
+
+    def _run(self, node: Node) -> None:
+        for parameter in node.parameters:
+            if parameter.source != ROW:
+                value = self._values[parameter.source]
+                if value is _SKIPPED and not parameter.want.accepts_none:
+                    self._settle(node, _SKIPPED)
+                    return
+        try:
+            carried = [
+                carry_row(parameter, self.raw, self.value)
+                if parameter.source == ROW
+                else carry(parameter, self._value(parameter.source))
+                for parameter in node.parameters
+            ]
+            if node.step.is_compute:
+                self._compute(node, carried)
+                return
+            made = node.step.function(**opened(node, carried))
+        except CallError as error:
+            self._failed(node, self._failure(node, error.kind, str(error)))
+        except MisuseError as error:
+            self._failed(node, self._failure(node, "misuse", str(error)))
+        except Exception as error:  # noqa: BLE001  the user's own code
+            self._failed(node, of_fault(node.step.name, fault_of(error), self.trace_id))
+        else:
+            self._request(node, made)
+
+    def _value(self, number: int) -> Any:
+        value = self._values[number]
+        return None if value is _SKIPPED else value
+
+    def _failure(self, node: Node, kind: str, message: str) -> Failure:
+        step = None if kind == "input" else node.step.name
+        return Failure(step=step, kind=kind, message=message, trace_id=self.trace_id)
+
+    def _request(self, node: Node, made: Any) -> None:
+        if type(made) is Request:
+            self._send(node, made, lambda outcome: self._answered(node, outcome))
+        elif made is None:
+            self._settle(node, _SKIPPED)
+        elif isinstance(made, list | tuple):
+            self._request_many(node, list(range(len(made))), list(made), list)
+        elif isinstance(made, dict):
+            self._request_many(node, list(made), list(made.values()), dict)
+        else:
+            wanted = "a request step returns a request, a list or dict of requests, or None"
+            self._failed(node, self._failure(node, "exception", f"{wanted}, not {type(made).__name__}"))
+
+    def _send(self, node: Node, request: Request, on_done: Callable[[Outcome], None]) -> None:
+        step = node.step
+        if (
+            (step.idempotent is not None and request.idempotent is None)
+            or (step.limits is not None and request.timeout is None)
+            or not step.retry
+        ):
+            request = msgspec.structs.replace(
+                request,
+                idempotent=step.idempotent if request.idempotent is None else request.idempotent,
+                timeout=request.timeout or step.limits,
+                retry=request.retry and step.retry,
+            )
+        call: Any = None
+
+        def done(outcome: Outcome) -> None:
+            self._calls.pop(call, None)
+            self._machine.latency.add(outcome.timings.total)
+            if not self.over:
+                on_done(outcome)
+
+        call = self._machine.submit(request, done, self.trace_id)
+        if not call.abandoned:
+            self._calls[call] = None
+
+    def _judge(self, node: Node, outcome: Outcome) -> Outcome | Failure:
+        accept = node.step.accept
+        if accept is None or not outcome.status:
+            good = outcome.error is None
+        else:
+            good = accept(outcome)
+        return outcome if good else of_outcome(node.step.name, outcome)
+
+    def _answered(self, node: Node, outcome: Outcome) -> None:
+        try:
+            value = self._judge(node, outcome)
+        except Exception as error:  # noqa: BLE001  the user's predicate
+            value = of_fault(node.step.name, fault_of(error), self.trace_id)
+        if type(value) is Failure:
+            self._failed(node, value)
+        else:
+            self._settle(node, value)
+
+    def _request_many(self, node: Node, names: list[Any], made: list[Any], kind: type[Any]) -> None:
+        wrong = [item for item in made if type(item) is not Request]
+        if wrong:
+            message = f"a list or dict of requests holds a {type(wrong[0]).__name__}"
+            self._failed(node, self._failure(node, "exception", message))
+            return
+        if not made:
+            self._settle(node, kind())
+            return
+        arrived: dict[Any, Any] = {}
+
+        def done(name: Any, outcome: Outcome) -> None:
+            try:
+                value: Any = self._judge(node, outcome)
+            except Exception as error:  # noqa: BLE001  the user's predicate
+                value = of_fault(node.step.name, fault_of(error), self.trace_id)
+            if type(value) is Failure and not node.step.optional:
+                self._failed(node, value)
+                return
+            arrived[name] = value
+            if len(arrived) == len(names):
+                ordered = {name: arrived[name] for name in names}
+                self._settle(node, ordered if kind is dict else list(ordered.values()))
+
+        for name, request in zip(names, made, strict=True):
+            if self.over:
+                return
+            self._send(node, request, lambda outcome, name=name: done(name, outcome))  # type: ignore[misc]
+
+    def _compute(self, node: Node, carried: list[Any]) -> None:
+        machine = self._machine
+        as_json = machine.as_json and node.number == machine.graph.last
+
+        def done(value: Any, fault: Fault | None) -> None:
+            if self.over:
+                return
+            if fault is None:
+                self._settle(node, value)
+            else:
+                step = None if fault.kind == "input" else node.step.name
+                self._failed(node, of_fault(step, fault, self.trace_id))
+
+        machine.compute.submit(node.number, (carried, as_json), done, timeout=node.step.timeout)
+
+    # ── ends ────────────────────────────────────────────────────────────────────
+
+    def _settle(self, node: Node, value: Any) -> None:
+        """The step has its value: start what waited for it."""
+        if node.number == self._machine.graph.last:
+            self._end(None if value is _SKIPPED else value, node)
+            return
+        self._values[node.number] = value
+        left, nodes = self._left, self._machine.graph.nodes
+        for number in node.needed_by:
+            left[number] -= 1
+            if not left[number] and not self.over:
+                self._run(nodes[number])
+
+    def _failed(self, node: Node, failure: Failure) -> None:
+        if node.step.optional and failure.kind != "input":
+            if node.number != self._machine.graph.last:
+                self._settle(node, failure)
+                return
+            # Nothing after it could have looked at the failure: the row has none else to give.
+        self._finish(None, failure)
+
+    def _end(self, value: Any, node: Node) -> None:
+        if self._machine.as_json and not (node.step.is_compute and type(value) is bytes):
+            try:
+                value = encoded(_plain(value))
+            except CallError as error:
+                self._finish(None, self._failure(node, error.kind, str(error)))
+                return
+        self._finish(value, None)
+
+    def _finish(self, value: Any, failure: Failure | None) -> None:
+        self.cancel()
+        self._on_end(self, value, failure)
+
+
+def _plain(value: Any) -> Any:
+    """A last step's answers as JSON: the body itself where it is JSON, else its text."""
+    if isinstance(value, Outcome):
+        try:
+            return value.json()
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return value.text
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,117 @@
+"""Many rows at once, within bounds: no more are taken than can be under way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from yelpaze.flow.failure import Failure
+from yelpaze.flow.machine import Machine
+from yelpaze.flow.row import RowRun
+
+# What a source yields: (number, raw JSON or None, value where there is no raw JSON).
+Row = tuple[int, bytes | None, Any]
+Deliver = Callable[[RowRun, Any, Failure | None], None]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What became of a row: its number (from 1), the row, and a value or a failure."""
+
+    row: int
+    input: Any
+    value: Any
+    failure: Failure | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a value."""
+        return self.failure is None
+
+
+class Runner:
+    """Starts rows while fewer than `concurrency` are held, and hands each end to `deliver`.
+
+    A row is held until `release` is called for it, so that a slow consumer holds up the
+    input. What `deliver` raises ends the run: `drive` raises it.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        deliver: Deliver,
+        *,
+        concurrency: int,
+        on_start: Callable[[int], None] | None = None,
+    ) -> None:
+        self._machine = machine
+        self._deliver = deliver
+        self._on_start = on_start
+        self._limit = concurrency
+        self._low = concurrency - max(1, concurrency // 8)
+        self._rows: dict[RowRun, None] = {}
+        self._room: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+        self.held = 0
+        self.stopped = False
+
+    async def drive(self, blocks: AsyncIterator[list[Row]]) -> None:
+        """Run all rows; return when the last has ended, or after `stop`."""
+        try:
+            async for block in blocks:
+                for number, raw, value in block:
+                    while self.held >= self._limit and not self.stopped:
+                        await self._wait()
+                    if self.stopped:
+                        return
+                    self._start(number, raw, value)
+            while self._rows and not self.stopped:
+                await self._wait()
+        finally:
+            self._cancel_rows()
+            if self._error is not None:
+                raise self._error
+
+    def _start(self, number: int, raw: bytes | None, value: Any) -> None:
+        row = RowRun(self._machine, number, raw, value, self._ended)
+        self._rows[row] = None
+        self.held += 1
+        if self._on_start is not None:
+            self._on_start(number)
+        row.start()
+
+    def _ended(self, row: RowRun, value: Any, failure: Failure | None) -> None:
+        del self._rows[row]
+        if not self._rows:
+            self._wake()
+        if self.stopped:
+            return
+        try:
+            self._deliver(row, value, failure)
+        except BaseException as error:  # noqa: BLE001  raised by drive()
+            self._error = error
+            self.stop()
+
+    def release(self) -> None:
+        """A delivered row has been dealt with: one more may start."""
+        self.held -= 1
+        if self.held <= self._low:
+            self._wake()
+
+    def stop(self) -> None:
+        """Take no more rows and drop those under way."""
+        self.stopped = True
+        self._wake()
+
+    def _cancel_rows(self) -> None:
+        for row in list(self._rows):
+            row.cancel()
+        self._rows.clear()
+
+    def _wake(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def _wait(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room

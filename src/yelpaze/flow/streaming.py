@@ -1,0 +1,64 @@
+"""`Flow.stream`: rows from Python in, results out, as they complete."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any
+
+from yelpaze.flow.failure import Failure
+from yelpaze.flow.flow import Flow
+from yelpaze.flow.machine import machine_for
+from yelpaze.flow.row import RowRun
+from yelpaze.flow.runner import Result, Row, Runner
+from yelpaze.model.errors import MisuseError
+
+
+async def stream(
+    flow: Flow,
+    rows: Iterable[Any] | AsyncIterable[Any],
+    *,
+    concurrency: int,
+    workers: int,
+    batch: int,
+) -> AsyncIterator[Result]:
+    """See Flow.stream."""
+    if concurrency < 1 or workers < 0 or batch < 1:
+        raise MisuseError("concurrency and batch take at least 1, workers at least 0")
+    ready: deque[Result] = deque()
+    arrived = asyncio.Event()
+
+    def deliver(row: RowRun, value: Any, failure: Failure | None) -> None:
+        ready.append(Result(row.number, row.value, value, failure))
+        arrived.set()
+
+    async with machine_for(
+        flow, concurrency=concurrency, workers=workers, batch=batch, as_json=False
+    ) as machine:
+        runner = Runner(machine, deliver, concurrency=concurrency)
+        driving = asyncio.ensure_future(runner.drive(_blocks(rows)))
+        driving.add_done_callback(lambda _: arrived.set())
+        try:
+            while not driving.done() or ready:
+                while ready:
+                    yield ready.popleft()
+                    runner.release()
+                arrived.clear()
+                if not driving.done():
+                    await arrived.wait()
+            await driving
+        finally:
+            runner.stop()
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+
+
+async def _blocks(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Row]]:
+    number = 0
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            number += 1
+            yield [(number, None, row)]
+        return
+    for row in rows:
+        number += 1
+        yield [(number, None, row)]

@@ -1,0 +1,1 @@
+"""Sources of rows and sinks of results: one file a format, one Protocol for all."""
