@@ -1,0 +1,59 @@
+"""Fixtures: certificates, fault servers, real servers, and the rule about absent ones."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.nginx import Nginx
+from support.raw import RawServer
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+@pytest.fixture
+async def raw():
+    """A factory of fault servers: `await raw(script)` gives the base URL."""
+    servers: list[RawServer] = []
+
+    async def start(script, **options) -> RawServer:
+        server = RawServer(script, **options)
+        await server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+def absent(what: str) -> None:
+    """Skip for a server that is not installed; in CI that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is not installed, and CI must run this test")
+    pytest.skip(f"{what} is not installed")
+
+
+@pytest.fixture(scope="session")
+def nginx(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory):
+    if shutil.which("nginx") is None:
+        absent("nginx")
+    server = Nginx(tmp_path_factory.mktemp("nginx"), ca)
+    server.start()
+    yield server
+    server.stop()

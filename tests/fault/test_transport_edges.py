@@ -1,0 +1,254 @@
+"""The known edges of libcurl, each held by a test; and zero CPU when idle.
+
+Sockets are made by servers that do exactly what a script says, so that nothing here
+depends on time but the time-outs under test themselves.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+
+import pytest
+from support.raw import Peer, answers
+
+from yelpaze import Engine, ErrorKind, Retry, Timeout, get, post, put
+
+
+def cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def open_sockets() -> int:
+    links = (os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _exists(fd))
+    return sum(link.startswith("socket:") for link in links)
+
+
+def _exists(fd: str) -> bool:
+    try:
+        os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return False
+    return True
+
+
+async def turns_while(seconds: float) -> float:
+    """CPU seconds that the process uses while nothing should happen."""
+    await asyncio.sleep(0)
+    before = cpu()
+    await asyncio.sleep(seconds)
+    return cpu() - before
+
+
+async def test_idle_connections_use_no_cpu(raw):
+    server = await raw(answers)
+    async with Engine() as engine:
+        for _ in range(50):
+            assert (await engine.send(get(server.url))).ok
+        assert await turns_while(0.5) < 0.1
+        assert engine._core.transport._released  # kept, registered, and silent
+
+
+async def test_idle_close_by_the_peer_is_noticed_once_and_costs_nothing(raw):
+    gone = asyncio.Event()
+
+    async def closes_after_one(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer()
+        peer.close()
+        gone.set()
+
+    server = await raw(closes_after_one)
+    async with Engine() as engine:
+        assert (await engine.send(get(server.url))).ok
+        await gone.wait()
+        assert await turns_while(0.5) < 0.1
+        assert not engine._core.transport._released
+        assert (await engine.send(get(server.url))).ok
+    assert server.connections == 2
+
+
+async def test_a_descriptor_number_that_comes_back_is_watched_again(raw):
+    """Closed by the peer, number reused by the next connection: once a hang of seconds."""
+
+    async def closes_after_one(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(headers="Connection: close\r\n")
+
+    server = await raw(closes_after_one)
+    async with Engine(timeout=Timeout(attempt=5)) as engine:
+        for _ in range(200):
+            outcome = await engine.send(get(server.url, retry=False))
+            assert outcome.ok, outcome.error
+    assert server.connections == 200
+
+
+async def test_connect_timeout_then_descriptor_reuse(raw):
+    """A socket given up while connecting, its number reused at once by a good one."""
+    server = await raw(answers)
+    with socket.socket() as full:  # a listener whose queue is full answers no SYN
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        filler = []
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+            filler.append(client)
+        dead = f"http://127.0.0.1:{full.getsockname()[1]}/"
+        async with Engine(timeout=Timeout(connect=0.2), retry=None) as engine:
+            for _ in range(3):
+                outcome = await engine.send(get(dead))
+                assert outcome.error is not None
+                assert outcome.error.kind == ErrorKind.CONNECT_TIMEOUT
+                good = await asyncio.wait_for(engine.send(get(server.url)), 5)
+                assert good.ok
+            assert await turns_while(0.3) < 0.1
+        for client in filler:
+            client.close()
+
+
+async def test_cancelling_gives_slot_and_socket_back_at_once(raw):
+    async def never_answers(peer: Peer) -> None:
+        await peer.request()
+        await asyncio.Event().wait()
+
+    stuck = await raw(never_answers)
+    fine = await raw(answers)
+    async with Engine(concurrency=2, per_host=2) as engine:
+        tasks = [asyncio.create_task(engine.send(get(stuck.url))) for _ in range(2)]
+        while stuck.connections < 2:
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results)
+        assert engine._core.slots.busy == 0
+        assert engine.statistics().in_flight == 0
+        assert (await asyncio.wait_for(engine.send(get(fine.url)), 5)).ok
+
+
+async def test_a_post_on_a_dying_kept_connection_is_never_sent_twice(raw):
+    """The peer takes the second request of a kept connection and dies without an answer."""
+    posts = []
+
+    async def dies_on_the_second(peer: Peer) -> None:
+        while data := await peer.request():
+            posts.append(data)
+            if len(posts) == 2:
+                peer.reset() if peer.number % 2 else peer.close()
+                return
+            await peer.answer()
+
+    server = await raw(dies_on_the_second)
+    async with Engine() as engine:
+        assert (await engine.send(post(server.url, json={"pay": 1}))).ok
+        outcome = await engine.send(post(server.url, json={"pay": 2}))
+        assert outcome.error is not None
+        assert outcome.error.kind == ErrorKind.PROTOCOL
+        assert len(outcome.attempts) == 1
+    assert sum(b'"pay":2' in data for data in posts) == 1
+
+
+async def test_a_post_without_a_body_gets_a_fresh_connection(raw):
+    server = await raw(answers)
+    async with Engine() as engine:
+        for _ in range(3):
+            assert (await engine.send(post(server.url))).ok
+    assert server.connections == 3
+
+
+async def test_an_idempotent_request_survives_a_dying_kept_connection(raw):
+    seen = []
+
+    async def dies_on_the_second(peer: Peer) -> None:
+        while data := await peer.request():
+            seen.append(data)
+            if len(seen) == 2:
+                peer.reset()
+                return
+            await peer.answer()
+
+    server = await raw(dies_on_the_second)
+    async with Engine() as engine:
+        assert (await engine.send(put(server.url, body=b"x"))).ok
+        assert (await engine.send(put(server.url, body=b"x"))).ok
+
+
+async def test_closing_in_mid_flight_ends_every_call_and_leaves_no_socket(raw):
+    async def never_answers(peer: Peer) -> None:
+        await peer.request()
+        await asyncio.Event().wait()
+
+    server = await raw(never_answers)
+    before = open_sockets() + 0
+    async with Engine(concurrency=100, per_host=100) as engine:
+        tasks = [asyncio.create_task(engine.send(get(server.url))) for _ in range(100)]
+        while server.connections < 100:
+            await asyncio.sleep(0)
+        await engine.close()
+        outcomes = await asyncio.gather(*tasks)
+    assert {outcome.error.kind for outcome in outcomes} == {ErrorKind.CANCELLED}
+    await server.stop()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert open_sockets() <= before
+
+
+async def test_closing_while_connecting_and_looking_up_does_not_block():
+    class Never:
+        def cached(self, host):
+            return None
+
+        def look_up(self, host, done, timeout):
+            pass
+
+        async def close(self):
+            pass
+
+    engine = Engine(resolver=Never)
+    async with engine:
+        task = asyncio.create_task(engine.send(get("http://never.test/")))
+        await asyncio.sleep(0)
+    outcome = await asyncio.wait_for(task, 1)
+    assert outcome.error.kind == ErrorKind.CANCELLED
+
+
+async def test_drain_lets_calls_end(raw):
+    release = asyncio.Event()
+
+    async def answers_when_told(peer: Peer) -> None:
+        await peer.request()
+        await release.wait()
+        await peer.answer()
+
+    server = await raw(answers_when_told)
+    async with Engine() as engine:
+        task = asyncio.create_task(engine.send(get(server.url)))
+        while not server.connections:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(engine.close(drain=5))
+        await asyncio.sleep(0)
+        release.set()
+        await closing
+    assert (await task).ok
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "truncate"])
+async def test_a_failing_get_is_tried_again_and_says_what_happened(raw, how):
+    async def fails_once(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 1:
+            if how == "truncate":
+                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
+            if how == "reset":
+                peer.reset()
+            return
+        await peer.answer()
+
+    server = await raw(fails_once)
+    async with Engine(retry=Retry(base=0)) as engine:
+        outcome = await engine.send(get(server.url))
+    assert outcome.ok
+    assert [attempt.error and attempt.error.kind for attempt in outcome.attempts] == ["protocol", None]
