@@ -112,9 +112,10 @@ class _Worker(asyncio.Protocol):
         self._pool.on_lost(self)
 
     def kill(self) -> None:
+        # Not Popen.kill(), which would reap a process that has ended, its usage lost.
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+                os.kill(self.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Let it end after what it has been given."""
@@ -174,13 +175,13 @@ class Processes:
         await asyncio.gather(*(self._add_worker() for _ in range(self._size)))
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while not all(worker.ready for worker in self._workers):
-                    if self._broken:
-                        raise StoppedError(self._broken)
+                while sum(worker.ready for worker in self._workers) < self._size and not self._broken:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             raise StoppedError(f"the worker processes did not start within {_START_SECONDS:g} s") from None
+        if self._broken:
+            raise StoppedError(self._broken)
         self._watch()
 
     async def _add_worker(self) -> None:

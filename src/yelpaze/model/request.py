@@ -15,7 +15,7 @@ from yelpaze.model.url import Params, checked, with_params
 
 # RFC 9110 §5.6.2: token. Methods and field names are tokens.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_BAD_VALUE = re.compile(r"[\x00\r\n]")
+_BAD_VALUE = re.compile("[\x00\r\n\ud800-\udfff]")
 # RFC 9110 §9.2.2.
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 _METHODS = IDEMPOTENT_METHODS | {"POST", "PATCH"}
@@ -104,7 +104,7 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> None:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise MisuseError(f"not a header name: {name!r}")
         if not isinstance(value, str) or _BAD_VALUE.search(value):
-            raise MisuseError(f"header {name!r} must be a string without CR, LF or NUL: {value!r}")
+            raise MisuseError(f"header {name!r} must be a string without CR, LF, NUL or lone surrogates: {value!r}")
         if name.lower() in _FRAMING:
             raise MisuseError(f"header {name!r} is set by the engine itself: leave it out")
 
@@ -173,9 +173,12 @@ def _body(
     if form is not None:
         encoded = with_params("", form).removeprefix("?")
         return encoded.encode("ascii"), "application/x-www-form-urlencoded"
-    if multipart:
-        return _multipart(multipart, secrets.token_hex(16))
-    return (body.encode() if isinstance(body, str) else body), None
+    try:
+        if multipart:
+            return _multipart(multipart, secrets.token_hex(16))
+        return (body.encode() if isinstance(body, str) else body), None
+    except UnicodeEncodeError as error:
+        raise MisuseError(f"the body cannot be encoded: {error}") from None
 
 
 def _multipart(fields: Mapping[str, FilePart], boundary: str) -> tuple[bytes, str]:

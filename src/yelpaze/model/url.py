@@ -15,7 +15,7 @@ from yelpaze.model.errors import MisuseError
 
 # Anything outside this needs a closer look; almost no URL does.
 _PLAIN = re.compile(r"https?://[A-Za-z0-9._\-]+(?::([0-9]{1,5}))?(?:[/?#][!#-;=?-\[\]_a-z~]*)?").fullmatch
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._\-]*)")
 _RESERVED = "!#$%&'()*+,/:;=?@[]~"
 _MAX_PORT = 65_535
@@ -62,7 +62,7 @@ def checked(url: str) -> str:
     if (plain := _PLAIN(url)) and ((port_text := plain[1]) is None or int(port_text) <= _MAX_PORT):
         return url
     if _CONTROL.search(url) or "\\" in url:
-        raise MisuseError(f"the URL holds a control character or a backslash: {url!r}")
+        raise MisuseError(f"the URL holds a control character, a lone surrogate or a backslash: {url!r}")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -105,7 +105,10 @@ def with_params(url: str, params: Params | None) -> str:
     if not params:
         return url
     pairs = params.items() if isinstance(params, Mapping) else params
-    query = urlencode([(key, _text(value)) for key, value in pairs], doseq=True)
+    try:
+        query = urlencode([(key, _text(value)) for key, value in pairs], doseq=True)
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        raise MisuseError(f"params or form cannot be encoded: {error}") from None
     base, hash_, fragment = url.partition("#")
     joiner = "" if base.endswith(("?", "&")) else "&" if "?" in base else "?"
     return f"{base}{joiner}{query}{hash_}{fragment}"

@@ -1,0 +1,203 @@
+"""What every compute backend does, and what only processes can."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from support import flows
+
+from yelpaze import MisuseError, StoppedError
+from yelpaze.compute.frames import Decoder, encode
+from yelpaze.compute.inline import Inline
+from yelpaze.compute.processes import Processes
+from yelpaze.compute.protocol import Target
+from yelpaze.flow.loading import reference
+
+TARGET = Target("yelpaze.flow.loading:build_handler", (reference(flows.kill),))
+TIMEOUT = 30.0
+
+
+def inline() -> Inline:
+    return Inline(TARGET)
+
+
+def processes(**options) -> Processes:
+    return Processes(TARGET, workers=options.pop("workers", 2), **options)
+
+
+async def results(backend, rows, timeout=TIMEOUT):
+    """Submit all rows at once; their (value, fault) in order."""
+    loop = asyncio.get_running_loop()
+    futures = []
+    for row in rows:
+        future = loop.create_future()
+        backend.submit(0, ([(row,)], False), lambda *got, f=future: f.set_result(got), timeout=timeout)
+        futures.append(future)
+    return await asyncio.gather(*futures)
+
+
+@pytest.fixture(params=[inline, processes], ids=["inline", "processes"])
+async def backend(request):
+    made = request.param()
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def test_values_come_back(backend):
+    got = await results(backend, [str(n) for n in range(500)])
+    assert [value.text for value, fault in got] == [f"done {n}" for n in range(500)]
+
+
+async def test_an_exception_is_a_fault_with_the_users_traceback(backend):
+    ((_, fault), (value, none)) = await results(backend, ["raise", "fine"])
+    assert fault.kind == "exception"
+    assert fault.message == "LookupError: no such thing"
+    assert "flows.py" in fault.traceback
+    assert "handler.py" not in fault.traceback
+    assert value.text == "done fine"
+    assert none is None
+
+
+async def test_sys_exit_in_a_step_fails_only_its_row(backend):
+    ((_, fault), (value, _)) = await results(backend, ["sysexit", "fine"])
+    assert fault.kind == "exception"
+    assert "SystemExit" in fault.message
+    assert value.text == "done fine"
+
+
+@pytest.mark.parametrize(("row", "how"), [("die", "SIGKILL"), ("exit", "status 7")])
+async def test_a_crash_costs_one_row(row, how):
+    backend = processes(batch=50)
+    await backend.start()
+    try:
+        got = await results(backend, ["a"] * 40 + [row] + ["b"] * 40)
+        faults = [fault for _, fault in got if fault]
+        assert len(faults) == 1
+        assert faults[0].kind == "crashed"
+        assert how in faults[0].message
+        assert [value.text for value, fault in got if not fault] == ["done a"] * 40 + ["done b"] * 40
+    finally:
+        await backend.close()
+
+
+async def test_a_call_that_outruns_its_time_is_killed_and_costs_one_row():
+    backend = processes(workers=1, tries=1)
+    await backend.start()
+    try:
+        got = await results(backend, ["a", "hang", "b"], timeout=0.3)
+        assert [fault and fault.kind for _, fault in got] == [None, "timeout.compute", None]
+    finally:
+        await backend.close()
+
+
+async def test_arguments_and_values_that_cannot_travel_fail_their_row():
+    backend = processes(workers=1)
+    await backend.start()
+    try:
+        got = await results(backend, ["a", "unsendable", lambda: None, "b"])
+        kinds = [fault and fault.kind for _, fault in got]
+        assert kinds == [None, "result", "exception", None]
+    finally:
+        await backend.close()
+
+
+async def test_processes_are_recycled_and_nothing_is_lost():
+    backend = processes(workers=2, recycle=20, batch=8)
+    await backend.start()
+    try:
+        first = {worker.process.pid for worker in backend._workers}
+        got = await results(backend, [str(n) for n in range(300)])
+        assert [value.text for value, _ in got] == [f"done {n}" for n in range(300)]
+        assert not first & {worker.process.pid for worker in backend._workers}
+    finally:
+        await backend.close()
+    assert backend.peak_rss_mb() > 5
+
+
+async def test_what_user_code_prints_goes_to_stderr(capfd):
+    backend = processes(workers=1)
+    await backend.start()
+    await results(backend, ["print"])
+    await backend.close()
+    captured = capfd.readouterr()
+    assert captured.out == ""
+
+
+async def test_a_handler_that_cannot_be_loaded_says_why():
+    backend = Processes(Target("no_such_module:build"), workers=1)
+    with pytest.raises(StoppedError, match="no_such_module"):
+        await backend.start()
+    await backend.close()
+
+
+def test_options_are_checked():
+    for options in ({"workers": 0}, {"batch": 0}, {"recycle": 0}):
+        with pytest.raises(MisuseError):
+            processes(**options)
+
+
+def test_frames_survive_any_split():
+    stream = b"".join(encode(value) for value in ("a", {"b": 2}, b"c" * 1000))
+    for size in (1, 3, 7, 1000):
+        decoder = Decoder()
+        values = [
+            value
+            for at in range(0, len(stream), size)
+            for value in decoder.feed(stream[at : at + size])
+        ]
+        assert values == ["a", {"b": 2}, b"c" * 1000]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_killing_the_parent_leaves_no_worker(tmp_path, busy):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import asyncio, sys
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from support import flows
+        from yelpaze.compute.processes import Processes
+        from yelpaze.compute.protocol import Target
+        from yelpaze.flow.loading import reference
+
+        async def main():
+            pool = Processes(Target("yelpaze.flow.loading:build_handler", (reference(flows.kill),)), workers=2)
+            await pool.start()
+            if {busy}:
+                for _ in range(2):
+                    pool.submit(0, ([("hang",)], False), print, timeout=600)
+                await asyncio.sleep(0.2)
+            print(*[worker.process.pid for worker in pool._workers], flush=True)
+            await asyncio.Event().wait()
+
+        asyncio.run(main())
+        """)
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(500):
+        if not any(alive(pid) for pid in pids):
+            return
+        time.sleep(0.02)
+    pytest.fail("a worker outlived its parent")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+

@@ -1,0 +1,36 @@
+"""Flows as people write them, for worker processes to import."""
+
+import os
+import signal
+import sys
+import time
+
+import msgspec
+
+from yelpaze import Flow
+
+kill = Flow("kill")
+
+
+class Answer(msgspec.Struct):
+    text: str
+
+
+@kill.compute(timeout=1.0)
+def act(row: str) -> Answer:
+    if row == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if row == "exit":
+        os._exit(7)
+    if row == "sysexit":
+        sys.exit(3)
+    if row == "hang":
+        while True:
+            time.sleep(0.01)
+    if row == "raise":
+        raise LookupError("no such thing")
+    if row == "unsendable":
+        return lambda: None
+    if row == "print":
+        print("user code prints this")
+    return Answer(f"done {row}")
