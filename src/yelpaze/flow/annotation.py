@@ -17,6 +17,9 @@ from yelpaze.flow.failure import Failure
 from yelpaze.model.outcome import Outcome
 
 
+_DECODE_ANY = msgspec.json.Decoder().decode
+
+
 class Want(msgspec.Struct, frozen=True):
     """An annotation, taken apart. `whole` and `item_whole`: an answer is passed as it is."""
 
@@ -29,22 +32,26 @@ class Want(msgspec.Struct, frozen=True):
     type: Any
 
 
-def want_of(annotation: Any, *, given: bool) -> Want:
-    """Read an annotation; `given` is false for a parameter without one."""
-    if not given:
-        whole = msgspec.json.decode
-        return Want(True, whole, True, whole, False, True, Any)
+def want_of(annotation: Any, *, given: bool, decodes: bool = True) -> Want:
+    """Read an annotation; `given` is false for a parameter without one.
+
+    `decodes` is false where the value comes from a CPU step: it is passed as it is, so any
+    type will do. Raises TypeError for a type that JSON can't be decoded to.
+    """
+    if not given or not decodes:
+        kept, accepts_none, accepts_failure = _split(annotation) if given else (Any, False, True)
+        return Want(True, _DECODE_ANY, True, _DECODE_ANY, accepts_none, accepts_failure, Any)
     kept, accepts_none, accepts_failure = _split(annotation)
-    item = _item_of(kept)
-    item_kept, _, item_failure = _split(item)
+    item, item_failure = _item_of(kept)
+    anything = kept in (Any, object)
     return Want(
-        _is_answer(kept),
-        _decoder(kept),
-        _is_answer(item_kept),
-        _decoder(item_kept),
-        accepts_none or kept in (Any, object),
-        accepts_failure or item_failure or kept in (Any, object),
-        kept,
+        kept is Outcome,
+        _decoder(_with_item(kept, item)),
+        item is Outcome,
+        _decoder(item),
+        accepts_none or anything,
+        accepts_failure or item_failure or anything,
+        _with_item(kept, item),
     )
 
 
@@ -58,21 +65,25 @@ def _split(annotation: Any) -> tuple[Any, bool, bool]:
     return joined, type(None) in members, Failure in members
 
 
-def _item_of(annotation: Any) -> Any:
+def _item_of(annotation: Any) -> tuple[Any, bool]:
+    """The item type of list[T] and dict[str, T] without Failure, and whether it had that."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is list and arguments:
-        return arguments[0]
-    if origin is dict and len(arguments) == 2:  # noqa: PLR2004
-        return arguments[1]
-    return Any
+    if origin not in (list, dict) or not arguments:
+        return Any, False
+    kept, accepts_none, accepts_failure = _split(arguments[-1])
+    return (kept | None if accepts_none and kept is not Any else kept), accepts_failure
 
 
-def _is_answer(annotation: Any) -> bool:
-    return annotation is Outcome
+def _with_item(annotation: Any, item: Any) -> Any:
+    """The container's type, its item type replaced by one that JSON can be decoded to."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin not in (list, dict) or not arguments:
+        return annotation
+    return origin[(*arguments[:-1], Any if item is Outcome else item)]
 
 
 def _decoder(annotation: Any) -> Callable[[bytes], Any]:
     if annotation in (Any, object, Outcome, type(None), Failure):
-        return msgspec.json.Decoder().decode
+        return _DECODE_ANY
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(annotation).decode
     return decode

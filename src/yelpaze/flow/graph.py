@@ -70,15 +70,29 @@ def build(flow: "Flow") -> Graph:
     _check_one_end(flow, needed_by)
     nodes = []
     for name in order:
+        step = flow.steps[name]
         parameters = tuple(
-            Parameter(parameter, ROW if parameter == "row" else number[parameter], want_of(kind, given=given))
+            Parameter(
+                parameter,
+                ROW if parameter == "row" else number[parameter],
+                _want(flow, step, parameter, kind, given=given),
+            )
             for parameter, kind, given in wanted[name]
         )
-        step = flow.steps[name]
         _check_failures_wanted(flow, step, parameters, order)
         nodes.append(Node(number[name], step, parameters, len(needs[name]), tuple(needed_by[name])))
     first = tuple(node.number for node in nodes if not node.waits_for)
     return Graph(tuple(nodes), first, len(nodes) - 1)
+
+
+def _want(flow: "Flow", step: "Step", name: str, kind: Any, *, given: bool) -> Want:
+    decodes = name == "row" or not flow.steps[name].is_compute
+    try:
+        return want_of(kind, given=given, decodes=decodes)
+    except TypeError as error:
+        raise FlowError(
+            f"{step.where}: step {step.name!r}: {name!r} can't be decoded from JSON to {kind}: {error}"
+        ) from None
 
 
 def _parameters(step: "Step", flow: "Flow") -> list[tuple[str, Any, bool]]:
