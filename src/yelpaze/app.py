@@ -14,7 +14,7 @@ import msgspec
 from yelpaze.compute.worker import peak_rss_mb
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
-from yelpaze.flow.machine import Machine, machine_for
+from yelpaze.flow.machine import Machine, engine_for, machine_for
 from yelpaze.flow.row import RowRun
 from yelpaze.flow.runner import Result, Runner
 from yelpaze.http.engine import Engine
@@ -62,7 +62,7 @@ class Job:
     def __init__(self, flow: Flow, options: RunOptions) -> None:
         self.flow = flow
         self.options = options
-        self.graph = flow.graph()
+        self._engine = engine_for(flow, concurrency=options.concurrency)
         self.source = JsonlSource(options.input, limit=options.limit)
         self.output, self.failures_path = _paths(options)
         self.succeeded = self.failed = 0
@@ -84,11 +84,7 @@ class Job:
         sink = self._open_sink()
         try:
             async with machine_for(
-                self.flow,
-                concurrency=options.concurrency,
-                workers=options.workers,
-                batch=options.batch,
-                as_json=True,
+                self.flow, self._engine, workers=options.workers, batch=options.batch, as_json=True
             ) as machine:
                 self.machine = machine
                 self.began = time.monotonic()

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from yelpaze.compute.frames import Decoder, encode
 from yelpaze.compute.protocol import Fault, OnResult, Target
@@ -81,8 +81,8 @@ class _Worker(asyncio.Protocol):
         self._write(encode(target))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
+        # Not every loop's transports inherit from asyncio's (uvloop's don't).
+        self._transport = cast(asyncio.Transport, transport)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:

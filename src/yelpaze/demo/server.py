@@ -5,10 +5,11 @@ and pipelined requests, answers in order, and keeps connections open.
 """
 
 import asyncio
-import contextlib
+import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -41,9 +42,9 @@ class _Connection(asyncio.Protocol):
         self._stalled = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
-        self._server.connections.add(transport)
+        # Not every loop's transports inherit from asyncio's (uvloop's don't).
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._server.connections.discard(self._transport)
@@ -164,20 +165,17 @@ class Server:
         host: str,
         port: int,
         *,
-        started: Callable[[str, int], Awaitable[None] | None],
+        started: Callable[[str, int], None],
         stopping: asyncio.Event,
-        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Serve until `stopping` is set; `started` is told the address. Raises OSError."""
         listener = await self.loop.create_server(
-            lambda: _Connection(self), host, port, backlog=4096, reuse_port=reuse_port or None
+            lambda: _Connection(self), host, port, backlog=4096, ssl=tls
         )
         address = listener.sockets[0].getsockname()
-        told = started(address[0], address[1])
-        if told is not None:
-            await told
-        with contextlib.suppress(asyncio.CancelledError):
-            await stopping.wait()
+        started(address[0], address[1])
+        await stopping.wait()
         listener.close()
         for transport in list(self.connections):
             transport.abort()

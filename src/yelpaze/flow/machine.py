@@ -12,6 +12,7 @@ from yelpaze.flow.flow import Flow
 from yelpaze.flow.loading import reference
 from yelpaze.http.call import Call
 from yelpaze.http.engine import Engine
+from yelpaze.model.errors import FlowError, MisuseError
 from yelpaze.model.histogram import Histogram
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
@@ -38,18 +39,29 @@ class Machine:
         return "%032x" % (self._bits(128) or 1)  # noqa: UP031  twice as fast as an f-string
 
 
+def engine_for(flow: Flow, *, concurrency: int) -> Engine:
+    """The engine that the flow asks for, wide enough for `concurrency` rows; not yet open.
+
+    Raises FlowError for options that make no sense.
+    """
+    calls = concurrency * flow.graph().widest
+    options: dict[str, Any] = {"concurrency": calls, "per_host": calls, **flow.engine_options}
+    try:
+        return Engine(**options)
+    except (TypeError, MisuseError) as error:
+        reason = str(error).replace("Engine.__init__() got an ", "")
+        raise FlowError(f"{flow.where}: Flow(engine=…): {reason}") from None
+
+
 @asynccontextmanager
 async def machine_for(
-    flow: Flow, *, concurrency: int, workers: int, batch: int, as_json: bool
+    flow: Flow, engine: Engine, *, workers: int, batch: int, as_json: bool
 ) -> AsyncIterator[Machine]:
-    """Open engine and compute backend for a flow, and close them after it."""
-    graph = flow.graph()
-    calls = concurrency * graph.widest
-    options: dict[str, Any] = {"concurrency": calls, "per_host": calls, **flow.engine_options}
+    """Open the engine and the compute backend for a flow, and close them after it."""
     compute = _compute_for(flow, workers=workers, batch=batch)
     try:
         await compute.start()
-        async with Engine(**options) as engine:
+        async with engine:
             yield Machine(flow, engine, compute, as_json=as_json)
     finally:
         await compute.close()

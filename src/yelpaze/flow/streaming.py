@@ -7,7 +7,7 @@ from typing import Any
 
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
-from yelpaze.flow.machine import machine_for
+from yelpaze.flow.machine import engine_for, machine_for
 from yelpaze.flow.row import RowRun
 from yelpaze.flow.runner import Result, Row, Runner
 from yelpaze.model.errors import MisuseError
@@ -31,9 +31,8 @@ async def stream(
         ready.append(Result(row.number, row.value, value, failure))
         arrived.set()
 
-    async with machine_for(
-        flow, concurrency=concurrency, workers=workers, batch=batch, as_json=False
-    ) as machine:
+    engine = engine_for(flow, concurrency=concurrency)
+    async with machine_for(flow, engine, workers=workers, batch=batch, as_json=False) as machine:
         runner = Runner(machine, deliver, concurrency=concurrency)
         driving = asyncio.ensure_future(runner.drive(_blocks(rows)))
         driving.add_done_callback(lambda _: arrived.set())

@@ -1,0 +1,1 @@
+"""Measured on this machine: the ladder from a plain loop to all cores."""

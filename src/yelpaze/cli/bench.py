@@ -1,0 +1,54 @@
+"""`yelpaze bench ladder`."""
+
+import asyncio
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from yelpaze.bench.ladder import Climb, chart, climb
+from yelpaze.model.errors import InputError
+
+
+@click.group("bench")
+def command() -> None:
+    """Measure on this machine. Servers are local; nothing leaves it."""
+
+
+@command.command("ladder")
+@click.option("--seconds", type=click.FloatRange(0.1, 60), default=3.0, show_default=True, help="For each rung.")
+@click.option("--connections", type=click.IntRange(1, 2000), default=64, show_default=True)
+@click.option("--chart", "chart_file", metavar="FILE", default="ladder.svg", show_default=True, help="Where to draw it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
+def ladder(seconds: float, connections: int, chart_file: str, as_json: bool) -> int:
+    """From a plain loop to all cores: the same calls, written in six ways."""
+    console = Console(stderr=True)
+    with console.status("climbing: about ten measurements"):
+        result = asyncio.run(climb(seconds=seconds, connections=connections))
+    try:
+        Path(chart_file).write_text(chart(result), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{chart_file}: cannot be written: {error.strerror}") from None
+    if as_json:
+        click.echo(msgspec.json.encode(result))
+    else:
+        _show(result, Console())
+        console.print(f"chart: {chart_file}")
+    return 0
+
+
+def _show(result: Climb, console: Console) -> None:
+    table = Table(box=None, header_style="bold")
+    table.add_column("rung")
+    for column in ("requests/s", "CPU µs a request", "memory MB"):
+        table.add_column(column, justify="right")
+    for reading in result.readings:
+        table.add_row(
+            reading.name, f"{reading.rate:,.0f}", f"{reading.cpu_us:,.1f}", f"{reading.memory_mb:,.0f}"
+        )
+    console.print(table)
+    console.print(f"\nA million requests a second takes, in machines of this size ({result.cores} cores):")
+    for kind, machines in result.machines.items():
+        console.print(f"  {kind:<28}{machines:>6,.1f}")
