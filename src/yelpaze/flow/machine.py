@@ -9,8 +9,9 @@ from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
 from yelpaze.compute.protocol import Compute, Target
 from yelpaze.flow.flow import Flow
+from yelpaze.flow.graph import Node
 from yelpaze.flow.loading import reference
-from yelpaze.http.call import Call
+from yelpaze.http.call import Call, Defaults
 from yelpaze.http.engine import Engine
 from yelpaze.model.errors import FlowError, MisuseError
 from yelpaze.model.histogram import Histogram
@@ -28,11 +29,16 @@ class Machine:
         self.compute = compute
         self.as_json = as_json
         self.latency = Histogram()
+        self._defaults = [
+            Defaults(node.step.idempotent, node.step.limits, node.step.retry) for node in self.graph.nodes
+        ]
         self._bits = random.Random().getrandbits  # noqa: S311  ids need no secrecy
 
-    def submit(self, request: Request, on_done: Callable[[Outcome], None], trace_id: str) -> Call:
-        """Make a call as part of a row."""
-        return self.engine.submit(request, on_done, trace_id=trace_id)
+    def submit(
+        self, node: Node, request: Request, on_done: Callable[[Outcome], None], trace_id: str
+    ) -> Call:
+        """Make a call of that step as part of a row."""
+        return self.engine.submit(request, on_done, trace_id=trace_id, defaults=self._defaults[node.number])
 
     def new_trace_id(self) -> str:
         """A row's trace id."""

@@ -122,18 +122,6 @@ class RowRun:
             self._failed(node, self._failure(node, "exception", f"{wanted}, not {type(made).__name__}"))
 
     def _send(self, node: Node, request: Request, on_done: Callable[[Outcome], None]) -> None:
-        step = node.step
-        if (
-            (step.idempotent is not None and request.idempotent is None)
-            or (step.limits is not None and request.timeout is None)
-            or not step.retry
-        ):
-            request = msgspec.structs.replace(
-                request,
-                idempotent=step.idempotent if request.idempotent is None else request.idempotent,
-                timeout=request.timeout or step.limits,
-                retry=request.retry and step.retry,
-            )
         call: Any = None
 
         def done(outcome: Outcome) -> None:
@@ -142,7 +130,7 @@ class RowRun:
             if not self.over:
                 on_done(outcome)
 
-        call = self._machine.submit(request, done, self.trace_id)
+        call = self._machine.submit(node, request, done, self.trace_id)
         if not call.abandoned:
             self._calls[call] = None
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
 import pycurl
 
 from yelpaze.http.causes import error_of
@@ -59,6 +60,24 @@ def _status_error(status: int) -> Error:
 _STATUS_ERRORS = {status: _status_error(status) for status in range(400, 600)}
 
 
+def _told(_: Outcome) -> None:
+    """Stands where a callback was."""
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What a flow's step says for all of its requests, where a request itself says nothing."""
+
+    idempotent: bool | None = None
+    timeout: Timeout | None = None
+    retry: bool = True
+
+    def replayable(self, request: Request) -> bool:
+        """Whether the request may be sent again even if it may have been processed."""
+        if request.idempotent is None and self.idempotent is not None:
+            return self.idempotent
+        return request.replayable
+
+
 class Call:
     """One request on its way. `cancel()` gives its slot back at once, without `on_done`."""
 
@@ -66,6 +85,7 @@ class Call:
         "_attempts",
         "_began",
         "_core",
+        "_defaults",
         "_dns",
         "_handle",
         "_hop",
@@ -74,6 +94,7 @@ class Call:
         "_on_done",
         "_queued",
         "_queued_since",
+        "_replayable",
         "_shard_number",
         "_slot",
         "_spool",
@@ -87,7 +108,14 @@ class Call:
     )
 
     def __init__(
-        self, core: "Core", request: Request, on_done: OnDone, spool: Spool | None, trace_id: str | None
+        self,
+        core: "Core",
+        request: Request,
+        on_done: OnDone,
+        *,
+        spool: Spool | None = None,
+        trace_id: str | None = None,
+        defaults: Defaults = Defaults(),  # noqa: B008  frozen
     ) -> None:
         self._core = core
         self.request = request
@@ -95,7 +123,9 @@ class Call:
         self._hops = 0
         self._on_done = on_done
         self._spool = spool
-        self._timeout: Timeout = request.timeout or core.timeout
+        self._defaults = defaults
+        self._timeout: Timeout = request.timeout or defaults.timeout or core.timeout
+        self._replayable = defaults.replayable(request)
         self._host: Host = core.host_of(request.url)
         self._handle: Handle | None = None
         self._timer: Timer | None = None
@@ -169,7 +199,7 @@ class Call:
     def _attempt(self, answer: Answer | None) -> None:
         core, hop, host = self._core, self._hop, self._host
         body = hop.body
-        self._handle = handle = core.transport.handle((hop.method, body is not None, hop.replayable))
+        self._handle = handle = core.transport.handle((hop.method, body is not None, self._replayable))
         self._shard_number = number = host.take_shard()
         shard = core.transport.shard(number)
         resolve = None if answer is None else host.resolve_entry(answer, shard, self._began)
@@ -317,16 +347,18 @@ class Call:
         self._hops += 1
         self._tries = 0
         self._hop = target
+        self._replayable = self._defaults.replayable(target)
         self._host = self._core.host_of(target.url)
         self.begin()
 
     def _retries(self, status: int, headers: Headers, error: Error, now: float) -> bool:
-        core, hop = self._core, self._hop
-        if not hop.retry or (self._spool is not None and not self._spool.rewindable):
+        core = self._core
+        if not (self._hop.retry and self._defaults.retry) or (
+            self._spool is not None and not self._spool.rewindable
+        ):
             return False
-        replayable = hop.replayable
         if not worth_retrying(
-            core.retry, attempt=self._tries, replayable=replayable, status=status, error=error
+            core.retry, attempt=self._tries, replayable=self._replayable, status=status, error=error
         ):
             return False
         after = retry_after_seconds(headers.get("retry-after"), wall=time.time()) if status else None
@@ -346,7 +378,12 @@ class Call:
                 self._over_with(error)
                 return
         self._over()
-        self._on_done(outcome)
+        self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        # The callback often holds the call itself: let go of it, or only the collector can.
+        on_done, self._on_done = self._on_done, _told
+        on_done(outcome)
 
     def _over(self) -> None:
         self.abandoned = True
@@ -362,7 +399,7 @@ class Call:
             self._spool.finish(good=False)
             self._spool.error = error
         self._over()
-        self._on_done(self.cancelled_outcome("the body's target failed"))
+        self._tell(self.cancelled_outcome("the body's target failed"))
 
     def cancelled_outcome(self, why: str) -> Outcome:
         """The outcome of a call that ended before an answer."""
@@ -392,10 +429,12 @@ class Call:
             self._stop_transfer(self._handle)
         if self._spool is not None:
             self._spool.finish(good=False)
+        self._on_done = _told
         self._over()
 
     def abort(self, why: str) -> None:
         """Cancel, and say so to the caller."""
         if not self.abandoned:
+            on_done = self._on_done
             self.cancel()
-            self._on_done(self.cancelled_outcome(why))
+            on_done(self.cancelled_outcome(why))

@@ -18,7 +18,7 @@ from typing import Literal, Self
 import certifi
 import msgspec
 
-from yelpaze.http.call import Call, OnDone
+from yelpaze.http.call import Call, Defaults, OnDone
 from yelpaze.http.core import Core
 from yelpaze.http.handle import HttpVersion, Wire
 from yelpaze.http.resolver import AsyncResolver, Resolver
@@ -154,13 +154,15 @@ class Engine:
         *,
         trace_id: str | None = None,
         spool: Spool | None = None,
+        defaults: Defaults = Defaults(),  # noqa: B008  frozen
     ) -> Call:
         """Start a call without a task or future; `on_done` gets the outcome, on the event loop.
 
-        `trace_id` (32 hex digits) makes the call part of a trace that has begun elsewhere.
+        `trace_id` (32 hex digits) makes the call part of a trace that has begun elsewhere;
+        `defaults` holds where the request itself says nothing.
         """
         core = self._open()
-        call = Call(core, request, on_done, spool, trace_id)
+        call = Call(core, request, on_done, spool=spool, trace_id=trace_id, defaults=defaults)
         core.calls[call] = None
         call.begin()
         return call

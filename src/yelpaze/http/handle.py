@@ -52,10 +52,11 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
 class Handle:
     """An easy handle with the buffers that collect its answer."""
 
-    __slots__ = ("body", "done", "easy", "head", "resolve_set", "shape", "shard", "write_error")
+    __slots__ = ("body", "done", "easy", "head", "resolve_set", "shape", "shard", "url", "write_error")
 
     def __init__(self, wire: Wire, shape: Shape) -> None:
         self.shape = shape
+        self.url = ""
         self.easy = pycurl.Curl()
         self.head = bytearray()
         self.body = bytearray()
@@ -71,16 +72,18 @@ class Handle:
     def prepare(self, url: str, headers: list[str | bytes], body: bytes | None, resolve: str | None) -> None:
         """Set what this attempt sends; `resolve` is a `+host:port:addresses` entry or None."""
         easy = self.easy
-        easy.setopt(pycurl.URL, url)
+        if url != self.url:
+            easy.setopt(pycurl.URL, url)
+            self.url = url
         _, has_body, replayable = self.shape
         headers.extend(_SUPPRESSED_WITH_BODY if has_body else _SUPPRESSED)
         easy.setopt(pycurl.HTTPHEADER, headers)
         if has_body and body is not None:
             if replayable:
-                easy.setopt(pycurl.POSTFIELDS, body)
+                easy.setopt(pycurl.POSTFIELDS, body)  # sets the size, too
             else:
                 easy.setopt(pycurl.READFUNCTION, io.BytesIO(body).read)
-            easy.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+                easy.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
         if resolve is not None:
             easy.setopt(pycurl.RESOLVE, [resolve])
             self.resolve_set = True

@@ -22,6 +22,9 @@ _METHODS = IDEMPOTENT_METHODS | {"POST", "PATCH"}
 # The engine frames bodies itself; a second opinion in a header is request smuggling.
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "expect"})
 
+# One object for what nearly every POST has, so that it is checked and made only once.
+_JSON_HEADERS = (("Content-Type", "application/json"),)
+
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 # A file of a multipart form: the content, or (file name, content[, content type]).
 FilePart = bytes | str | tuple[str, bytes | str] | tuple[str, bytes | str, str]
@@ -85,7 +88,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         url = checked(self.url)
         if url is not self.url:
             msgspec.structs.force_setattr(self, "url", url)
-        if self.headers:
+        if self.headers and self.headers is not _JSON_HEADERS:
             check_headers(self.headers)
 
     @property
@@ -142,7 +145,9 @@ def request(
     """
     content, content_type = _body(json, form, multipart, body)
     pairs = _pairs(headers)
-    if content_type and not any(name.lower() == "content-type" for name, _ in pairs):
+    if not pairs and content_type == "application/json":
+        pairs = _JSON_HEADERS
+    elif content_type and not any(name.lower() == "content-type" for name, _ in pairs):
         pairs = (*pairs, ("Content-Type", content_type))
     if timeout is not None and not isinstance(timeout, Timeout):
         timeout = Timeout(attempt=timeout)
