@@ -93,9 +93,18 @@ def first_core() -> list[str]:
 def run_client(client: str, task: dict) -> dict:
     if client == "wrk":
         return run_wrk(task)
-    command = [*first_core(), sys.executable, str(HERE / "clients" / f"{client}_client.py"), json.dumps(task)]
+    command = [
+        *first_core(),
+        sys.executable,
+        str(HERE / "clients" / f"{client}_client.py"),
+        json.dumps(task),
+    ]
     done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     for line in done.stdout.splitlines():  # a client that crashes on its way out has measured all the same
         if line.startswith("{"):
@@ -129,7 +138,13 @@ def engine(server: Server, rounds: int, scale: float) -> list[str]:
                 }
                 figures[client].append(run_client(client, task))
                 print(f"{name}: {client}: {figures[client][-1]}", file=sys.stderr)
-        lines += ["", f"### {name}", "", "| client | CPU µs a request | requests/s | Yelpaze's CPU against it |", "|---|--:|--:|--:|"]
+        lines += [
+            "",
+            f"### {name}",
+            "",
+            "| client | CPU µs a request | requests/s | Yelpaze's CPU against it |",
+            "|---|--:|--:|--:|",
+        ]
         for client in clients:
             cpu = statistics.median(figure["cpu_us"] for figure in figures[client])
             rate = statistics.median(figure["rate"] for figure in figures[client])
@@ -138,7 +153,7 @@ def engine(server: Server, rounds: int, scale: float) -> list[str]:
                 ours["cpu_us"] / theirs["cpu_us"]
                 for ours, theirs in zip(figures["yelpaze"], figures[client], strict=True)
             )
-            shown = "" if client == "yelpaze" else f"{ratio:.2f} ×"
+            shown = "" if client == "yelpaze" else f"{ratio:.2f}"
             lines.append(f"| {client} | {cpu:.1f} | {rate:,.0f} | {shown} |")
     return lines
 
@@ -148,9 +163,23 @@ def yelpaze_run(folder: Path, rows: int, url: str, flow: Path) -> dict:
     if not path.exists():
         with path.open("w") as file:
             file.writelines(f'{{"n":{number}}}\n' for number in range(rows))
-    command = [sys.executable, "-m", "yelpaze.cli.main", "run", str(flow), str(path), "-q", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "yelpaze.cli.main",
+        "run",
+        str(flow),
+        str(path),
+        "-q",
+        "--json",
+    ]
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "BENCH_URL": url}, capture_output=True, text=True, check=True
+        command,
+        cwd=folder,
+        env={**os.environ, "BENCH_URL": url},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout)
 
@@ -176,8 +205,9 @@ def flow(server: Server, folder: Path, rounds: int, scale: float) -> list[str]:
         f"| `yelpaze run` | {statistics.median(ours):,.0f} |",
         f"| plain asyncio | {statistics.median(plain):,.0f} |",
         "",
-        f"Yelpaze runs **{ratio:.1f} ×** as many rows a second. The CPU stage itself, with an empty step, "
-        f"costs **{statistics.median(stage):.1f} µs** a row over all processes.",
+        f"Yelpaze runs **{ratio:.1f} times** as many rows a second.",
+        f"The CPU stage, with an empty step, costs **{statistics.median(stage):.1f} µs** a row more than",
+        "the same step inline, over all processes.",
     ]
 
 
@@ -194,7 +224,11 @@ def memory(server: Server, folder: Path, scale: float) -> list[str]:
 def about() -> str:
     packages = ("aiohttp", "uvloop", "httpx", "pyreqwest", "pycurl")
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     versions = ", ".join(f"{name} {version(name)}" for name in packages)

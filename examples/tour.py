@@ -1,6 +1,6 @@
 """A tour of Yelpaze against services on this machine, 1 % of whose answers are faults.
 
-    make run
+make run
 """
 
 import json
@@ -21,7 +21,16 @@ PAGE = ("customer", "order", "payment", "shipping")
 
 def start_shop() -> tuple[subprocess.Popen[str], str]:
     """`yelpaze demo serve` in a process of its own; its address is in its first line."""
-    command = ["-m", "yelpaze.cli.main", "demo", "serve", "--listen", "127.0.0.1:0", "--error-rate", "0.01"]
+    command = [
+        "-m",
+        "yelpaze.cli.main",
+        "demo",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--error-rate",
+        "0.01",
+    ]
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
     assert process.stderr
     return process, process.stderr.readline().split()[2].rstrip("/")
@@ -31,7 +40,10 @@ async def order_page(shop: str) -> None:
     """An order page needs four services: 150, 200, 180 and 220 ms."""
     page = {name: get(f"{shop}/order-page/{name}") for name in PAGE}
     # The last service stalls: it gets 300 ms and no second try.
-    broken = {**page, "shipping": get(f"{shop}/order-page/shipping?fault=stall", timeout=0.3, retry=False)}
+    broken = {
+        **page,
+        "shipping": get(f"{shop}/order-page/shipping?fault=stall", timeout=0.3, retry=False),
+    }
 
     async with Engine() as engine:
         began = time.perf_counter()
@@ -57,7 +69,15 @@ def offers(shop: str, folder: Path) -> int:
     subprocess.run(run, cwd=folder, check=True)
     environment = {**os.environ, "SHOP": shop}
 
-    command = [sys.executable, "-m", "yelpaze.cli.main", "run", str(OFFERS / "flow.py"), "rows.jsonl", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "yelpaze.cli.main",
+        "run",
+        str(OFFERS / "flow.py"),
+        "rows.jsonl",
+        "--json",
+    ]
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         return done.returncode
@@ -82,7 +102,10 @@ def main() -> int:
     try:
         print("An order page from four services (150, 200, 180 and 220 ms):")
         yelpaze.run(order_page(shop))
-        print(f"\n{ROWS:,} offers: a base call, three services at once, then CPU work in processes:", flush=True)
+        print(
+            f"\n{ROWS:,} offers: a base call, three services at once, then CPU work in processes:",
+            flush=True,
+        )
         with tempfile.TemporaryDirectory() as folder:
             return offers(shop, Path(folder))
     finally:

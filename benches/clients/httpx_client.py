@@ -9,9 +9,7 @@ from measure import Task, pull, task_from_argv, timed
 async def main(task: Task) -> None:
     keep = 0 if task.fresh else task.connections
     limits = httpx.Limits(max_connections=task.connections, max_keepalive_connections=keep)
-    async with httpx.AsyncClient(
-        limits=limits, verify=task.tls(), http2=task.http2, timeout=60
-    ) as client:
+    async with httpx.AsyncClient(limits=limits, verify=task.tls(), http2=task.http2, timeout=60) as client:
 
         async def one() -> None:
             response = await client.get(task.url)

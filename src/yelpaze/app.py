@@ -71,6 +71,7 @@ class Job:
         self.began = time.monotonic()
         self.machine: Machine | None = None
         self._runner: Runner | None = None
+        self._write_error: OSError | None = None
         self._ledger = Ledger()
 
     @property
@@ -126,9 +127,7 @@ class Job:
             self._ledger.done(row.number)
             self._runner.release()  # type: ignore[union-attr]
 
-        runner = Runner(
-            machine, deliver, concurrency=self.options.concurrency, on_start=self._ledger.start
-        )
+        runner = Runner(machine, deliver, concurrency=self.options.concurrency, on_start=self._ledger.start)
         self._runner = runner
         if self.interrupted:
             return
@@ -138,8 +137,11 @@ class Job:
         finally:
             committing.cancel()
             await asyncio.gather(committing, return_exceptions=True)
-        if committing.done() and not committing.cancelled() and (error := committing.exception()):
-            raise error
+        if self._write_error is not None:
+            raise self._write_error
+        self._settle(sink)
+
+    def _settle(self, sink: Sink) -> None:
         if self.interrupted:
             sink.commit(self._ledger.progress())
         else:
@@ -150,9 +152,9 @@ class Job:
             while True:
                 await asyncio.sleep(_COMMIT_SECONDS)
                 sink.commit(self._ledger.progress())
-        except OSError:
+        except OSError as error:
+            self._write_error = error
             runner.stop()
-            raise
 
     def _summary(self, machine: Machine, requests: int, retries: int, seconds: float) -> Summary:
         own = peak_rss_mb(resource.getrusage(resource.RUSAGE_SELF))
@@ -256,5 +258,3 @@ async def _call(what: Any, options: dict[str, Any]) -> Any:
         if isinstance(what, Iterable):
             return [outcome async for outcome in engine.stream(what, ordered=True)]
     raise MisuseError(f"run() takes a flow, requests or a coroutine, not {type(what).__name__}")
-
-

@@ -1,7 +1,6 @@
 """What every compute backend does, and what only processes can."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -10,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support import flows
 
+from support import flows
 from yelpaze import MisuseError, StoppedError
 from yelpaze.compute.frames import Decoder, encode
 from yelpaze.compute.inline import Inline
@@ -148,9 +147,7 @@ def test_frames_survive_any_split():
     for size in (1, 3, 7, 1000):
         decoder = Decoder()
         values = [
-            value
-            for at in range(0, len(stream), size)
-            for value in decoder.feed(stream[at : at + size])
+            value for at in range(0, len(stream), size) for value in decoder.feed(stream[at : at + size])
         ]
         assert values == ["a", {"b": 2}, b"c" * 1000]
 
@@ -199,5 +196,3 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
-
-

@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 import trustme
-from support.raw import Peer, answers
 
+from support.raw import Peer, answers
 from yelpaze import (
     Engine,
     ErrorKind,
@@ -46,7 +46,11 @@ async def sent(raw, request_) -> bytes:
 @pytest.mark.parametrize(
     ("build", "start", "body"),
     [
-        (lambda url: get(f"{url}/a?x=1", params={"q": "to do"}), b"GET /a?x=1&q=to+do HTTP/1.1", b""),
+        (
+            lambda url: get(f"{url}/a?x=1", params={"q": "to do"}),
+            b"GET /a?x=1&q=to+do HTTP/1.1",
+            b"",
+        ),
         (lambda url: post(url, json={"a": [1, 2]}), b"POST / HTTP/1.1", b'{"a":[1,2]}'),
         (lambda url: put(url, body="text"), b"PUT / HTTP/1.1", b"text"),
         (lambda url: patch(url, form={"a": "b c"}), b"PATCH / HTTP/1.1", b"a=b+c"),
@@ -73,7 +77,9 @@ async def test_headers_arrive_once_and_as_given(raw):
     data = await sent(
         raw,
         lambda url: post(
-            url, json={}, headers={"Content-Type": "application/x-special", "X-Empty": "", "X-Name": "Ünal"}
+            url,
+            json={},
+            headers={"Content-Type": "application/x-special", "X-Empty": "", "X-Name": "Ünal"},
         ),
     )
     assert data.lower().count(b"content-type:") == 1
@@ -436,9 +442,7 @@ async def test_gather_fail_fast_cancels_the_rest(raw):
     stuck = await raw(silent)
     async with Engine(retry=None) as engine:
         with pytest.raises(FanOutError) as caught:
-            await engine.gather(
-                {"slow": get(stuck.url), "bad": get("http://127.0.0.1:1/")}, mode="fail_fast"
-            )
+            await engine.gather({"slow": get(stuck.url), "bad": get("http://127.0.0.1:1/")}, mode="fail_fast")
         assert engine.statistics().in_flight == 0
     assert caught.value.name == "bad"
     assert caught.value.outcome.error.kind == "connect"
@@ -570,7 +574,12 @@ async def test_a_proxy_is_used_for_plain_and_for_tunnels(raw, nginx, ca_file):
 async def test_misuse_raises_at_once():
     with pytest.raises(MisuseError, match="async with"):
         await Engine().send(get("http://a.test/"))
-    for options in ({"concurrency": 0}, {"http_version": "3"}, {"ca_file": "/none"}, {"per_host": -1}):
+    for options in (
+        {"concurrency": 0},
+        {"http_version": "3"},
+        {"ca_file": "/none"},
+        {"per_host": -1},
+    ):
         with pytest.raises(MisuseError):
             Engine(**options)
     with pytest.raises(MisuseError):

@@ -4,9 +4,9 @@ from typing import TypedDict
 
 import msgspec
 import pytest
-from support.raw import Peer
 
 import yelpaze
+from support.raw import Peer
 from yelpaze import Failure, Flow, MisuseError, Response, get, post
 
 
@@ -227,7 +227,15 @@ async def test_failures_of_user_code_and_of_requests(raw):
             return [17]
         return get(row)
 
-    rows = ["raise", "wrong", "wrong list", "file:///x", "http://a\r\nb/", "", "http://127.0.0.1:1/"]
+    rows = [
+        "raise",
+        "wrong",
+        "wrong list",
+        "file:///x",
+        "http://a\r\nb/",
+        "",
+        "http://127.0.0.1:1/",
+    ]
     results = await outcome_of(flow, *rows)
     kinds = [r.failure.kind for r in results]
     assert kinds == ["exception", "exception", "exception", "misuse", "misuse", "misuse", "connect"]

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 from dnslib import QTYPE, RR, A, DNSRecord
-from support.raw import answers
 
+from support.raw import answers
 from yelpaze import Engine, get
 from yelpaze.http.resolver import AsyncResolver
 

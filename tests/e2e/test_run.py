@@ -20,7 +20,12 @@ YELPAZE = [sys.executable, "-m", "yelpaze.cli.main"]
 
 def yelpaze(*arguments, cwd, **options):
     return subprocess.run(
-        [*YELPAZE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60, **options
+        [*YELPAZE, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
     )
 
 
@@ -74,7 +79,14 @@ def same(row):
 def test_offers_end_to_end(shop, tmp_path):
     write_rows(tmp_path / "rows.jsonl", shop, 500)
     done = yelpaze(
-        "run", OFFERS, "rows.jsonl", "--json", "--workers", 2, cwd=tmp_path, env={**os.environ, "SHOP": shop}
+        "run",
+        OFFERS,
+        "rows.jsonl",
+        "--json",
+        "--workers",
+        2,
+        cwd=tmp_path,
+        env={**os.environ, "SHOP": shop},
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -144,7 +156,9 @@ def test_bad_rows_are_recorded_and_the_run_goes_on(shop, tmp_path):
     assert json.loads(done.stdout)["failures"]["misuse"] == 4
     # A clean run over the same output leaves no old failures behind.
     (tmp_path / "rows.jsonl").write_text(good)
-    assert yelpaze("run", OFFERS, "rows.jsonl", cwd=tmp_path, env={**os.environ, "SHOP": shop}).returncode == 0
+    assert (
+        yelpaze("run", OFFERS, "rows.jsonl", cwd=tmp_path, env={**os.environ, "SHOP": shop}).returncode == 0
+    )
     assert not (tmp_path / "rows.results.failures.jsonl").exists()
 
 
@@ -277,7 +291,10 @@ def test_a_crashing_step_costs_its_row_only(tmp_path):
     done = yelpaze("run", "flow.py", "in.jsonl", "--workers", 2, cwd=tmp_path)
     assert done.returncode == 1
     failures = {line["row"]: line["error"] for line in lines(tmp_path / "in.results.failures.jsonl")}
-    assert {row: error["kind"] for row, error in failures.items()} == {50: "crashed", 60: "timeout.compute"}
+    assert {row: error["kind"] for row, error in failures.items()} == {
+        50: "crashed",
+        60: "timeout.compute",
+    }
     assert "SIGABRT" in failures[50]["message"]
     assert len(lines(tmp_path / "in.results.jsonl")) == 98
 
@@ -352,11 +369,12 @@ def test_ctrl_c_while_stdin_is_silent(tmp_path):
 
 
 def test_killing_the_run_leaves_no_worker(tmp_path):
-    flow_file(tmp_path, SLOW.replace("time.sleep(0.02)", "open('pid', 'w').write(str(os.getpid())); time.sleep(60)"))
-    (tmp_path / "in.jsonl").write_text("1\n")
-    process = subprocess.Popen(
-        [*YELPAZE, "run", "flow.py", "in.jsonl", "--workers", "1", "-q"], cwd=tmp_path
+    flow_file(
+        tmp_path,
+        SLOW.replace("time.sleep(0.02)", "open('pid', 'w').write(str(os.getpid())); time.sleep(60)"),
     )
+    (tmp_path / "in.jsonl").write_text("1\n")
+    process = subprocess.Popen([*YELPAZE, "run", "flow.py", "in.jsonl", "--workers", "1", "-q"], cwd=tmp_path)
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     worker = int((tmp_path / "pid").read_text())
     process.kill()

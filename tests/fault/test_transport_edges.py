@@ -10,8 +10,8 @@ import resource
 import socket
 
 import pytest
-from support.raw import Peer, answers
 
+from support.raw import Peer, answers
 from yelpaze import Engine, ErrorKind, Retry, Timeout, get, post, put
 
 
@@ -251,4 +251,7 @@ async def test_a_failing_get_is_tried_again_and_says_what_happened(raw, how):
     async with Engine(retry=Retry(base=0)) as engine:
         outcome = await engine.send(get(server.url))
     assert outcome.ok
-    assert [attempt.error and attempt.error.kind for attempt in outcome.attempts] == ["protocol", None]
+    assert [attempt.error and attempt.error.kind for attempt in outcome.attempts] == [
+        "protocol",
+        None,
+    ]

@@ -20,7 +20,11 @@ statuses = st.integers(100, 599)
 @given(kinds, st.integers(1, 10), statuses, st.integers(1, 5))
 def test_what_may_have_been_processed_is_not_repeated(kind, attempt, status, attempts):
     again = worth_retrying(
-        Retry(attempts=attempts), attempt=attempt, replayable=False, status=status, error=Error(kind, "")
+        Retry(attempts=attempts),
+        attempt=attempt,
+        replayable=False,
+        status=status,
+        error=Error(kind, ""),
     )
     never_processed = kind in ("dns", "connect", "timeout.connect") or (
         kind == "status" and status in (429, 503)

@@ -35,9 +35,7 @@ class Peer:
             await self.writer.drain()
 
     async def answer(self, body: bytes = b"ok", status: str = "200 OK", headers: str = "") -> None:
-        await self.send(
-            f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
-        )
+        await self.send(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body)
 
     def close(self) -> None:
         self.writer.close()

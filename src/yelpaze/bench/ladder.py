@@ -64,8 +64,13 @@ async def climb(*, seconds: float, connections: int) -> Climb:
     with tempfile.TemporaryDirectory() as folder:
         tls, ca_file = _certificate(Path(folder))
         async with _server(None) as plain, _server(tls) as secure:
-            for shown, rung, processes in (*_LADDER, (f"Yelpaze, all {cores} cores", "yelpaze", cores)):
-                readings.append(await _measure(shown, rung, f"{plain}/ping", seconds, connections, "", processes))
+            for shown, rung, processes in (
+                *_LADDER,
+                (f"Yelpaze, all {cores} cores", "yelpaze", cores),
+            ):
+                readings.append(
+                    await _measure(shown, rung, f"{plain}/ping", seconds, connections, "", processes)
+                )
             for shown, rung, over_tls in _KINDS:
                 base = secure if over_tls else plain
                 reading = await _measure(shown, rung, f"{base}/ping", seconds, connections, ca_file, 1)
@@ -73,10 +78,19 @@ async def climb(*, seconds: float, connections: int) -> Climb:
     return Climb(tuple(readings), machines, cores)
 
 
-async def _measure(  # noqa: PLR0917
+async def _measure(
     shown: str, rung: str, url: str, seconds: float, connections: int, ca_file: str, processes: int
 ) -> Reading:
-    command = [sys.executable, "-m", "yelpaze.bench.rungs", rung, url, str(seconds), str(connections), ca_file]
+    command = [
+        sys.executable,
+        "-m",
+        "yelpaze.bench.rungs",
+        rung,
+        url,
+        str(seconds),
+        str(connections),
+        ca_file,
+    ]
     runs = [
         await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

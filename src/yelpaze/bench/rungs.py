@@ -81,7 +81,7 @@ def threads(url: str, seconds: float, connections: int, *_: object) -> int:
 
 
 def aiohttp_(url: str, seconds: float, connections: int, *_: object) -> int:
-    """asyncio and aiohttp: one session, as many tasks as connections."""
+    """Asyncio and aiohttp: one session, as many tasks as connections."""
     import aiohttp  # noqa: PLC0415
 
     async def main() -> int:

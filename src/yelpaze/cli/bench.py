@@ -18,9 +18,22 @@ def command() -> None:
 
 
 @command.command("ladder")
-@click.option("--seconds", type=click.FloatRange(0.1, 60), default=3.0, show_default=True, help="For each rung.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 60),
+    default=3.0,
+    show_default=True,
+    help="For each rung.",
+)
 @click.option("--connections", type=click.IntRange(1, 2000), default=64, show_default=True)
-@click.option("--chart", "chart_file", metavar="FILE", default="ladder.svg", show_default=True, help="Where to draw it.")
+@click.option(
+    "--chart",
+    "chart_file",
+    metavar="FILE",
+    default="ladder.svg",
+    show_default=True,
+    help="Where to draw it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
 def ladder(seconds: float, connections: int, chart_file: str, as_json: bool) -> int:
     """From a plain loop to all cores: the same calls, written in six ways."""
@@ -46,7 +59,10 @@ def _show(result: Climb, console: Console) -> None:
         table.add_column(column, justify="right")
     for reading in result.readings:
         table.add_row(
-            reading.name, f"{reading.rate:,.0f}", f"{reading.cpu_us:,.1f}", f"{reading.memory_mb:,.0f}"
+            reading.name,
+            f"{reading.rate:,.0f}",
+            f"{reading.cpu_us:,.1f}",
+            f"{reading.memory_mb:,.0f}",
         )
     console.print(table)
     console.print(f"\nA million requests a second takes, in machines of this size ({result.cores} cores):")

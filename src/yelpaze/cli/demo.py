@@ -18,13 +18,44 @@ def command() -> None:
 
 
 @command.command("serve")
-@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:8099", show_default=True, help="Port 0 picks a free one.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8099",
+    show_default=True,
+    help="Port 0 picks a free one.",
+)
 @click.option("--latency", metavar="MS", type=click.FloatRange(0), default=0.0, help="Added to every answer.")
-@click.option("--error-rate", metavar="SHARE", type=click.FloatRange(0, 1), default=0.0, help="Share of requests that fail, 0 to 1.")
-@click.option("--faults", metavar="LIST", default="500,503,reset", show_default=True, help=f"How they fail: {', '.join(FAULTS)}.")
-@click.option("--rate-limit", metavar="N", type=click.IntRange(0), default=0, help="Requests a second; above it 429 with Retry-After. 0 is none.")
-@click.option("--seed", metavar="N", type=int, default=1, show_default=True, help="The same seed gives the same faults.")
-def serve(listen: str, latency: float, error_rate: float, faults: str, rate_limit: int, seed: int) -> int:  # noqa: PLR0917
+@click.option(
+    "--error-rate",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Share of requests that fail, 0 to 1.",
+)
+@click.option(
+    "--faults",
+    metavar="LIST",
+    default="500,503,reset",
+    show_default=True,
+    help=f"How they fail: {', '.join(FAULTS)}.",
+)
+@click.option(
+    "--rate-limit",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    help="Requests a second; above it 429 with Retry-After. 0 is none.",
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=int,
+    default=1,
+    show_default=True,
+    help="The same seed gives the same faults.",
+)
+def serve(listen: str, latency: float, error_rate: float, faults: str, rate_limit: int, seed: int) -> int:
     """Serve a small shop until Ctrl-C. `GET /` lists the services."""
     host, port = parse_address(listen)
     options = Options(

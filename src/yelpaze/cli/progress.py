@@ -35,7 +35,10 @@ class Progress:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -54,7 +57,7 @@ class Progress:
                 print(self._text(), file=sys.stderr, flush=True)  # noqa: T201
 
     def _update(self) -> None:
-        assert self._bar is not None  # noqa: S101
+        assert self._bar is not None
         source = self._job.source
         task = self._bar.task_ids[0]
         self._bar.update(task, total=source.size, completed=source.position, text=self._text())

@@ -16,14 +16,39 @@ from yelpaze.flow.loading import find
 @click.command("run")
 @click.argument("flow")
 @click.argument("input", metavar="INPUT")
-@click.option("-o", "--output", metavar="FILE", help="Results; `-` is stdout. [default: INPUT's stem + .results.jsonl]")
-@click.option("--concurrency", metavar="ROWS", type=click.IntRange(1), default=256, show_default=True, help="Rows under way at once.")
-@click.option("--workers", metavar="N", type=click.IntRange(0), default=None, help="Processes for CPU steps; 0 runs them in this one. [default: one a core]")
-@click.option("--batch", metavar="N", type=click.IntRange(1), default=64, show_default=True, help="Rows sent to a worker at once, at most.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Results; `-` is stdout. [default: INPUT's stem + .results.jsonl]",
+)
+@click.option(
+    "--concurrency",
+    metavar="ROWS",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Rows under way at once.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(0),
+    default=None,
+    help="Processes for CPU steps; 0 runs them in this one. [default: one a core]",
+)
+@click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Rows sent to a worker at once, at most.",
+)
 @click.option("--limit", metavar="N", type=click.IntRange(0), help="Stop after the first N rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
-def command(  # noqa: PLR0917
+def command(
     flow: str,
     input: str,  # noqa: A002
     output: str | None,

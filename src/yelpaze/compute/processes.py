@@ -38,9 +38,7 @@ _FAILED_STARTS = 3
 class _Call:
     __slots__ = ("function", "number", "on_done", "payload", "timeout", "tries")
 
-    def __init__(
-        self, number: int, function: int, payload: Any, on_done: OnResult, timeout: float
-    ) -> None:
+    def __init__(self, number: int, function: int, payload: Any, on_done: OnResult, timeout: float) -> None:
         self.number = number
         self.function = function
         self.payload = payload
@@ -72,7 +70,12 @@ class _Worker(asyncio.Protocol):
         command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, fds)]
         try:
             # stdout belongs to results: what user code prints goes to stderr.
-            self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, stdout=2)  # noqa: ASYNC220, S603
+            self.process = subprocess.Popen(  # noqa: ASYNC220  returns at once
+                command,  # noqa: S603  our own interpreter
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+            )
         finally:
             theirs.close()
             os.close(read_end)
@@ -147,7 +150,13 @@ class Processes:
     """
 
     def __init__(
-        self, target: Target, *, workers: int, batch: int = 64, recycle: int | None = None, tries: int = 2
+        self,
+        target: Target,
+        *,
+        workers: int,
+        batch: int = 64,
+        recycle: int | None = None,
+        tries: int = 2,
     ) -> None:
         if workers < 1 or batch < 1 or (recycle is not None and recycle < 1):
             raise MisuseError("workers, batch and recycle take whole numbers of at least 1")

@@ -170,9 +170,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Serve until `stopping` is set; `started` is told the address. Raises OSError."""
-        listener = await self.loop.create_server(
-            lambda: _Connection(self), host, port, backlog=4096, ssl=tls
-        )
+        listener = await self.loop.create_server(lambda: _Connection(self), host, port, backlog=4096, ssl=tls)
         address = listener.sockets[0].getsockname()
         started(address[0], address[1])
         await stopping.wait()

@@ -64,7 +64,10 @@ def _number(*parts: object) -> int:
 def _products(segment: str, body: bytes) -> dict[str, Any]:
     seed = zlib.crc32(body, zlib.crc32(segment.encode()))
     items = [
-        {"sku": f"{segment}-{_number(seed, place) % 500:03}", "quantity": 1 + _number(place, seed) % 5}
+        {
+            "sku": f"{segment}-{_number(seed, place) % 500:03}",
+            "quantity": 1 + _number(place, seed) % 5,
+        }
         for place in range(1 + seed % 5)
     ]
     return {"data": {"items": items}}
@@ -72,13 +75,18 @@ def _products(segment: str, body: bytes) -> dict[str, Any]:
 
 def _details(items: list[Item]) -> dict[str, Any]:
     return {
-        item.sku: {"name": _NAMES[_number(item.sku) % len(_NAMES)], "grams": 100 + _number(item.sku) % 9900}
+        item.sku: {
+            "name": _NAMES[_number(item.sku) % len(_NAMES)],
+            "grams": 100 + _number(item.sku) % 9900,
+        }
         for item in items
     }
 
 
 def _prices(items: list[Item]) -> dict[str, Any]:
-    return {item.sku: {"cents": 199 + _number("price", item.sku) % 20_000, "currency": "EUR"} for item in items}
+    return {
+        item.sku: {"cents": 199 + _number("price", item.sku) % 20_000, "currency": "EUR"} for item in items
+    }
 
 
 def _inventory(items: list[Item]) -> dict[str, Any]:

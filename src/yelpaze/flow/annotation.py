@@ -1,10 +1,10 @@
 """What a parameter's annotation says that a step wants.
 
-    no annotation, Response     the whole answer
-    any other type              the JSON body, decoded and validated to it (msgspec)
-    list[T], dict[str, T]       of a step that makes many requests: each answer's body as T
-    … | Failure                 accepts the failure of an optional step
-    … | None                    accepts a skipped step
+no annotation, Response     the whole answer
+any other type              the JSON body, decoded and validated to it (msgspec)
+list[T], dict[str, T]       of a step that makes many requests: each answer's body as T
+… | Failure                 accepts the failure of an optional step
+… | None                    accepts a skipped step
 """
 
 import types
@@ -15,7 +15,6 @@ import msgspec
 
 from yelpaze.flow.failure import Failure
 from yelpaze.model.outcome import Outcome
-
 
 _DECODE_ANY = msgspec.json.Decoder().decode
 

@@ -79,5 +79,3 @@ def _misfit(parameter: Parameter, error: Exception) -> CallError:
         return CallError("input", f"the row {'does not fit' if fits else 'is not JSON'}: {error}")
     what = "does not fit" if fits else "is not JSON"
     return CallError("validation", f"the answer of {parameter.name!r} {what}: {error}")
-
-

@@ -68,5 +68,9 @@ def of_outcome(step: str, outcome: Outcome) -> Failure:
 def of_fault(step: str | None, fault: Fault, trace_id: str) -> Failure:
     """A step's own code failed."""
     return Failure(
-        step=step, kind=fault.kind, message=fault.message, trace_id=trace_id, traceback=fault.traceback
+        step=step,
+        kind=fault.kind,
+        message=fault.message,
+        trace_id=trace_id,
+        traceback=fault.traceback,
     )

@@ -154,7 +154,7 @@ class Flow:
     # ── running ─────────────────────────────────────────────────────────────────
 
     def graph(self) -> "Graph":
-        """The checked graph. Raises FlowError with file and line for a cycle, an unknown name, …"""
+        """The checked graph. Raises FlowError, with file and line, for one that cannot run."""
         if self._graph is None:
             from yelpaze.flow.graph import build  # noqa: PLC0415  graph.py needs Step from here
 
@@ -162,7 +162,7 @@ class Flow:
         return self._graph
 
     async def run(self, rows: Iterable[Any] | AsyncIterable[Any], **options: Any) -> "list[Result]":
-        """Run all rows and give their results in the rows' order. Options as for `stream`."""
+        """Run all rows; their results in the rows' order. Options are those of `stream`."""
         results = [result async for result in self.stream(rows, **options)]
         results.sort(key=lambda result: result.row)
         return results

@@ -62,7 +62,7 @@ def _load(path: Path, name: str) -> ModuleType:
         raise FlowError(f"{error.filename}:{error.lineno}: syntax error: {error.msg}") from None
     except FlowError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever a user's file raises
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = f":{frames[-1].lineno}" if frames else ""
         raise FlowError(f"{path}{line}: cannot be imported: {type(error).__name__}: {error}") from None

@@ -34,15 +34,13 @@ class Machine:
         ]
         self._bits = random.Random().getrandbits  # noqa: S311  ids need no secrecy
 
-    def submit(
-        self, node: Node, request: Request, on_done: Callable[[Outcome], None], trace_id: str
-    ) -> Call:
+    def submit(self, node: Node, request: Request, on_done: Callable[[Outcome], None], trace_id: str) -> Call:
         """Make a call of that step as part of a row."""
         return self.engine.submit(request, on_done, trace_id=trace_id, defaults=self._defaults[node.number])
 
     def new_trace_id(self) -> str:
         """A row's trace id."""
-        return "%032x" % (self._bits(128) or 1)  # noqa: UP031  twice as fast as an f-string
+        return "%032x" % (self._bits(128) or 1)
 
 
 def engine_for(flow: Flow, *, concurrency: int) -> Engine:
@@ -78,5 +76,3 @@ def _compute_for(flow: Flow, *, workers: int, batch: int) -> Compute:
         return Inline(Target("yelpaze.flow.loading:handler_of", (flow,)))
     target = Target("yelpaze.flow.loading:build_handler", (reference(flow),))
     return Processes(target, workers=workers, batch=batch)
-
-

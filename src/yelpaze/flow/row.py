@@ -24,7 +24,7 @@ from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
 
 if TYPE_CHECKING:
-    from yelpaze.flow.runner import Machine
+    from yelpaze.flow.machine import Machine
 
 OnEnd = Callable[["RowRun", Any, Failure | None], None]
 _SKIPPED = object()
@@ -136,10 +136,7 @@ class RowRun:
 
     def _judge(self, node: Node, outcome: Outcome) -> Outcome | Failure:
         accept = node.step.accept
-        if accept is None or not outcome.status:
-            good = outcome.error is None
-        else:
-            good = accept(outcome)
+        good = accept(outcome) if accept and outcome.status else outcome.error is None
         return outcome if good else of_outcome(node.step.name, outcome)
 
     def _answered(self, node: Node, outcome: Outcome) -> None:
@@ -211,12 +208,11 @@ class RowRun:
                 self._run(nodes[number])
 
     def _failed(self, node: Node, failure: Failure) -> None:
-        if node.step.optional and failure.kind != "input":
-            if node.number != self._machine.graph.last:
-                self._settle(node, failure)
-                return
-            # Nothing after it could have looked at the failure: the row has none else to give.
-        self._finish(None, failure)
+        passed_on = node.step.optional and node.number != self._machine.graph.last
+        if passed_on and failure.kind != "input":
+            self._settle(node, failure)
+        else:
+            self._finish(None, failure)
 
     def _end(self, value: Any, node: Node) -> None:
         if self._machine.as_json and not (node.step.is_compute and type(value) is bytes):

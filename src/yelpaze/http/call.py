@@ -223,14 +223,17 @@ class Call:
         if elapsed >= limits.attempt:
             kind, what = ErrorKind.ATTEMPT_TIMEOUT, f"no whole answer within {limits.attempt:g} s"
         else:
-            kind, what = ErrorKind.FIRST_BYTE_TIMEOUT, f"no answer began within {limits.first_byte:g} s"
+            kind, what = (
+                ErrorKind.FIRST_BYTE_TIMEOUT,
+                f"no answer began within {limits.first_byte:g} s",
+            )
         self._timer = None
         timings = Timings(self._dns, total=elapsed, queued=self._queued)
         self._stop_transfer(handle)
         self._ended(0, _NO_HEADERS, b"", Error(kind, what), timings, "", "")
 
     def _answered(self, handle: Handle, code: int, message: str) -> None:
-        """libcurl is done with the attempt: read what is needed, then free the handle."""
+        """Libcurl is done with the attempt: read what is needed, then free the handle."""
         if self._timer is not None:
             self._timer.cancel()
         easy = handle.easy

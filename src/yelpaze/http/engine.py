@@ -1,10 +1,10 @@
 """The engine's public face: an outcome for every request, never an exception for the network.
 
-    async with Engine(concurrency=200) as engine:
-        outcome = await engine.send(get("https://example.com/"))
-        page = await engine.gather({"user": get(...), "orders": get(...)})
-        async for outcome in engine.stream(requests):
-            ...
+async with Engine(concurrency=200) as engine:
+    outcome = await engine.send(get("https://example.com/"))
+    page = await engine.gather({"user": get(...), "orders": get(...)})
+    async for outcome in engine.stream(requests):
+        ...
 """
 
 import asyncio
@@ -131,7 +131,10 @@ class Engine:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -268,7 +271,7 @@ class Engine:
             return
         core = self._core
         give_up = core.now() + drain
-        while core.calls and core.now() < give_up:
+        while core.calls and core.now() < give_up:  # noqa: ASYNC110  no cost to any call for this
             await asyncio.sleep(min(0.01, drain))
         self._closed = True
         for call in list(core.calls):
@@ -292,5 +295,3 @@ def _ca_file(given: str | os.PathLike[str] | None) -> str | None:
             raise MisuseError(f"ca_file {os.fspath(given)!r} cannot be read")
         return os.fspath(given)
     return ssl.get_default_verify_paths().cafile or certifi.where()
-
-

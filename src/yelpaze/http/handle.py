@@ -52,7 +52,17 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
 class Handle:
     """An easy handle with the buffers that collect its answer."""
 
-    __slots__ = ("body", "done", "easy", "head", "resolve_set", "shape", "shard", "url", "write_error")
+    __slots__ = (
+        "body",
+        "done",
+        "easy",
+        "head",
+        "resolve_set",
+        "shape",
+        "shard",
+        "url",
+        "write_error",
+    )
 
     def __init__(self, wire: Wire, shape: Shape) -> None:
         self.shape = shape

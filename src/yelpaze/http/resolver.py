@@ -76,7 +76,7 @@ class AsyncResolver:
             await self._channel.close()
             self._channel = None
 
-    async def _resolve(self, host: str, timeout: float) -> None:
+    async def _resolve(self, host: str, timeout: float) -> None:  # noqa: ASYNC109
         if self._channel is None:
             self._channel = aiodns.DNSResolver(self._nameservers)
         try:

@@ -74,7 +74,7 @@ class Spool:
         return self._part
 
     def _part_path(self) -> Path:
-        assert self._path is not None  # noqa: S101  for the type checker
+        assert self._path is not None
         return self._path.with_name(f".{self._path.name}.{os.getpid()}-{id(self):x}.part")
 
     def _drop_part(self) -> None:
@@ -89,4 +89,4 @@ def _is_good(head: bytearray) -> bool:
     line = bytes(head[head.rfind(b"HTTP/") :].split(b"\r\n", 1)[0])
     parts = line.split(b" ", 2)
     status = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
-    return not _FIRST_REDIRECT <= status and status < _FIRST_ERROR
+    return not status >= _FIRST_REDIRECT and status < _FIRST_ERROR

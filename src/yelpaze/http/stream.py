@@ -104,9 +104,7 @@ async def _from_sync(window: _Window, requests: Iterator[Request], size: int) ->
             return
 
 
-async def _from_async(
-    window: _Window, requests: AsyncIterable[Request], size: int
-) -> AsyncIterator[Outcome]:
+async def _from_async(window: _Window, requests: AsyncIterable[Request], size: int) -> AsyncIterator[Outcome]:
     free = asyncio.Semaphore(size)
 
     async def feed() -> None:

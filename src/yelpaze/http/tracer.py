@@ -40,5 +40,5 @@ class Tracer:
                 continue
             line = f"{name}: {value}" if value else f"{name};"
             lines.append(line if line.isascii() else line.encode())
-        lines.append("traceparent: 00-%s-%016x-%s" % (trace_id, self._bits(64) or 1, flags))
+        lines.append(f"traceparent: 00-{trace_id}-{self._bits(64) or 1:016x}-{flags}")
         return lines

@@ -180,7 +180,7 @@ class Transport:
         if fd in self._interest:
             self._forget(fd)
         self._connected.add(fd)
-        return pycurl.SOCKOPT_OK
+        return 0  # SOCKOPT_OK
 
     def _forget(self, fd: int) -> None:
         if self._interest.pop(fd, None) is not None:
@@ -205,7 +205,7 @@ class Transport:
         try:
             self._feed()
             for _ in range(_ROUNDS):
-                if not self._kicked or self.closed:
+                if not self._kicked:
                     break
                 kicked, self._kicked = self._kicked, {}
                 for shard in kicked:
@@ -213,8 +213,6 @@ class Transport:
                 self._collect(kicked)
         finally:
             self._pumping = False
-        if self.closed:
-            return
         if self._kicked and not self._soon:
             self._soon = True
             self._loop.call_soon(self._pump)
@@ -236,7 +234,7 @@ class Transport:
     def _collect(self, shards: dict[Shard, None]) -> None:
         for shard in shards:
             queued = 1
-            while queued and not self.closed:
+            while queued:
                 queued, good, bad = shard.multi.info_read()
                 for easy in good:
                     self._finish(shard, easy, 0, "")
@@ -274,5 +272,3 @@ class Transport:
             self._pump()
         else:
             self._arm()
-
-

@@ -168,8 +168,9 @@ class _Appended:
 
 
 class JsonlSink:
-    """Lines `{"row": number, "result": …}`, failures beside them. Nothing is kept without need:
-    the failures file and the journal appear with their first line.
+    """Lines `{"row": number, "result": …}`, and failures beside them.
+
+    Nothing is kept without need: failures file and journal appear with their first line.
 
     `fresh` forgets what an earlier run left; else `recover` goes on from it.
     """
@@ -240,7 +241,8 @@ class StdoutSink:
     """Results on standard output; failures in a file. Nothing to recover from."""
 
     def __init__(self, failures: Path) -> None:
-        self._out = sys.__stdout__.buffer
+        # The process's own stdout, even where a command has redirected `sys.stdout`.
+        self._out = open(1, "wb", closefd=False)  # noqa: SIM115
         self._failures = _Appended(failures)
 
     def recover(self) -> Progress:
@@ -265,4 +267,6 @@ class StdoutSink:
         self.commit(Progress())
 
     def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._out.close()
         self._failures.close()

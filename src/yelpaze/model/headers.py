@@ -31,12 +31,12 @@ def parse_block(raw: bytes) -> tuple[tuple[str, str], ...]:
 
 
 class Headers(Mapping[str, str]):
-    """A read-only mapping with names compared without case.
+    r"""A read-only mapping with names compared without case.
 
     Several fields of one name are joined by a comma and a space (RFC 9110 §5.3); use
     `get_all` where that is wrong (Set-Cookie).
 
-    >>> headers = Headers(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\n\\r\\n")
+    >>> headers = Headers(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
     >>> headers["content-type"]
     'text/plain'
     """

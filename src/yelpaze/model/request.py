@@ -1,6 +1,6 @@
 """What to call: a frozen `Request`, and the builders that people write.
 
-    get(url)   post(url, json=…)   put   patch   delete   head   request(method, url)
+get(url)   post(url, json=…)   put   patch   delete   head   request(method, url)
 """
 
 import re
@@ -107,7 +107,9 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> None:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise MisuseError(f"not a header name: {name!r}")
         if not isinstance(value, str) or _BAD_VALUE.search(value):
-            raise MisuseError(f"header {name!r} must be a string without CR, LF, NUL or lone surrogates: {value!r}")
+            raise MisuseError(
+                f"header {name!r} must be a string without CR, LF, NUL or lone surrogates: {value!r}"
+            )
         if name.lower() in _FRAMING:
             raise MisuseError(f"header {name!r} is set by the engine itself: leave it out")
 

@@ -25,7 +25,7 @@ def follow(request: Request, url: str, status: int, location: str, secret: froze
     `url` is where the answer came from. Across origins (scheme, host or port) credentials
     stay behind: the well-known ones, the headers named in `secret` (lower case) and those
     of the URL itself. A POST becomes a GET on 301 and 302 as every browser does, and
-    anything but HEAD does on 303 (RFC 9110 §15.4.2–4); 307 and 308 keep method and body.
+    anything but HEAD does on 303 (RFC 9110 §15.4.2 to §15.4.4); 307 and 308 keep method and body.
     """
     target = join(url, location)
     headers = request.headers
@@ -43,5 +43,3 @@ def follow(request: Request, url: str, status: int, location: str, secret: froze
 
 def _without(headers: tuple[tuple[str, str], ...], names: frozenset[str]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in headers if name.lower() not in names)
-
-

@@ -1,10 +1,10 @@
 """Whether to try again, and after how long.
 
-    retry?   no more attempts            → no
-             cannot have been processed  → yes  (connect failures, 429, 503)
-             may have been processed     → only if the request can be replayed
-    pause    Retry-After, clamped, if the answer gave one; else full jitter
-             U(0, min(cap, base·2ⁿ))  (AWS Architecture Blog, "Exponential Backoff And Jitter")
+retry?   no more attempts            → no
+         cannot have been processed  → yes  (connect failures, 429, 503)
+         may have been processed     → only if the request can be replayed
+pause    Retry-After, clamped, if the answer gave one; else full jitter
+         U(0, min(cap, base·2ⁿ))  (AWS Architecture Blog, "Exponential Backoff And Jitter")
 """
 
 from collections.abc import Callable
