@@ -70,8 +70,8 @@ class _Worker(asyncio.Protocol):
         command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, fds)]
         try:
             # stdout belongs to results: what user code prints goes to stderr.
-            self.process = subprocess.Popen(  # noqa: ASYNC220  returns at once
-                command,  # noqa: S603  our own interpreter
+            self.process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; our own interpreter
+                command,
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=2,
