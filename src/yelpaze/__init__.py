@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from yelpaze.app import run
     from yelpaze.flow.failure import Failure
     from yelpaze.flow.flow import Flow
+    from yelpaze.flow.runner import Result
     from yelpaze.http.engine import Engine, Statistics
     from yelpaze.model.errors import (
         Error,
@@ -33,6 +34,7 @@ _HOME = {
     "yelpaze.app": ("run",),
     "yelpaze.flow.failure": ("Failure",),
     "yelpaze.flow.flow": ("Flow",),
+    "yelpaze.flow.runner": ("Result",),
     "yelpaze.http.engine": ("Engine", "Statistics"),
     "yelpaze.model.errors": (
         "Error",
@@ -76,6 +78,7 @@ __all__ = [
     "Outcome",
     "Request",
     "Response",
+    "Result",
     "Retry",
     "Statistics",
     "StoppedError",

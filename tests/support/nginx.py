@@ -40,6 +40,20 @@ def free_port() -> int:
         return port
 
 
+def wait_for_port(port: int, process: subprocess.Popen) -> None:
+    """Until something listens there; fail if the process has ended."""
+    for _ in range(1000):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args} did not start") from None
+            time.sleep(0.02)
+        else:
+            return
+    raise RuntimeError(f"{process.args} did not listen in time")
+
+
 class Nginx:
     def __init__(self, folder: Path, ca: trustme.CA) -> None:
         self.folder = folder
@@ -62,19 +76,7 @@ class Nginx:
             stderr=subprocess.PIPE,
         )
         for port in self.ports.values():
-            self._wait(port)
-
-    def _wait(self, port: int) -> None:
-        for _ in range(500):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            except OSError:
-                if self._process.poll() is not None:
-                    raise RuntimeError(f"nginx did not start: {self._process.stderr.read()!r}") from None
-                time.sleep(0.02)
-            else:
-                return
-        raise RuntimeError("nginx did not start in time")
+            wait_for_port(port, self._process)
 
     def stop(self) -> None:
         self._process.terminate()

@@ -60,7 +60,7 @@ class Progress:
         assert self._bar is not None
         source = self._job.source
         task = self._bar.task_ids[0]
-        self._bar.update(task, total=source.size, completed=source.position, text=self._text())
+        self._bar.update(task, total=source.size, completed=self._position(), text=self._text())
 
     def _text(self) -> str:
         job, (then, rows_then, calls_then) = self._job, self._last
@@ -80,11 +80,15 @@ class Progress:
 
     def _left(self) -> float | None:
         """Seconds to go, by the share of the input that has been read."""
-        source = self._job.source
-        if not source.size or not source.position or self._job.options.limit is not None:
+        size, position = self._job.source.size, self._position()
+        if not size or not position or self._job.options.limit is not None:
             return None
-        elapsed = time.monotonic() - self._job.began
-        return elapsed * (source.size - source.position) / source.position
+        return (time.monotonic() - self._job.began) * (size - position) / position
+
+    def _position(self) -> float:
+        """How far into the input the rows that have ended reach: of what was read, their share."""
+        job = self._job
+        return job.source.position * job.rows / max(job.source.rows, 1)
 
 
 def _bar() -> Bar:

@@ -5,6 +5,7 @@ n). So a run over the same rows meets the same faults however its calls are orde
 retry may do better. Only requests that have failed are remembered, until they succeed.
 """
 
+import hashlib
 import zlib
 from typing import Literal, get_args
 
@@ -27,12 +28,17 @@ class Faults:
             return None
         key = zlib.crc32(body, zlib.crc32(path.encode()))
         times = self._failed.get(key, 0)
-        number = zlib.crc32(f"{self._seed}/{key}/{times}".encode())
+        number = _drawn(f"{self._seed}/{key}/{times}")
         if number / 2**32 >= self._rate:
             self._failed.pop(key, None)
             return None
         self._failed[key] = times + 1
-        return self._kinds[zlib.crc32(f"{number}".encode()) % len(self._kinds)]
+        return self._kinds[_drawn(f"{number}") % len(self._kinds)]
+
+
+def _drawn(text: str) -> int:
+    """A number below 2³². Not a CRC: those of texts that differ in one place are related."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
 
 
 class RateLimit:

@@ -203,6 +203,7 @@ class Call:
         self._shard_number = number = host.take_shard()
         shard = core.transport.shard(number)
         resolve = None if answer is None else host.resolve_entry(answer, shard, self._began)
+        handle.limit_connect(self._timeout.connect)
         handle.prepare(hop.url, core.tracer.header_lines(hop, self.trace_id), body, resolve)
         if self._spool is not None:
             self._spool.attach(handle)

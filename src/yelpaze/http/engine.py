@@ -55,7 +55,7 @@ class Engine:
     - `http_version`: "auto" uses HTTP/2 over TLS where the server offers it.
     - `proxy`: URL of a proxy for all calls; the environment's is not read.
     - `max_body`: bytes of a decoded body at most. `max_redirects`: 0 follows none.
-    - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or a Resolver.
+    - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or what makes a Resolver.
     - `secret_headers`: names dropped when a redirect leaves the origin, beside Authorization,
       Cookie and X-API-Key.
     - `rng`: the source of jitter and ids, for tests.

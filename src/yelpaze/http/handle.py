@@ -54,6 +54,7 @@ class Handle:
 
     __slots__ = (
         "body",
+        "connect_timeout",
         "done",
         "easy",
         "head",
@@ -67,6 +68,7 @@ class Handle:
     def __init__(self, wire: Wire, shape: Shape) -> None:
         self.shape = shape
         self.url = ""
+        self.connect_timeout = wire.connect_timeout
         self.easy = pycurl.Curl()
         self.head = bytearray()
         self.body = bytearray()
@@ -78,6 +80,12 @@ class Handle:
         _set_shape(self.easy, shape)
         self.easy.setopt(pycurl.HEADERFUNCTION, self.head.extend)
         self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
+
+    def limit_connect(self, seconds: float) -> None:
+        """Give connecting that long, in this attempt and until told otherwise."""
+        if seconds != self.connect_timeout:
+            self.easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(seconds * 1000)))
+            self.connect_timeout = seconds
 
     def prepare(self, url: str, headers: list[str | bytes], body: bytes | None, resolve: str | None) -> None:
         """Set what this attempt sends; `resolve` is a `+host:port:addresses` entry or None."""

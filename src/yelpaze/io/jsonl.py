@@ -34,6 +34,7 @@ class JsonlSource:
         self.path = path
         self._limit = limit
         self.position = 0
+        self.rows = 0
         self.size: int | None = None
         self._file = self._open()
 
@@ -53,11 +54,11 @@ class JsonlSource:
         return file
 
     async def blocks(self) -> AsyncIterator[list[Row]]:
-        number = rows = 0
+        number = 0
         rest = b""
         limit = self._limit
         with self._file:
-            while limit is None or rows < limit:
+            while limit is None or self.rows < limit:
                 data = await self._read()
                 if not data and not rest:
                     return
@@ -74,8 +75,8 @@ class JsonlSource:
                     if line and not line.isspace():
                         block.append((number, line, None))
                 if limit is not None:
-                    block = block[: limit - rows]
-                rows += len(block)
+                    block = block[: limit - self.rows]
+                self.rows += len(block)
                 yield block
 
     async def _read(self) -> bytes:

@@ -34,6 +34,10 @@ class Source(Protocol):
     def position(self) -> int:
         """How much has been read."""
 
+    @property
+    def rows(self) -> int:
+        """How many rows that was."""
+
     def blocks(self) -> AsyncIterator[list[Row]]:
         """Rows in order, some at a time. Raises InputError if it can't be read on."""
 

@@ -1,0 +1,73 @@
+"""Write docs/reference.md from the code: every public name, every command's help.
+
+python scripts/reference.py            writes it
+python scripts/reference.py --check    fails if it is not what the code says
+"""
+
+import inspect
+import sys
+from pathlib import Path
+
+import click
+
+import yelpaze
+from yelpaze.cli.main import cli
+
+TARGET = Path(__file__).parents[1] / "docs" / "reference.md"
+
+
+def signature_of(value: object) -> str:
+    try:
+        return str(inspect.signature(value)).replace("'", "").replace("typing.", "")
+    except (TypeError, ValueError):
+        return ""
+
+
+def document(name: str, value: object, level: str) -> list[str]:
+    doc = inspect.getdoc(value) or ""
+    return [f"{level} `{name}`", "", f"```python\n{name}{signature_of(value)}\n```", "", doc, ""]
+
+
+def names() -> list[str]:
+    lines = ["## Python", ""]
+    for name in yelpaze.__all__:
+        value = getattr(yelpaze, name)
+        if isinstance(value, str):
+            continue
+        lines += document(name, value, "###")
+        if (
+            inspect.isclass(value)
+            and value.__module__.startswith("yelpaze")
+            and not issubclass(value, BaseException)
+        ):
+            for member, function in vars(value).items():
+                if inspect.isfunction(function) and not member.startswith("_") and function.__doc__:
+                    lines += document(f"{name}.{member}", function, "####")
+    return lines
+
+
+def commands() -> list[str]:
+    lines = ["## Commands", ""]
+
+    def visit(path: list[str], command: click.Command) -> None:
+        context = click.Context(command, info_name=" ".join(path), terminal_width=100)
+        lines.extend([f"### `{' '.join(path)}`", "", "```", command.get_help(context), "```", ""])
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                if child is not None:
+                    visit([*path, name], child)
+
+    visit(["yelpaze"], cli)
+    return lines
+
+
+def text() -> str:
+    head = ["# Reference", "", "Made from the code by `python scripts/reference.py`; do not edit.", ""]
+    return "\n".join(line.rstrip() for part in (head, names(), commands()) for line in part).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit(TARGET.read_text() != text() and "docs/reference.md is old: run python scripts/reference.py")
+    TARGET.write_text(text())

@@ -1,0 +1,94 @@
+"""What the documents say is so: every snippet runs, every public name is there."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_run import start_demo, stop
+
+import yelpaze
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "how-to.md"]
+SNIPPETS = [
+    pytest.param(match[1], id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, match in enumerate(re.finditer(r"```python\n(.*?)```", path.read_text(), re.DOTALL), 1)
+]
+
+
+@pytest.fixture(scope="module")
+def shop():
+    process, url = start_demo()
+    yield url
+    stop(process)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_snippets_run(snippet, shop, tmp_path):
+    path = tmp_path / "snippet.py"
+    path.write_text(snippet.replace("http://127.0.0.1:8099", shop))
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_first_example_prints_what_it_says(shop, tmp_path):
+    text = (ROOT / "README.md").read_text()
+    snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    said = re.search(r"It prints.*?```\n(.*?)```", text, re.DOTALL)[1]
+    path = tmp_path / "first.py"
+    path.write_text(snippet.replace("http://127.0.0.1:8099", shop))
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == said
+
+
+def test_the_reference_is_what_the_code_says():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "reference.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def modules():
+    return [info.name for info in pkgutil.walk_packages(yelpaze.__path__, "yelpaze.")]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_docstring_examples_run(name):
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
+
+
+def test_public_names_are_frozen():
+    assert yelpaze.__all__ == [
+        "Attempt", "Engine", "Error", "ErrorKind", "Failure", "FanOutError", "Flow", "FlowError", "Headers",
+        "InputError", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry", "Statistics",
+        "StoppedError", "Timeout", "Timings", "YelpazeError", "__version__", "delete", "get", "head",
+        "patch", "post", "put", "request", "run",
+    ]  # fmt: skip
+    for name in yelpaze.__all__:
+        assert getattr(yelpaze, name) is not None
+    with pytest.raises(AttributeError):
+        yelpaze.nothing  # noqa: B018
+
+
+def test_importing_a_flow_loads_no_http_client():
+    code = "import sys; from yelpaze import Flow, post; sys.exit('pycurl' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_links_lead_somewhere():
+    for path in [*DOCUMENTS, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_architecture_fits_on_its_page():
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
