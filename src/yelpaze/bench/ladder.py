@@ -7,7 +7,6 @@ small machine client and server share the cores, so requests a second say less.
 import asyncio
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import MisuseError, StoppedError
 
 _MILLION = 1_000_000
@@ -58,7 +58,7 @@ async def climb(*, seconds: float, connections: int) -> Climb:
     missing = [name for name in ("aiohttp", "requests", "trustme") if not importlib.util.find_spec(name)]
     if missing:
         raise MisuseError(f"the ladder needs {', '.join(missing)}: pip install 'yelpaze[bench]'")
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     readings = []
     machines = {}
     with tempfile.TemporaryDirectory() as folder:

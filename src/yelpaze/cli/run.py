@@ -1,7 +1,6 @@
 """`yelpaze run FLOW INPUT`."""
 
 import asyncio
-import os
 import sys
 
 import click
@@ -11,6 +10,7 @@ from yelpaze.app import Job, RunOptions, Summary, run_job
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.progress import Progress, report
 from yelpaze.flow.loading import find
+from yelpaze.model.cores import usable_cores
 
 
 @click.command("run")
@@ -70,7 +70,7 @@ def command(
         input=input,
         output=output,
         concurrency=concurrency,
-        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+        workers=usable_cores() if workers is None else workers,
         batch=batch,
         limit=limit,
     )
