@@ -15,14 +15,12 @@ retry and a redirect wait for a slot again.
 
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
-import pycurl
 
-from yelpaze.http.causes import error_of
 from yelpaze.http.handle import Handle
+from yelpaze.http.reading import Reading, read
 from yelpaze.http.resolver import Answer
 from yelpaze.http.spool import Spool
 from yelpaze.http.timers import Timer
@@ -38,26 +36,7 @@ if TYPE_CHECKING:
 
 OnDone = Callable[[Outcome], None]
 
-_FIRST_ERROR_STATUS = 400
 _REDIRECTS = range(300, 400)
-_NO_TIMINGS = Timings()
-_NO_HEADERS = Headers()
-_VERSIONS = {
-    pycurl.CURL_HTTP_VERSION_1_0: "1.0",
-    pycurl.CURL_HTTP_VERSION_1_1: "1.1",
-    pycurl.CURL_HTTP_VERSION_2_0: "2",
-}
-
-
-def _status_error(status: int) -> Error:
-    try:
-        phrase = f" {HTTPStatus(status).phrase}"
-    except ValueError:
-        phrase = ""
-    return Error(ErrorKind.STATUS, f"{status}{phrase}")
-
-
-_STATUS_ERRORS = {status: _status_error(status) for status in range(400, 600)}
 
 
 def _told(_: Outcome) -> None:
@@ -190,7 +169,7 @@ class Call:
             return
         self._dns = self._core.now() - self._began
         if answer.error:
-            self._ended(0, _NO_HEADERS, b"", Error(ErrorKind.DNS, answer.error), _NO_TIMINGS, "", "")
+            self._ended(Reading(0, Error(ErrorKind.DNS, answer.error)))
         else:
             self._attempt(answer)
 
@@ -231,56 +210,21 @@ class Call:
         self._timer = None
         timings = Timings(self._dns, total=elapsed, queued=self._queued)
         self._stop_transfer(handle)
-        self._ended(0, _NO_HEADERS, b"", Error(kind, what), timings, "", "")
+        self._ended(Reading(0, Error(kind, what), timings=timings))
 
     def _answered(self, handle: Handle, code: int, message: str) -> None:
         """Libcurl is done with the attempt: read what is needed, then free the handle."""
         if self._timer is not None:
             self._timer.cancel()
-        easy = handle.easy
-        info = easy.getinfo
-        status = info(pycurl.RESPONSE_CODE)
-        dns = connect = tls = self._dns
-        fresh = info(pycurl.NUM_CONNECTS) > 0
-        if fresh:
-            dns += info(pycurl.NAMELOOKUP_TIME)
-            connect += info(pycurl.CONNECT_TIME)
-            tls = self._dns + info(pycurl.APPCONNECT_TIME)
-        elif not self._dns:
-            connect = tls = 0.0
-        timings = Timings(
-            dns,
-            connect,
-            tls,
-            self._dns + info(pycurl.STARTTRANSFER_TIME),
-            self._dns + info(pycurl.TOTAL_TIME),
-            self._queued,
-        )
-        version = _VERSIONS.get(info(pycurl.INFO_HTTP_VERSION), "")
-        remote_ip = info(pycurl.PRIMARY_IP)
-        headers, body = Headers(bytes(handle.head)), bytes(handle.body)
-        error: Error | None = None
-        if code or handle.write_error is not None:
-            error = self._failure(handle, code, message)
-            status = 0
-        elif status >= _FIRST_ERROR_STATUS:
-            error = _STATUS_ERRORS.get(status) or _status_error(status)
         write_error = handle.write_error
+        reading = read(
+            handle, code, message, dns=self._dns, queued=self._queued, max_body=self._core.max_body
+        )
         self._free(handle)
         if write_error is not None:
             self._over_with(write_error)
-            return
-        self._ended(status, headers, body, error, timings, version, remote_ip)
-
-    def _failure(self, handle: Handle, code: int, message: str) -> Error:
-        info = handle.easy.getinfo
-        return error_of(
-            code,
-            message,
-            os_errno=info(pycurl.OS_ERRNO),
-            connected=info(pycurl.PRETRANSFER_TIME) > 0,
-            max_body=self._core.max_body,
-        )
+        else:
+            self._ended(reading)
 
     def _free(self, handle: Handle) -> None:
         self._handle = None
@@ -298,42 +242,35 @@ class Call:
 
     # ── what next ───────────────────────────────────────────────────────────────
 
-    def _ended(
-        self,
-        status: int,
-        headers: Headers,
-        body: bytes,
-        error: Error | None,
-        timings: Timings,
-        version: str,
-        remote_ip: str,
-    ) -> None:
+    def _ended(self, reading: Reading) -> None:
         """One attempt is over: follow, try again, or end."""
-        core = self._core
+        core, status, error = self._core, reading.status, reading.error
         now = core.now()
         self._attempts += (Attempt(status, error, now - self._began),)
-        if status in _REDIRECTS and core.max_redirects and not error:
-            target, error = self._redirected(status, headers)
+        if status in _REDIRECTS and core.max_redirects:
+            target, error = self._redirected(status, reading.headers)
             if target is not None:
                 self._follow(target)
                 return
-        if error is not None and self._retries(status, headers, error, now):
+        if error is not None and self._retries(status, reading.headers, error, now):
             return
-        outcome = Outcome(
+        self._finish(self._outcome(reading, error, now))
+
+    def _outcome(self, reading: Reading, error: Error | None, now: float) -> Outcome:
+        return Outcome(
             self.request,
-            status,
-            headers,
-            body,
+            reading.status,
+            reading.headers,
+            reading.body,
             error,
             self._attempts,
-            timings,
+            reading.timings,
             now - self._started,
             self._hop.url,
-            version,
-            remote_ip,
+            reading.http_version,
+            reading.remote_ip,
             self.trace_id,
         )
-        self._finish(outcome)
 
     def _redirected(self, status: int, headers: Headers) -> tuple[Request | None, Error | None]:
         location = headers.get("location")
@@ -403,25 +340,13 @@ class Call:
             self._spool.finish(good=False)
             self._spool.error = error
         self._over()
-        self._tell(self.cancelled_outcome("the body's target failed"))
+        self._tell(self._cancelled_outcome("the body's target failed"))
 
-    def cancelled_outcome(self, why: str) -> Outcome:
+    def _cancelled_outcome(self, why: str) -> Outcome:
         """The outcome of a call that ended before an answer."""
         error = Error(ErrorKind.CANCELLED, why)
-        return Outcome(
-            self.request,
-            0,
-            _NO_HEADERS,
-            b"",
-            error,
-            (*self._attempts, Attempt(0, error, 0.0)),
-            _NO_TIMINGS,
-            self._core.now() - self._started,
-            self._hop.url,
-            "",
-            "",
-            self.trace_id,
-        )
+        self._attempts += (Attempt(0, error, 0.0),)
+        return self._outcome(Reading(0, error), error, self._core.now())
 
     def cancel(self) -> None:
         """Stop now, wherever it stands; harmless when it is over."""
@@ -441,4 +366,4 @@ class Call:
         if not self.abandoned:
             on_done = self._on_done
             self.cancel()
-            on_done(self.cancelled_outcome(why))
+            on_done(self._cancelled_outcome(why))
