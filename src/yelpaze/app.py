@@ -1,6 +1,7 @@
 """The composition root: builds backends from options and runs them. No behaviour of its own."""
 
 import asyncio
+import contextlib
 import resource
 import signal
 import time
@@ -96,6 +97,8 @@ class Job:
         except OSError as error:
             raise StoppedError(f"{self.output}: cannot be written: {error.strerror}") from None
         finally:
+            with contextlib.suppress(OSError):  # whatever happened, what was done is not thrown away
+                sink.flush()
             sink.close()
 
     def stop(self) -> None:
@@ -191,16 +194,24 @@ def _input_of(row: RowRun) -> Any:
 def _paths(options: RunOptions) -> tuple[str, Path]:
     stem = "stdin" if options.input == "-" else Path(options.input).stem
     if options.output == "-":
-        return "-", Path(f"{stem}.failures.jsonl")
+        failures = Path(f"{stem}.failures.jsonl")
+        if options.input != "-" and failures.exists() and failures.samefile(options.input):
+            raise InputError(
+                f"{failures}: is the input itself, and would be overwritten; give it another name"
+            )
+        return "-", failures
     output = Path(options.output or f"{stem}.results.jsonl")
     folder = output.parent
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file name with -o")
     if not folder.is_dir():
         raise InputError(f"{output}: the folder {folder} does not exist: create it first")
-    if options.input != "-" and output.exists() and output.samefile(options.input):
-        raise InputError(f"{output}: is the input itself; give another file with -o")
-    return str(output), output.with_name(f"{output.stem}.failures.jsonl")
+    failures = output.with_name(f"{output.stem}.failures.jsonl")
+    journal = output.with_name(f"{output.name}.journal")
+    for path in (output, failures, journal):
+        if options.input != "-" and path.exists() and path.samefile(options.input):
+            raise InputError(f"{path}: is the input itself, and would be overwritten; give another -o")
+    return str(output), failures
 
 
 async def run_job(job: Job) -> Summary:

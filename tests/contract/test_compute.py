@@ -196,3 +196,45 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_a_call_that_forks_is_still_stopped_in_time():
+    """A child that the step forked keeps the worker's socket open: its death must be seen all the same."""
+    backend = processes(workers=1, tries=1)
+    await backend.start()
+    try:
+        got = await asyncio.wait_for(
+            results(backend, ["fork and hang", "fork and die", "a"], timeout=0.5), 20
+        )
+        assert [fault and fault.kind for _, fault in got] == ["timeout.compute", "crashed", None]
+    finally:
+        await backend.close()
+
+
+async def test_a_worker_that_cannot_be_replaced_fails_what_waits(monkeypatch):
+    backend = processes(workers=1, tries=1)
+    await backend.start()
+
+    def no_more(*arguments, **options):
+        raise OSError(11, "try again")
+
+    monkeypatch.setattr(subprocess, "Popen", no_more)
+    try:
+        got = await asyncio.wait_for(results(backend, ["die", "a", "b"]), 20)
+        assert [fault.kind for _, fault in got] == ["crashed"] * 3
+        assert "could not be started again" in got[2][1].message
+    finally:
+        await backend.close()
+
+
+async def test_a_callback_that_raises_costs_no_other_call(backend):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["message"]))
+
+    def raises(value, fault):
+        raise LookupError("mine")
+
+    backend.submit(0, ([("x",)], False), raises, timeout=TIMEOUT)
+    ((value, _),) = await results(backend, ["fine"])
+    assert value.text == "done fine"
+    assert len(told) == 1

@@ -398,27 +398,65 @@ async def test_credentials_stay_behind_across_origins(raw):
             await peer.answer(status="307 Away", headers=f"Location: {target.url}/x\r\n")
 
     server = await raw(away)
-    secrets = {"Authorization": "Bearer s", "Cookie": "c=s", "X-Token": "s", "X-Plain": "kept"}
+    secrets = {
+        "Authorization": "Bearer s",
+        "Cookie": "c=s",
+        "X-Token": "s",
+        "X-Plain": "kept",
+        "Host": "in.corp",
+    }
     async with Engine(secret_headers=["X-Token"]) as engine:
         outcome = await engine.send(post(server.url, json={"a": 1}, headers=secrets))
     lines = outcome.body.lower()
     assert b"authorization" not in lines
     assert b"cookie" not in lines
     assert b"x-token" not in lines
+    assert b"in.corp" not in lines
     assert b"x-plain: kept" in lines
     assert outcome.body.endswith(b'{"a":1}')
 
 
-async def test_a_redirect_to_a_file_is_refused(raw):
-    async def to_file(peer: Peer) -> None:
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "http://[::1", "http://a\\b/", "//"])
+async def test_a_redirect_to_what_cannot_be_called_is_refused(raw, location):
+    async def away(peer: Peer) -> None:
         await peer.request()
-        await peer.answer(status="302 Found", headers="Location: file:///etc/passwd\r\n")
+        await peer.answer(status="302 Found", headers=f"Location: {location}\r\n")
 
-    server = await raw(to_file)
+    server = await raw(away)
     async with Engine() as engine:
-        outcome = await engine.send(get(server.url))
+        outcome = await asyncio.wait_for(engine.send(get(server.url)), 5)
     assert outcome.error.kind == "protocol"
-    assert "http://" in outcome.error.message
+    assert "redirected to" in outcome.error.message
+
+
+async def test_a_callback_that_raises_costs_no_other_call(raw):
+    server = await raw(answers)
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["message"]))
+
+    def raises(outcome):
+        raise LookupError("mine")
+
+    async with Engine(concurrency=2, per_host=2) as engine:
+        for _ in range(5):
+            engine.submit(get(server.url), raises)
+        assert (await asyncio.wait_for(engine.send(get(server.url)), 5)).ok
+        assert engine._core.slots.busy == 0
+    assert len(told) == 5
+
+
+async def test_the_error_body_of_any_server_stays_out_of_the_file(raw, tmp_path):
+    async def fails(peer: Peer) -> None:
+        while await peer.request():
+            await peer.answer(b"sorry", status="500 X", headers="Server: SimpleHTTP/0.6 Python/3.12\r\n")
+
+    server = await raw(fails)
+    chunks: list[bytes] = []
+    async with Engine(retry=Retry(base=0)) as engine:
+        outcome = await engine.send(get(server.url), to=chunks.append)
+    assert chunks == []
+    assert outcome.body == b"sorry"
+    assert len(outcome.attempts) == 3
 
 
 # ── many at once ────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """Flows from Python, against a real server: answers, failures, skips, many requests."""
 
+import asyncio
 from typing import TypedDict
 
 import msgspec
@@ -359,3 +360,66 @@ def test_workers_need_a_flow_that_they_can_find():
 
     with pytest.raises(yelpaze.FlowError, match="top level"):
         yelpaze.run(flow, [1], workers=1)
+
+
+async def test_hostile_answers_of_a_last_step_end_the_row(raw):
+    async def hostile(peer: Peer) -> None:
+        while data := await peer.request():
+            deep = b"/deep" in data
+            await peer.answer(
+                b"[" * 100_000 + b"]" * 100_000 if deep else b"text",
+                headers="" if deep else "Content-Type: text/plain; charset=idna\r\n",
+            )
+
+    server = await raw(hostile)
+    flow = Flow("f")
+
+    @flow.request
+    def only(row):
+        return get(f"{server.url}/{row}")
+
+    from yelpaze.flow.row import _plain
+
+    results = await outcome_of(flow, "deep", "charset")
+    assert all(result.ok for result in results)
+    assert [len(_plain(result.value)) for result in results] == [200_000, 4]
+
+
+async def test_a_request_that_cannot_be_made_fails_its_row_only(raw):
+    server = await raw(shop)
+    flow = Flow("f")
+
+    @flow.request
+    def only(row):
+        if row == 3:
+            raise SystemExit(1)
+        return post(f"{server.url}/1", body={"a": 1} if row == 2 else b"x")
+
+    results = await outcome_of(flow, 1, 2, 3, 4)
+    assert [result.failure and result.failure.kind for result in results] == [
+        None,
+        "misuse",
+        "exception",
+        None,
+    ]
+
+
+async def test_rows_that_end_at_once_leave_the_loop_to_others():
+    flow = Flow("f")
+
+    @flow.request
+    def only(row: int):
+        raise LookupError
+
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await flow.run(range(5000))
+    task.cancel()
+    assert turns > 10

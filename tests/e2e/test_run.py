@@ -363,9 +363,51 @@ def test_ctrl_c_while_stdin_is_silent(tmp_path):
     process.stdin.flush()
     assert select.select([process.stdout], [], [], 20)[0], "a row on stdin is answered while stdin is open"
     process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130  # stdin is still open
     stdout, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
     assert stdout == '{"row":1,"result":1}\n'
+
+
+def test_the_failures_of_a_run_can_be_its_next_input_but_not_its_victim(tmp_path):
+    flow_file(tmp_path, ECHO)
+    (tmp_path / "x.failures.jsonl").write_text("1\n")
+    done = yelpaze("run", "flow.py", "x.failures.jsonl", "-o", "x.jsonl", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is the input itself" in done.stderr
+    assert (tmp_path / "x.failures.jsonl").read_text() == "1\n"
+    assert yelpaze("run", "flow.py", "x.failures.jsonl", cwd=tmp_path).returncode == 0
+
+
+def test_a_full_or_unusual_output(tmp_path):
+    flow_file(tmp_path, ECHO)
+    (tmp_path / "in.jsonl").write_text("1\n")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*YELPAZE, "run", "flow.py", "in.jsonl", "-o", "-"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+    assert yelpaze("run", "flow.py", "in.jsonl", "-o", "/dev/null", cwd=tmp_path).returncode == 0
+
+
+def test_a_message_that_utf8_cannot_carry_is_recorded_all_the_same(tmp_path):
+    flow_file(
+        tmp_path,
+        """
+        flow = Flow("odd")
+
+        @flow.compute
+        def odd(row):
+            raise ValueError(b"caf\\xe9".decode("utf-8", "surrogateescape"))
+        """,
+    )
+    (tmp_path / "in.jsonl").write_text("1\n")
+    for workers in (0, 1):
+        assert yelpaze("run", "flow.py", "in.jsonl", "--workers", workers, cwd=tmp_path).returncode == 1
+        assert "caf" in lines(tmp_path / "in.results.failures.jsonl")[0]["error"]["message"]
 
 
 def test_killing_the_run_leaves_no_worker(tmp_path):

@@ -27,6 +27,13 @@ def act(row: str) -> Answer:
     if row == "hang":
         while True:
             time.sleep(0.01)
+    if row.startswith("fork"):
+        if os.fork() == 0:
+            time.sleep(3)
+            os._exit(0)
+        while row == "fork and hang":
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
     if row == "raise":
         raise LookupError("no such thing")
     if row == "unsendable":

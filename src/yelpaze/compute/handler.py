@@ -34,7 +34,10 @@ def fault_of(error: BaseException) -> Fault:
     frames = traceback.extract_tb(error.__traceback__)
     users = [frame for frame in frames if not frame.filename.startswith(_OURS)]
     lines = traceback.format_list(users or frames)
-    lines += traceback.format_exception_only(type(error), error)
-    text = str(error)
+    lines += traceback.format_exception_only(type(error), error)  # copes with a broken __str__
     name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  user code, too
+        text = ""
     return Fault("exception", f"{name}: {text}" if text else name, "".join(lines))

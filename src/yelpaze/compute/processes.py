@@ -92,11 +92,12 @@ class _Worker(asyncio.Protocol):
             self._transport.write(data)
 
     def give(self, calls: list[_Call], now: float) -> None:
+        data = encode([(call.number, call.function, call.payload) for call in calls])  # may raise
         if not self.given:
             self.head_since = now
         self.given.extend(calls)
         self.calls += len(calls)
-        self._write(encode([(call.number, call.function, call.payload) for call in calls]))
+        self._write(data)
 
     def data_received(self, data: bytes) -> None:
         results = []
@@ -119,6 +120,21 @@ class _Worker(asyncio.Protocol):
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
+
+    def ended(self) -> bool:
+        """Whether the process is gone; the socket may stay open in a child that it forked."""
+        if self.process is None:
+            return False
+        try:
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.process.pid, flags) is not None
+        except ChildProcessError:
+            return True
+
+    def abort(self) -> None:
+        """Give the socket up; `connection_lost` follows."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         """Let it end after what it has been given."""
@@ -181,7 +197,10 @@ class Processes:
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await asyncio.gather(*(self._add_worker() for _ in range(self._size)))
+        try:
+            await asyncio.gather(*(self._add_worker() for _ in range(self._size)))
+        except OSError as error:
+            raise StoppedError(f"the worker processes cannot start: {error}") from None
         try:
             async with asyncio.timeout(_START_SECONDS):
                 while sum(worker.ready for worker in self._workers) < self._size and not self._broken:
@@ -195,8 +214,8 @@ class Processes:
 
     async def _add_worker(self) -> None:
         worker = _Worker(self)
-        self._workers.append(worker)
         await worker.start(self._target)
+        self._workers.append(worker)
 
     def submit(self, function: int, payload: Any, on_done: OnResult, *, timeout: float) -> None:
         self._number += 1
@@ -241,7 +260,8 @@ class Processes:
                     self._give(worker, [call], now)
                 return
             message = f"the arguments cannot be sent to a worker: {type(error).__name__}: {error}"
-            calls[0].on_done(None, Fault("exception", message))
+            self._tell(calls[0], None, Fault("exception", message))
+            self._dispatch_soon()  # no result will ask for more
 
     def _retire(self, worker: _Worker) -> None:
         worker.retiring = True
@@ -250,7 +270,12 @@ class Processes:
     def _spawn_replacement(self) -> None:
         task = self._loop.create_task(self._add_worker())
         self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        task.add_done_callback(self._started)
+
+    def _started(self, task: "asyncio.Task[None]") -> None:
+        self._starting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._break(f"a worker process could not be started again: {error}")
 
     # ── what comes back ─────────────────────────────────────────────────────────
 
@@ -271,11 +296,17 @@ class Processes:
             call = given.popleft()
             if call.number != number:
                 raise AssertionError("a worker answered out of order")
-            call.on_done(value, fault)
+            self._tell(call, value, fault)
         if worker.retiring and not given:
             worker.close()
         if self._queue:
             self._dispatch_soon()
+
+    def _tell(self, call: _Call, value: Any, fault: Fault | None) -> None:
+        try:
+            call.on_done(value, fault)
+        except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others
+            self._loop.call_exception_handler({"message": "a result's callback raised", "exception": error})
 
     def on_lost(self, worker: _Worker) -> None:
         """A process is gone: expected, crashed, or killed for being late."""
@@ -301,7 +332,12 @@ class Processes:
             self._spawn_replacement()
             return
         why = f"{worker.fault.message}\n{worker.fault.traceback}" if worker.fault else how
-        self._broken = f"the worker processes cannot start: {why}"
+        self._break(f"the worker processes cannot start: {why}")
+
+    def _break(self, why: str) -> None:
+        """No more processes: every call that waits fails, with the reason."""
+        self._broken = why
+        self._changed.set()
         queue, self._queue = self._queue, deque()
         for call in queue:
             call.on_done(None, Fault("crashed", self._broken))
@@ -329,6 +365,8 @@ class Processes:
         # If we ourselves were held up, results may lie unread: start counting anew.
         late = now - self._tick_at > _TICK * _LATE
         for worker in list(self._workers):
+            if worker.ended():
+                worker.abort()
             if not worker.given:
                 continue
             limit = worker.given[0].timeout
@@ -337,6 +375,7 @@ class Processes:
             elif now - worker.head_since > limit and worker.fault is None:
                 worker.fault = Fault("timeout.compute", f"the call ran longer than {limit:g} s")
                 worker.kill()
+                worker.abort()
         self._watch()
 
     # ── end ─────────────────────────────────────────────────────────────────────

@@ -89,7 +89,7 @@ def _want(flow: "Flow", step: "Step", name: str, kind: Any, *, given: bool) -> W
     decodes = name == "row" or not flow.steps[name].is_compute
     try:
         return want_of(kind, given=given, decodes=decodes)
-    except TypeError as error:
+    except Exception as error:  # noqa: BLE001  msgspec evaluates the type's own annotations
         raise FlowError(
             f"{step.where}: step {step.name!r}: {name!r} can't be decoded from JSON to {kind}: {error}"
         ) from None
@@ -99,7 +99,7 @@ def _parameters(step: "Step", flow: "Flow") -> list[tuple[str, Any, bool]]:
     try:
         hints = get_type_hints(step.function)
         signature = inspect.signature(step.function)
-    except (NameError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  annotations are code
         raise FlowError(f"{step.where}: step {step.name!r}: an annotation can't be read: {error}") from None
     found = []
     for name, parameter in signature.parameters.items():

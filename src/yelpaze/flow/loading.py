@@ -59,7 +59,8 @@ def _load(path: Path, name: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise FlowError(f"{error.filename}:{error.lineno}: syntax error: {error.msg}") from None
+        place = f"{error.filename or path}:{error.lineno or 1}"
+        raise FlowError(f"{place}: syntax error: {error.msg}") from None
     except FlowError:
         raise
     except Exception as error:  # noqa: BLE001  whatever a user's file raises

@@ -90,15 +90,13 @@ class RowRun:
             if node.step.is_compute:
                 self._compute(node, carried)
                 return
-            made = node.step.function(**opened(node, carried))
+            self._request(node, node.step.function(**opened(node, carried)))
         except CallError as error:
             self._failed(node, self._failure(node, error.kind, str(error)))
         except MisuseError as error:
             self._failed(node, self._failure(node, "misuse", str(error)))
-        except Exception as error:  # noqa: BLE001  the user's own code
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's own code
             self._failed(node, of_fault(node.step.name, fault_of(error), self.trace_id))
-        else:
-            self._request(node, made)
 
     def _value(self, number: int) -> Any:
         value = self._values[number]
@@ -142,7 +140,7 @@ class RowRun:
     def _answered(self, node: Node, outcome: Outcome) -> None:
         try:
             value = self._judge(node, outcome)
-        except Exception as error:  # noqa: BLE001  the user's predicate
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's predicate
             value = of_fault(node.step.name, fault_of(error), self.trace_id)
         if type(value) is Failure:
             self._failed(node, value)
@@ -163,7 +161,7 @@ class RowRun:
         def done(name: Any, outcome: Outcome) -> None:
             try:
                 value: Any = self._judge(node, outcome)
-            except Exception as error:  # noqa: BLE001  the user's predicate
+            except (Exception, SystemExit) as error:  # noqa: BLE001  the user's predicate
                 value = of_fault(node.step.name, fault_of(error), self.trace_id)
             if type(value) is Failure and not node.step.optional:
                 self._failed(node, value)
@@ -208,6 +206,8 @@ class RowRun:
                 self._run(nodes[number])
 
     def _failed(self, node: Node, failure: Failure) -> None:
+        if self.over:
+            return
         passed_on = node.step.optional and node.number != self._machine.graph.last
         if passed_on and failure.kind != "input":
             self._settle(node, failure)
@@ -221,6 +221,9 @@ class RowRun:
             except CallError as error:
                 self._finish(None, self._failure(node, error.kind, str(error)))
                 return
+            except Exception as error:  # noqa: BLE001  encoding runs user code
+                self._finish(None, self._failure(node, "result", f"{type(error).__name__}: {error}"))
+                return
         self._finish(value, None)
 
     def _finish(self, value: Any, failure: Failure | None) -> None:
@@ -233,7 +236,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Outcome):
         try:
             return value.json()
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return value.text
     if isinstance(value, list):
         return [_plain(item) for item in value]

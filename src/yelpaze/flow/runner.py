@@ -12,6 +12,7 @@ from yelpaze.flow.row import RowRun
 
 # What a source yields: (number, raw JSON or None, value where there is no raw JSON).
 Row = tuple[int, bytes | None, Any]
+_TURN = 256
 Deliver = Callable[[RowRun, Any, Failure | None], None]
 
 
@@ -52,25 +53,43 @@ class Runner:
         self._rows: dict[RowRun, None] = {}
         self._room: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
+        self._reading: asyncio.Task[None] | None = None
         self.held = 0
         self.stopped = False
 
     async def drive(self, blocks: AsyncIterator[list[Row]]) -> None:
         """Run all rows; return when the last has ended, or after `stop`."""
         try:
-            async for block in blocks:
+            started = 0
+            while (block := await self._read(blocks)) is not None:
                 for number, raw, value in block:
                     while self.held >= self._limit and not self.stopped:
                         await self._wait()
                     if self.stopped:
                         return
                     self._start(number, raw, value)
+                    started += 1
+                    if started % _TURN == 0:  # rows that end at once must not keep the loop to themselves
+                        await asyncio.sleep(0)
             while self._rows and not self.stopped:
                 await self._wait()
         finally:
             self._cancel_rows()
             if self._error is not None:
                 raise self._error
+
+    async def _read(self, blocks: AsyncIterator[list[Row]]) -> list[Row] | None:
+        """The next block; None at the end, or once `stop` is called, even if the input is silent."""
+        task = self._reading = asyncio.current_task()
+        try:
+            return await anext(blocks, None)
+        except asyncio.CancelledError:
+            if self.stopped and task is not None:
+                task.uncancel()
+                return None
+            raise
+        finally:
+            self._reading = None
 
     def _start(self, number: int, raw: bytes | None, value: Any) -> None:
         row = RowRun(self._machine, number, raw, value, self._ended)
@@ -101,6 +120,8 @@ class Runner:
     def stop(self) -> None:
         """Take no more rows and drop those under way."""
         self.stopped = True
+        if self._reading is not None:
+            self._reading.cancel()
         self._wake()
 
     def _cancel_rows(self) -> None:

@@ -235,6 +235,8 @@ class Call:
 
     def _stop_transfer(self, handle: Handle) -> None:
         self._handle = None
+        if handle.resolve_set and handle.shard is not None:  # libcurl may not have read it yet
+            self._host.untell(handle.shard)
         self._host.give_shard(self._shard_number)
         if self._spool is not None:
             handle.restore_collecting()

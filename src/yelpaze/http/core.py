@@ -12,7 +12,7 @@ from yelpaze.http.call import Call
 from yelpaze.http.resolver import Answer, Resolver
 from yelpaze.http.timers import Timers
 from yelpaze.http.tracer import Tracer
-from yelpaze.http.transport import SHARD, Shard, Transport
+from yelpaze.http.transport import SHARD, Shard, Transport, report
 from yelpaze.model.request import Timeout
 from yelpaze.model.url import Origin, origin_of
 from yelpaze.policy.retry import Retry
@@ -48,6 +48,10 @@ class Host:
     def give_shard(self, number: int) -> None:
         """A transfer of that shard is over."""
         self._free.append(number)
+
+    def untell(self, shard: Shard) -> None:
+        """Have the shard told again, next time."""
+        shard.told.pop(self._key, None)
 
     def resolve_entry(self, answer: Answer, shard: Shard, now: float) -> str | None:
         """What libcurl must be told of this host's addresses, or None if it knows."""
@@ -91,6 +95,7 @@ class Core:
         self.tracer = Tracer(rng)
         self.calls: dict[Call, None] = {}
         self.requests = self.attempts = self.retries = 0
+        self._loop = loop
         self.now: Callable[[], float] = time.monotonic
         self.timers = Timers(loop, self.now)
         self.soon: Callable[..., Any] = loop.call_soon
@@ -136,6 +141,9 @@ class Core:
                     break
                 call = self._granting[number]
                 if isinstance(call, Call):
-                    call.granted()
+                    try:
+                        call.granted()
+                    except Exception as error:  # noqa: BLE001  the next in line still get their turn
+                        report(self._loop, "a call could not start", error)
         finally:
             self._granting = None

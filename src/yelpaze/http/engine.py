@@ -48,7 +48,7 @@ class Engine:
     """Calls HTTP servers in bulk, within limits. Use it as an async context manager.
 
     - `concurrency`: calls under way in all; `per_host`: to one origin; `connections`: kept
-      connections in all (default: `concurrency`), 0 for a new connection each call.
+      connections in all (default: `concurrency`; 64 are always kept), 0 for a new one each call.
     - `timeout`, `retry`: the policies; `retry=None` makes one attempt each.
     - `ca_file`: PEM bundle instead of the system's; `client_cert`: a PEM file, or
       (certificate, key); `verify=False` checks no certificate.
@@ -88,6 +88,8 @@ class Engine:
             raise MisuseError(f'http_version takes "auto", "1.1" or "2": {http_version!r}')
         if isinstance(timeout, int | float):
             timeout = Timeout(attempt=timeout)
+        if not isinstance(timeout, Timeout | None) or not isinstance(retry, Retry | None):
+            raise MisuseError("timeout takes seconds or a Timeout, retry a Retry or None")
         self._timeout = timeout or Timeout()
         self._retry = retry or Retry(attempts=1)
         self._concurrency = concurrency
@@ -167,7 +169,11 @@ class Engine:
         core = self._open()
         call = Call(core, request, on_done, spool=spool, trace_id=trace_id, defaults=defaults)
         core.calls[call] = None
-        call.begin()
+        try:
+            call.begin()
+        except BaseException:
+            call.cancel()
+            raise
         return call
 
     async def send(self, request: Request, *, to: Target | None = None) -> Outcome:

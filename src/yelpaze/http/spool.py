@@ -86,7 +86,8 @@ class Spool:
 
 
 def _is_good(head: bytearray) -> bool:
-    line = bytes(head[head.rfind(b"HTTP/") :].split(b"\r\n", 1)[0])
+    start = max(head.rfind(b"\nHTTP/") + 1, 0)  # of the last answer: interim ones come before it
+    line = bytes(head[start:].split(b"\r\n", 1)[0])
     parts = line.split(b" ", 2)
     status = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
     return not status >= _FIRST_REDIRECT and status < _FIRST_ERROR

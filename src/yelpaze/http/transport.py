@@ -34,6 +34,11 @@ _ROUNDS = 16
 _REMOVE = pycurl.POLL_REMOVE
 
 
+def report(loop: asyncio.AbstractEventLoop, message: str, error: Exception) -> None:
+    """Tell of an exception that has no caller to go to, as asyncio itself does."""
+    loop.call_exception_handler({"message": message, "exception": error})
+
+
 class Shard:
     """One multi handle and when it wants to be called."""
 
@@ -246,8 +251,12 @@ class Transport:
         if handle is None:  # cancelled by a `done` of this very batch
             return
         shard.multi.remove_handle(easy)
-        if handle.done is not None:
+        if handle.done is None:
+            return
+        try:
             handle.done(handle, code, message)
+        except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others' answers
+            report(self._loop, "a call's callback raised", error)
 
     # ── libcurl's own timers ────────────────────────────────────────────────────
 

@@ -7,8 +7,9 @@ done and how long both files are. Recovery cuts both back to the last whole jour
 
 import contextlib
 import io
+import json
 import os
-import sys
+import select
 import threading
 from asyncio import get_running_loop
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from yelpaze.io.protocol import Progress, Row
 from yelpaze.model.errors import InputError
 
 _READ = 1 << 18
+_BUFFER = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -40,7 +42,10 @@ class JsonlSource:
 
     def _open(self) -> io.FileIO:
         if self.path == "-":
-            return io.FileIO(sys.stdin.fileno(), closefd=False)
+            try:
+                return io.FileIO(0, closefd=False)
+            except OSError as error:
+                raise InputError(f"standard input cannot be read: {error.strerror}") from None
         try:
             file = io.FileIO(self.path)
         except FileNotFoundError:
@@ -100,7 +105,8 @@ class JsonlSource:
             data: bytes | None = None
             error: BaseException | None = None
             try:
-                data = self._file.read(_READ)
+                while (data := self._file.read(_READ)) is None:  # a pipe that never blocks: nothing yet
+                    select.select([self._file], [], [])
             except OSError as caught:
                 error = caught
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -109,6 +115,14 @@ class JsonlSource:
         threading.Thread(target=read, daemon=True, name="yelpaze-stdin").start()
         result: bytes | None = await future
         return result
+
+
+def _line_of(record: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(record) + b"\n"
+    except (TypeError, ValueError, RecursionError):
+        # What UTF-8 or msgspec can't carry (lone surrogates, odd objects): escaped, not lost.
+        return json.dumps(record, default=repr).encode("ascii") + b"\n"
 
 
 class _Commit(msgspec.Struct, frozen=True):
@@ -124,10 +138,14 @@ class _Appended:
         self.path = path
         self._file: BinaryIO | None = None
         self._lines: list[bytes] = []
+        self._waiting = 0
         self.length = 0
 
     def add(self, line: bytes) -> None:
         self._lines.append(line)
+        self._waiting += len(line)
+        if self._waiting > _BUFFER:
+            self.flush()
 
     def flush(self) -> None:
         """Write all lines taken. On failure the file is cut back to whole lines."""
@@ -146,9 +164,10 @@ class _Appended:
             raise
         self.length += len(data)
         self._lines.clear()
+        self._waiting = 0
 
     def sync(self) -> None:
-        if self._file is not None:
+        if self._file is not None and self.path.is_file():
             os.fsync(self._file.fileno())
 
     def cut(self, length: int) -> None:
@@ -188,7 +207,8 @@ class JsonlSink:
             for file in (self._journal, self._failures):
                 file.path.unlink(missing_ok=True)
             self._results.path.touch()
-            self._results.cut(0)
+            if self._results.path.is_file():  # not a device or a pipe
+                self._results.cut(0)
             return Progress()
         commit, journal_length = last
         self._results.cut(commit.results)
@@ -211,7 +231,7 @@ class JsonlSink:
         self._results.add(b'{"row":%d,"result":%b}\n' % (row, result))
 
     def fail(self, record: dict[str, Any]) -> None:
-        self._failures.add(msgspec.json.encode(record) + b"\n")
+        self._failures.add(_line_of(record))
 
     def flush(self) -> None:
         self._results.flush()
@@ -254,11 +274,11 @@ class StdoutSink:
         self._out.write(b'{"row":%d,"result":%b}\n' % (row, result))
 
     def fail(self, record: dict[str, Any]) -> None:
-        self._failures.add(msgspec.json.encode(record) + b"\n")
+        self._failures.add(_line_of(record))
 
     def flush(self) -> None:
-        self._out.flush()
         self._failures.flush()
+        self._out.flush()
 
     def commit(self, progress: Progress) -> None:  # noqa: ARG002  a pipe can't be cut back
         self.flush()
@@ -268,6 +288,6 @@ class StdoutSink:
         self.commit(Progress())
 
     def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # it has been told of by the flush before
             self._out.close()
         self._failures.close()

@@ -71,7 +71,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         name = charset.split(";")[0].strip("\"' ") if found else "utf-8"
         try:
             return self.body.decode(name, "replace")
-        except LookupError:
+        except (LookupError, ValueError):  # no such charset, or none that decodes text
             return self.body.decode("utf-8", "replace")
 
     def json(self, type: type[T] | Any = Any) -> Any:  # noqa: A002

@@ -85,6 +85,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise MisuseError(f"not a method: {self.method!r}")
         if method == "HEAD" and self.body is not None:
             raise MisuseError("a HEAD request carries no body")
+        if self.body is not None and not isinstance(self.body, bytes):
+            raise MisuseError(
+                f"the body must be bytes or text, not {type(self.body).__name__}: is it json=…?"
+            )
         url = checked(self.url)
         if url is not self.url:
             msgspec.structs.force_setattr(self, "url", url)

@@ -124,4 +124,8 @@ def _text(value: object) -> object:
 
 def join(base: str, location: str) -> str:
     """Resolve a Location header against the URL that sent it (RFC 9110 §10.2.2)."""
-    return checked(urljoin(base, location))
+    try:
+        target = urljoin(base, location)
+    except ValueError as error:
+        raise MisuseError(f"the location {location!r} cannot be read: {error}") from None
+    return checked(target)

@@ -30,7 +30,7 @@ def follow(request: Request, url: str, status: int, location: str, secret: froze
     target = join(url, location)
     headers = request.headers
     if origin_of(target) != origin_of(url):
-        headers = _without(headers, _CREDENTIALS | secret)
+        headers = _without(headers, _CREDENTIALS | secret | {"host"})
     method, body = request.method, request.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method != "HEAD"):  # noqa: PLR2004
         method, body = "GET", None
