@@ -416,7 +416,7 @@ async def test_credentials_stay_behind_across_origins(raw):
     assert outcome.body.endswith(b'{"a":1}')
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "http://[::1", "http://a\\b/", "//"])
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "http://[::1", "http://a\\b/"])
 async def test_a_redirect_to_what_cannot_be_called_is_refused(raw, location):
     async def away(peer: Peer) -> None:
         await peer.request()

@@ -1,10 +1,14 @@
 """Calls run in this process, on the event loop: no isolation, no time limit."""
 
 import asyncio
+import time
+from collections import deque
 from typing import Any
 
 from yelpaze.compute.handler import call, load
 from yelpaze.compute.protocol import Handler, OnResult, Target
+
+_TURN_SECONDS = 0.005
 
 
 class Inline:
@@ -13,20 +17,36 @@ class Inline:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._handler: Handler | None = None
+        self._queue: deque[tuple[int, Any, OnResult]] = deque()
 
     async def start(self) -> None:
         self._handler = load(self._target)
 
     def submit(self, function: int, payload: Any, on_done: OnResult, *, timeout: float) -> None:  # noqa: ARG002
         # Not at once: results arrive after submit() has returned, as from every backend.
-        asyncio.get_running_loop().call_soon(self._run, function, payload, on_done)
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self._drain)
+        self._queue.append((function, payload, on_done))
 
-    def _run(self, function: int, payload: Any, on_done: OnResult) -> None:
-        if self._handler is not None:
-            on_done(*call(self._handler, function, payload))
+    def _drain(self) -> None:
+        """Run calls for a while, then let the event loop have its turn."""
+        loop = asyncio.get_running_loop()
+        end = time.monotonic() + _TURN_SECONDS
+        while self._queue and self._handler is not None:
+            function, payload, on_done = self._queue[0]
+            value, fault = call(self._handler, function, payload)
+            try:
+                on_done(value, fault)  # may submit: the queue is not empty, so no second drain starts
+            except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others
+                loop.call_exception_handler({"message": "a result's callback raised", "exception": error})
+            self._queue.popleft()
+            if self._queue and time.monotonic() >= end:
+                loop.call_soon(self._drain)
+                return
 
     def peak_rss_mb(self) -> float:
         return 0.0
 
     async def close(self) -> None:
         self._handler = None
+        self._queue.clear()

@@ -76,6 +76,10 @@ class _Worker(asyncio.Protocol):
                 stdin=subprocess.DEVNULL,
                 stdout=2,
             )
+        except OSError:
+            ours.close()
+            os.close(self._lifeline)
+            raise
         finally:
             theirs.close()
             os.close(read_end)

@@ -158,9 +158,11 @@ class _Appended:
             while written < len(data):
                 written += file.write(memoryview(data)[written:])
         except OSError:
+            whole = data[:written].rfind(b"\n") + 1
+            self.length += whole
+            self._lines = [data[whole:]]
             with contextlib.suppress(OSError):
-                whole = data[:written].rfind(b"\n") + 1
-                os.ftruncate(file.fileno(), self.length + whole)
+                os.ftruncate(file.fileno(), self.length)
             raise
         self.length += len(data)
         self._lines.clear()
