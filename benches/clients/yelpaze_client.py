@@ -13,7 +13,7 @@ async def main(task: Task) -> None:
         per_host=task.connections,
         connections=0 if task.fresh else task.connections,
         ca_file=task.ca_file,
-        http_version="auto" if task.http2 else "1.1",
+        http_version="2" if task.http2 else "1.1",
     ) as engine:
 
         async def run(count: int) -> None:

@@ -66,6 +66,10 @@ class Job:
         self._engine = engine_for(flow, concurrency=options.concurrency)
         self.source = JsonlSource(options.input, limit=options.limit)
         self.output, self.failures_path = _paths(options)
+        source = Path(flow.where.rpartition(":")[0])
+        written = Path(self.output)
+        if source.exists() and written.exists() and source.samefile(written):
+            raise InputError(f"{self.output}: is the flow itself; give another file with -o")
         self.succeeded = self.failed = 0
         self.failures: Counter[str] = Counter()
         self.interrupted = False
@@ -266,6 +270,6 @@ async def _call(what: Any, options: dict[str, Any]) -> Any:
             return await engine.send(what)
         if isinstance(what, Mapping):
             return await engine.gather(what)
-        if isinstance(what, Iterable):
+        if isinstance(what, Iterable) and not isinstance(what, str):
             return [outcome async for outcome in engine.stream(what, ordered=True)]
     raise MisuseError(f"run() takes a flow, requests or a coroutine, not {type(what).__name__}")

@@ -133,14 +133,31 @@ async def test_an_outcome_tells_everything(nginx, ca_file):
 
 
 async def test_http2_over_tls_shares_one_connection(nginx, ca_file):
-    async with Engine(ca_file=ca_file) as engine:
+    async with Engine(ca_file=ca_file, http_version="2") as engine:
         urls = [get(nginx.url("http2", f"/{n}")) for n in range(40)]
         outcomes = [outcome async for outcome in engine.stream(urls)]
     assert {outcome.http_version for outcome in outcomes} == {"2"}
     assert len({outcome.json()["connection"] for outcome in outcomes}) == 1
 
 
+async def test_one_stalled_call_holds_up_no_other_on_a_cold_engine(raw):
+    async def stalls_first(peer: Peer) -> None:
+        while await peer.request():
+            if peer.number == 1:
+                await asyncio.Event().wait()
+            await peer.answer()
+
+    server = await raw(stalls_first)
+    async with Engine(retry=None, timeout=Timeout(attempt=5)) as engine:
+        stalled = engine.submit(get(server.url), lambda outcome: None)
+        outcomes = [outcome async for outcome in engine.stream(get(server.url) for _ in range(20))]
+        assert all(outcome.ok for outcome in outcomes)
+        assert not stalled.abandoned
+
+
 async def test_http_version_can_be_set(nginx, ca_file):
+    async with Engine(ca_file=ca_file) as engine:
+        assert (await engine.send(get(nginx.url("http2")))).http_version == "2"
     async with Engine(ca_file=ca_file, http_version="1.1") as engine:
         assert (await engine.send(get(nginx.url("http2")))).http_version == "1.1"
     async with Engine(http_version="2") as engine:

@@ -221,6 +221,7 @@ def test_empty_input_limit_stdin_and_quiet(tmp_path):
         ({"flow.py": ECHO}, ["flow.py:other", "in.jsonl"], "no flow 'other'; flows are: flow"),
         ({"flow.py": ECHO}, ["flow.py", "in.jsonl", "-o", "no/out.jsonl"], "the folder no does not exist"),
         ({"flow.py": ECHO}, ["flow.py", "in.jsonl", "-o", "."], "is a folder"),
+        ({"flow.py": ECHO}, ["flow.py", "in.jsonl", "-o", "flow.py"], "is the flow itself"),
         ({"flow.py": ECHO}, ["flow.py", "in.jsonl", "-o", "in.jsonl"], "is the input itself"),
         ({"flow.py": ECHO}, ["flow.py", "in.jsonl", "--json", "-o", "-"], "both want stdout"),
         ({"flow.py": ECHO}, ["flow.py", "in.jsonl", "--concurrency", "0"], "--concurrency"),

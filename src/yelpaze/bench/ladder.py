@@ -93,7 +93,10 @@ async def _measure(
     ]
     runs = [
         await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is ours
         )
         for _ in range(processes)
     ]
@@ -117,7 +120,10 @@ async def _server(tls: tuple[str, str] | None) -> AsyncIterator[str]:
     """A demo server in a process of its own; gives its URL."""
     command = [sys.executable, "-m", "yelpaze.bench.server", *(tls or ())]
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     if process.stdout is None or process.stdin is None:
         raise StoppedError("the demo server has no pipes")

@@ -38,6 +38,8 @@ def command() -> None:
 def ladder(seconds: float, connections: int, chart_file: str, as_json: bool) -> int:
     """From a plain loop to all cores: the same calls, written in six ways."""
     console = Console(stderr=True)
+    if not Path(chart_file).parent.is_dir() or Path(chart_file).is_dir():
+        raise InputError(f"{chart_file}: is no file in a folder that exists; give another --chart")
     with console.status("climbing: about ten measurements"):
         result = asyncio.run(climb(seconds=seconds, connections=connections))
     try:

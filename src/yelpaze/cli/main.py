@@ -1,5 +1,6 @@
 """`yelpaze`: the command line. Each command is loaded when it is used."""
 
+import errno
 import importlib
 import os
 import sys
@@ -57,6 +58,11 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:
         # The reader of our stdout has gone; point it elsewhere, or the flush at exit fails too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.STOPPED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        show(error)
         code = Exit.STOPPED
     except Exception as error:
         known = code_of(error)

@@ -96,7 +96,7 @@ class _Connection(asyncio.Protocol):
             self._respond(429, b'{"error":"rate limit"}', f"Retry-After: {wait}\r\n")
             return
         forced = query.removeprefix("fault=") if query.startswith("fault=") else ""
-        fault = forced if forced in FAULTS else server.faults.draw(path, body)
+        fault = forced if forced in FAULTS else server.faults.draw(target, body)
         if fault is not None:
             self._fail(fault)
             return

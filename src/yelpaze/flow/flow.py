@@ -126,7 +126,7 @@ class Flow:
     @overload
     def compute(self, /, *, timeout: float = 60.0, optional: bool = False) -> Callable[[F], F]: ...
     def compute(self, function: Any = None, /, *, timeout: float = 60.0, optional: bool = False) -> Any:
-        """A CPU-bound step, run in worker processes; killed after `timeout` seconds."""
+        """A CPU-bound step. In worker processes it is killed after `timeout` seconds."""
         if timeout <= 0:
             raise MisuseError(f"timeout takes a positive number of seconds: {timeout}")
         return self._register(function, {"is_compute": True, "optional": optional, "timeout": timeout})

@@ -52,7 +52,8 @@ class Engine:
     - `timeout`, `retry`: the policies; `retry=None` makes one attempt each.
     - `ca_file`: PEM bundle instead of the system's; `client_cert`: a PEM file, or
       (certificate, key); `verify=False` checks no certificate.
-    - `http_version`: "auto" uses HTTP/2 over TLS where the server offers it.
+    - `http_version`: "auto" uses HTTP/2 over TLS where the server offers it; "2" uses only
+      that, from the first call with many streams on one connection.
     - `proxy`: URL of a proxy for all calls; the environment's is not read.
     - `max_body`: bytes of a decoded body at most. `max_redirects`: 0 follows none.
     - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or what makes a Resolver.
@@ -167,6 +168,8 @@ class Engine:
         `defaults` holds where the request itself says nothing.
         """
         core = self._open()
+        if not isinstance(request, Request):
+            raise MisuseError(f"a request is made by get(…), post(…) and so on, not {type(request).__name__}")
         call = Call(core, request, on_done, spool=spool, trace_id=trace_id, defaults=defaults)
         core.calls[call] = None
         try:
@@ -209,6 +212,8 @@ class Engine:
         """
         if mode not in ("settle", "fail_fast"):
             raise MisuseError(f'mode takes "settle" or "fail_fast": {mode!r}')
+        if not isinstance(requests, Mapping):
+            raise MisuseError(f"gather takes a dict of names and requests, not {type(requests).__name__}")
         outcomes: dict[str, Outcome] = {}
         finished: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 

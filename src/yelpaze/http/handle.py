@@ -141,8 +141,9 @@ def _set_wire(easy: pycurl.Curl, wire: Wire) -> None:
     easy.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
     easy.setopt(pycurl.PROXY, wire.proxy or "")  # empty: none, from the environment neither
     easy.setopt(pycurl.HTTP_VERSION, _VERSIONS[wire.http_version])
-    # Wait for a connection under way that may turn out to carry many streams.
-    easy.setopt(pycurl.PIPEWAIT, 0 if wire.http_version == "1.1" else 1)
+    # Wait for a connection under way that will carry many streams. Not in "auto", where libcurl
+    # waits for the first *answer* before it knows: one stalled call would hold up all others.
+    easy.setopt(pycurl.PIPEWAIT, int(wire.http_version == "2" and wire.keep_alive))
     easy.setopt(pycurl.ACCEPT_ENCODING, "")  # all that this libcurl can decode, and no more
     easy.setopt(pycurl.HTTP09_ALLOWED, 0)
     easy.setopt(pycurl.USERAGENT, wire.user_agent)
