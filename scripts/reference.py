@@ -5,6 +5,7 @@ python scripts/reference.py --check    fails if it is not what the code says
 """
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,10 @@ TARGET = Path(__file__).parents[1] / "docs" / "reference.md"
 
 def signature_of(value: object) -> str:
     try:
-        return str(inspect.signature(value)).replace("'", "").replace("typing.", "")
+        text = str(inspect.signature(value)).replace("'", "").replace("typing.", "")
+        text = re.sub(r"<(?:class|built-in function) ([\w.]+)>", r"\1", text)
+        # The order within a set is not the same in every run.
+        return re.sub(r"frozenset\(\{(.*?)\}\)", lambda m: f"{{{', '.join(sorted(m[1].split(', ')))}}}", text)
     except (TypeError, ValueError):
         return ""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from yelpaze.flow.failure import Failure
     from yelpaze.flow.flow import Flow
     from yelpaze.flow.runner import Result
-    from yelpaze.http.engine import Engine, Statistics
+    from yelpaze.http.engine import Engine
     from yelpaze.model.errors import (
         Error,
         ErrorKind,
@@ -25,9 +25,16 @@ if TYPE_CHECKING:
         StoppedError,
         YelpazeError,
     )
+    from yelpaze.model.event import HostEvent
     from yelpaze.model.headers import Headers
     from yelpaze.model.outcome import Attempt, Outcome, Response, Timings
     from yelpaze.model.request import Request, Timeout, delete, get, head, patch, post, put, request
+    from yelpaze.model.statistics import HostStatistics, Statistics
+    from yelpaze.policy.breaker import Breaker
+    from yelpaze.policy.budget import Budget
+    from yelpaze.policy.hedge import Hedge
+    from yelpaze.policy.host import HostPolicy
+    from yelpaze.policy.limit import Limit
     from yelpaze.policy.retry import Retry
 
 _HOME = {
@@ -35,7 +42,7 @@ _HOME = {
     "yelpaze.flow.failure": ("Failure",),
     "yelpaze.flow.flow": ("Flow",),
     "yelpaze.flow.runner": ("Result",),
-    "yelpaze.http.engine": ("Engine", "Statistics"),
+    "yelpaze.http.engine": ("Engine",),
     "yelpaze.model.errors": (
         "Error",
         "ErrorKind",
@@ -46,6 +53,7 @@ _HOME = {
         "StoppedError",
         "YelpazeError",
     ),
+    "yelpaze.model.event": ("HostEvent",),
     "yelpaze.model.headers": ("Headers",),
     "yelpaze.model.outcome": ("Attempt", "Outcome", "Response", "Timings"),
     "yelpaze.model.request": (
@@ -59,12 +67,20 @@ _HOME = {
         "put",
         "request",
     ),
+    "yelpaze.model.statistics": ("HostStatistics", "Statistics"),
+    "yelpaze.policy.breaker": ("Breaker",),
+    "yelpaze.policy.budget": ("Budget",),
+    "yelpaze.policy.hedge": ("Hedge",),
+    "yelpaze.policy.host": ("HostPolicy",),
+    "yelpaze.policy.limit": ("Limit",),
     "yelpaze.policy.retry": ("Retry",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Attempt",
+    "Breaker",
+    "Budget",
     "Engine",
     "Error",
     "ErrorKind",
@@ -73,7 +89,12 @@ __all__ = [
     "Flow",
     "FlowError",
     "Headers",
+    "Hedge",
+    "HostEvent",
+    "HostPolicy",
+    "HostStatistics",
     "InputError",
+    "Limit",
     "MisuseError",
     "Outcome",
     "Request",

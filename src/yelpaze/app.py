@@ -95,7 +95,7 @@ class Job:
                 self.machine = machine
                 self.began = time.monotonic()
                 await self._drive(machine, sink)
-                statistics = machine.engine.statistics()
+                statistics = machine.engine.statistics(by_host=False)
             seconds = time.monotonic() - self.began
             return self._summary(machine, statistics.requests, statistics.retries, seconds)
         except OSError as error:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from yelpaze.model.errors import Error, ErrorKind, MisuseError
 from yelpaze.model.request import IDEMPOTENT_METHODS, get, post
+from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.redirect import follow, is_redirect
 from yelpaze.policy.retry import Retry, pause, retry_after_seconds, worth_retrying
 from yelpaze.policy.slots import Slots
@@ -17,31 +18,30 @@ kinds = st.sampled_from(list(ErrorKind))
 statuses = st.integers(100, 599)
 
 
-@given(kinds, st.integers(1, 10), statuses, st.integers(1, 5))
-def test_what_may_have_been_processed_is_not_repeated(kind, attempt, status, attempts):
-    again = worth_retrying(
-        Retry(attempts=attempts),
-        attempt=attempt,
-        replayable=False,
-        status=status,
-        error=Error(kind, ""),
-    )
+def decide(kind, status, *, replayable, keyed=False, policy=Retry()):  # noqa: B008  frozen
+    return worth_retrying(policy, replayable=replayable, keyed=keyed, status=status, error=Error(kind, ""))
+
+
+@given(kinds, statuses)
+def test_what_may_have_been_processed_is_not_repeated(kind, status):
     never_processed = kind in ("dns", "connect", "timeout.connect") or (
         kind == "status" and status in (429, 503)
     )
-    assert again == (never_processed and attempt < attempts)
+    assert decide(kind, status, replayable=False) == never_processed
 
 
-@given(kinds, st.integers(1, 10), statuses)
-def test_a_replayable_request_is_repeated_at_least_where_another_is(kind, attempt, status):
-    def decide(*, replayable):
-        return worth_retrying(
-            Retry(), attempt=attempt, replayable=replayable, status=status, error=Error(kind, "")
-        )
+@given(kinds, statuses)
+def test_a_replayable_request_is_repeated_at_least_where_another_is(kind, status):
+    assert decide(kind, status, replayable=True) >= decide(kind, status, replayable=False)
+    if kind in ("cancelled", "too_large", "tls", "breaker_open", "host_down", "timeout.deadline"):
+        assert not decide(kind, status, replayable=True)
 
-    assert decide(replayable=True) >= decide(replayable=False)
-    if kind in ("cancelled", "too_large", "tls"):
-        assert not decide(replayable=True)
+
+@given(statuses, st.booleans())
+def test_a_key_makes_409_worth_another_try_and_422_never(status, replayable):
+    with_key = decide(ErrorKind.STATUS, status, replayable=replayable, keyed=True)
+    assert with_key == (status == 409 or decide(ErrorKind.STATUS, status, replayable=replayable))
+    assert not decide(ErrorKind.STATUS, 422, replayable=True, keyed=True)
 
 
 @given(st.integers(1, 10_000), st.floats(0, 100), st.floats(0, 100), st.integers())
@@ -87,60 +87,107 @@ class Ticket:
 
 @given(st.integers(1, 5), st.integers(1, 5), st.data())
 def test_slots_keep_their_bounds_and_strand_nobody(total, per_host, data):
-    slots = Slots(total=total, per_host=per_host)
-    lanes = [slots.lane() for _ in range(3)]
+    dozing: list = []
+    slots = Slots(total=total, on_doze=dozing.append)
+    lanes = [slots.lane(per_host) for _ in range(3)]
     running: list = []
-    waiting: list[tuple[Ticket, object]] = []
+    waiting: list[Ticket] = []
     where: dict[Ticket, object] = {}
+    now = 0.0
+
+    def granted(ticket) -> None:
+        assert not ticket.abandoned
+        assert where[ticket].shut_until <= now
+        waiting.remove(ticket)
+        running.append(where[ticket])
+
     for _ in range(data.draw(st.integers(0, 60))):
-        action = data.draw(st.sampled_from(["start", "end", "abandon"]))
+        action = data.draw(st.sampled_from(["start", "end", "abandon", "shut", "later"]))
         if action == "start":
             lane = data.draw(st.sampled_from(lanes))
-            if slots.take(lane):
+            if slots.take(lane, now):
+                assert lane.shut_until <= now
                 running.append(lane)
             else:
                 ticket = Ticket()
                 where[ticket] = lane
                 waiting.append(ticket)
-                slots.wait(lane, ticket)
+                slots.wait(lane, ticket, now)
         elif action == "end" and running:
             lane = running.pop(data.draw(st.integers(0, len(running) - 1)))
-            granted = slots.give(lane)
-            if granted is not None:
-                assert not granted.abandoned
-                waiting.remove(granted)
-                running.append(where[granted])
+            ticket = slots.give(lane, now)
+            if ticket is not None:
+                granted(ticket)
         elif action == "abandon" and waiting:
-            waiting.pop(data.draw(st.integers(0, len(waiting) - 1))).abandoned = True
+            ticket = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
+            ticket.abandoned = True
+            where[ticket].left()
+        elif action == "shut":
+            data.draw(st.sampled_from(lanes)).shut_until = now + data.draw(st.integers(1, 5))
+        elif action == "later":
+            now += 3
+            for lane in list(dozing):
+                if lane.shut_until <= now:
+                    dozing.remove(lane)
+                    slots.open(lane, now)
+                    while (ticket := slots.next_ticket(now)) is not None:
+                        granted(ticket)
         assert slots.busy == len(running) <= total
         for lane in lanes:
             assert lane.busy == running.count(lane) <= per_host
-        # Whoever waits does so because all slots, or all of its host's, are taken.
+        # Whoever waits does so because all slots are taken, or all of its host's, or it is shut
+        # and somebody has been told to open it (or will be, when its turn comes).
         for ticket in waiting:
-            assert slots.busy == total or where[ticket].busy == per_host
-    while running:
-        granted = slots.give(running.pop())
-        if granted is not None:
-            waiting.remove(granted)
-            running.append(where[granted])
+            lane = where[ticket]
+            assert slots.busy == total or lane.busy == per_host or lane.shut_until > now or lane in dozing
+    now += 10
+    while running or dozing:
+        ticket = slots.give(running.pop(), now) if running else None
+        if ticket is not None:
+            granted(ticket)
+        while dozing:
+            slots.open(dozing.pop(), now)
+        while (ticket := slots.next_ticket(now)) is not None:
+            granted(ticket)
     assert not waiting
     assert slots.busy == 0
 
 
 def test_free_slots_go_round_the_hosts():
-    slots = Slots(total=1, per_host=1)
-    slow, fast = slots.lane(), slots.lane()
-    assert slots.take(slow)
+    slots = Slots(total=1)
+    slow, fast = slots.lane(1), slots.lane(1)
+    assert slots.take(slow, 0.0)
     tickets = {}
     for name, lane in (("slow", slow),) * 3 + (("fast", fast),):
         ticket = Ticket()
         tickets[ticket] = (name, lane)
-        slots.wait(lane, ticket)
+        slots.wait(lane, ticket, 0.0)
     order, lane = [], slow
-    while (ticket := slots.give(lane)) is not None:
+    while (ticket := slots.give(lane, 0.0)) is not None:
         name, lane = tickets[ticket]
         order.append(name)
     assert order == ["fast", "slow", "slow", "slow"] or order == ["slow", "fast", "slow", "slow"]
+
+
+def test_a_rate_over_all_lanes_spreads_their_starts():
+    dozing: list = []
+    slots = Slots(total=100, rate=Gcra(Rate.parse("10/s")), on_doze=dozing.append)
+    lanes = [slots.lane(100) for _ in range(4)]
+    now, started = 0.0, []
+    for number in range(40):
+        lane = lanes[number % 4]
+        if slots.take(lane, now):
+            started.append(now)
+        else:
+            slots.wait(lane, Ticket(), now)
+    while dozing:
+        lane = dozing.pop()
+        now = max(now, lane.shut_until)
+        slots.open(lane, now)
+        while slots.next_ticket(now) is not None:
+            started.append(now)
+    assert len(started) == 40
+    assert started[-1] == pytest.approx(3.9, abs=0.011)
 
 
 @given(st.sampled_from([301, 302, 303, 307, 308]), st.booleans())

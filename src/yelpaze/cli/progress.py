@@ -65,7 +65,7 @@ class Progress:
     def _text(self) -> str:
         job, (then, rows_then, calls_then) = self._job, self._last
         now = time.monotonic()
-        calls = job.machine.engine.statistics().attempts if job.machine else 0
+        calls = job.machine.engine.statistics(by_host=False).attempts if job.machine else 0
         span = max(now - then, 1e-9)
         self._last = (now, job.rows, calls)
         parts = [

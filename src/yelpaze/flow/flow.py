@@ -24,6 +24,7 @@ import msgspec
 from yelpaze.model.errors import FlowError, MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Timeout
+from yelpaze.policy.retry import Retry
 
 if TYPE_CHECKING:
     from yelpaze.flow.graph import Graph
@@ -45,14 +46,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool | None = None
     accept: Accept | None = None
     limits: Timeout | None = None
-    retry: bool = True
+    retry: bool | Retry = True
 
 
 class Flow:
     """A graph of steps, built by decorators and checked before the first call.
 
-    `engine` holds options for the Engine that runs it (`per_host`, `timeout`, `retry`,
-    `ca_file`, …) where the defaults don't fit.
+    `engine` holds options for the Engine that runs it (`limit`, `timeout`, `retry`, `hosts`,
+    `ca_file`, …) where the defaults don't fit. `deadline`: seconds for a whole row, its calls
+    with their retries and waiting, and its CPU steps.
 
     >>> from yelpaze import Flow
     >>> flow = Flow("squares")
@@ -64,8 +66,13 @@ class Flow:
     [1, 4, 9]
     """
 
-    def __init__(self, name: str, *, engine: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, name: str, *, engine: Mapping[str, Any] | None = None, deadline: float | None = None
+    ) -> None:
+        if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
+            raise MisuseError(f"Flow(deadline=…) takes a positive number of seconds: {deadline!r}")
         self.name = name
+        self.deadline = deadline
         self.engine_options = dict(engine or {})
         self.steps: dict[str, Step] = {}
         caller = sys._getframe(1)  # noqa: SLF001  where the flow is defined, for workers and messages
@@ -89,7 +96,7 @@ class Flow:
         optional: bool = False,
         accept: Collection[int] | Accept | None = None,
         timeout: Timeout | float | None = None,
-        retry: bool = True,
+        retry: bool | Retry = True,
     ) -> Callable[[F], F]: ...
     def request(
         self,
@@ -100,7 +107,7 @@ class Flow:
         optional: bool = False,
         accept: Collection[int] | Accept | None = None,
         timeout: Timeout | float | None = None,
-        retry: bool = True,
+        retry: bool | Retry = True,
     ) -> Any:
         """A step that makes calls: it returns a request, a list or dict of them, or None to skip.
 
@@ -108,7 +115,8 @@ class Flow:
         - `optional`: its failure is passed on as a `Failure`, and the row goes on.
         - `accept`: statuses, or a predicate on the outcome, that are no failure; by
           default every status below 400.
-        - `timeout`: seconds for each attempt, or a Timeout. `retry=False`: one attempt.
+        - `timeout`: seconds for each attempt, or a Timeout.
+        - `retry`: a Retry instead of the host's; False makes one attempt.
         """
         limits = Timeout(attempt=timeout) if isinstance(timeout, int | float) else timeout
         options = {

@@ -1,7 +1,7 @@
 """What the rows of one run share: graph, engine, compute backend, counters."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,8 +11,8 @@ from yelpaze.compute.protocol import Compute, Target
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import Node
 from yelpaze.flow.loading import reference
-from yelpaze.http.call import Call, Defaults
 from yelpaze.http.engine import Engine
+from yelpaze.http.options import Aside, Defaults, Pending
 from yelpaze.model.errors import FlowError, MisuseError
 from yelpaze.model.histogram import Histogram
 from yelpaze.model.outcome import Outcome
@@ -29,27 +29,51 @@ class Machine:
         self.compute = compute
         self.as_json = as_json
         self.latency = Histogram()
+        self._deadline = flow.deadline
         self._defaults = [
             Defaults(node.step.idempotent, node.step.limits, node.step.retry) for node in self.graph.nodes
         ]
         self._bits = random.Random().getrandbits  # noqa: S311  ids need no secrecy
 
-    def submit(self, node: Node, request: Request, on_done: Callable[[Outcome], None], trace_id: str) -> Call:
+    def submit(
+        self,
+        node: Node,
+        request: Request,
+        on_done: Callable[[Outcome], None],
+        *,
+        trace_id: str,
+        aside: Aside,
+        deadline_at: float,
+    ) -> Pending:
         """Make a call of that step as part of a row."""
-        return self.engine.submit(request, on_done, trace_id=trace_id, defaults=self._defaults[node.number])
+        return self.engine.submit(
+            request,
+            on_done,
+            trace_id=trace_id,
+            defaults=self._defaults[node.number],
+            aside=aside,
+            deadline_at=deadline_at,
+        )
+
+    def deadline_of_row(self) -> float:
+        """The time by which a row that starts now must be done."""
+        return self.engine.clock() + self._deadline if self._deadline else float("inf")
 
     def new_trace_id(self) -> str:
         """A row's trace id."""
         return "%032x" % (self._bits(128) or 1)
 
 
-def engine_for(flow: Flow, *, concurrency: int) -> Engine:
+def engine_for(flow: Flow, *, concurrency: int, overrides: Mapping[str, Any] | None = None) -> Engine:
     """The engine that the flow asks for, wide enough for `concurrency` rows; not yet open.
 
-    Raises FlowError for options that make no sense.
+    `overrides` are engine options from the command line, which win. Raises FlowError for
+    options that make no sense.
     """
     calls = concurrency * flow.graph().widest
-    options: dict[str, Any] = {"concurrency": calls, "per_host": calls, **flow.engine_options}
+    options: dict[str, Any] = {"concurrency": calls, **flow.engine_options, **(overrides or {})}
+    if "limit" not in options:
+        options.setdefault("per_host", calls)
     try:
         return Engine(**options)
     except (TypeError, MisuseError) as error:

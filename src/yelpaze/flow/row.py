@@ -28,15 +28,20 @@ if TYPE_CHECKING:
 
 OnEnd = Callable[["RowRun", Any, Failure | None], None]
 _SKIPPED = object()
+_NEVER = float("inf")
+_LEAST = 0.001  # seconds for a CPU step of a row that is past its deadline: it fails as too slow
 
 
 class RowRun:
     """The state of one row; `machine` holds all that rows share."""
 
     __slots__ = (
+        "_aside",
         "_calls",
+        "_deadline_at",
         "_left",
         "_machine",
+        "_on_aside",
         "_on_end",
         "_values",
         "number",
@@ -46,9 +51,18 @@ class RowRun:
         "value",
     )
 
-    def __init__(self, machine: "Machine", number: int, raw: bytes | None, value: Any, on_end: OnEnd) -> None:
+    def __init__(
+        self,
+        machine: "Machine",
+        number: int,
+        raw: bytes | None,
+        value: Any,
+        on_end: OnEnd,
+        on_aside: Callable[[int], None],
+    ) -> None:
         self._machine = machine
         self._on_end = on_end
+        self._on_aside = on_aside
         self.number = number
         self.raw = raw
         self.value = value
@@ -57,12 +71,20 @@ class RowRun:
         self._values: list[Any] = [None] * len(machine.graph.nodes)
         self._left = list(machine.waits)
         self._calls: dict[Any, None] = {}
+        self._aside = 0
+        self._deadline_at = machine.deadline_of_row()
 
     def start(self) -> None:
         """Begin with the steps that need no other."""
         for number in self._machine.graph.first:
             if not self.over:
                 self._run(self._machine.graph.nodes[number])
+
+    def set_aside(self, change: int) -> None:
+        """Some call of the row waits for its host, or no longer does."""
+        before, self._aside = self._aside, self._aside + change
+        if bool(before) != bool(self._aside):
+            self._on_aside(change)
 
     def cancel(self) -> None:
         """Stop without an end."""
@@ -128,7 +150,14 @@ class RowRun:
             if not self.over:
                 on_done(outcome)
 
-        call = self._machine.submit(node, request, done, self.trace_id)
+        call = self._machine.submit(
+            node,
+            request,
+            done,
+            trace_id=self.trace_id,
+            aside=self,
+            deadline_at=self._deadline_at,
+        )
         if not call.abandoned:
             self._calls[call] = None
 
@@ -189,7 +218,10 @@ class RowRun:
                 step = None if fault.kind == "input" else node.step.name
                 self._failed(node, of_fault(step, fault, self.trace_id))
 
-        machine.compute.submit(node.number, (carried, as_json), done, timeout=node.step.timeout)
+        timeout = node.step.timeout
+        if self._deadline_at < _NEVER:
+            timeout = max(_LEAST, min(timeout or _NEVER, self._deadline_at - machine.engine.clock()))
+        machine.compute.submit(node.number, (carried, as_json), done, timeout=timeout)
 
     # ── ends ────────────────────────────────────────────────────────────────────
 

@@ -13,6 +13,7 @@ from yelpaze.flow.row import RowRun
 # What a source yields: (number, raw JSON or None, value where there is no raw JSON).
 Row = tuple[int, bytes | None, Any]
 _TURN = 256
+_ASIDE = 8
 Deliver = Callable[[RowRun, Any, Failure | None], None]
 
 
@@ -34,7 +35,8 @@ class Runner:
     """Starts rows while fewer than `concurrency` are held, and hands each end to `deliver`.
 
     A row is held until `release` is called for it, so that a slow consumer holds up the
-    input. What `deliver` raises ends the run: `drive` raises it.
+    input. Rows whose calls wait for a host don't count, up to eight times as many, so that one
+    host that is away does not hold up the others. What `deliver` raises ends the run: `drive` raises it.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Runner:
         self._error: BaseException | None = None
         self._reading: asyncio.Task[None] | None = None
         self.held = 0
+        self.aside = 0
         self.stopped = False
 
     async def drive(self, blocks: AsyncIterator[list[Row]]) -> None:
@@ -63,7 +66,7 @@ class Runner:
             started = 0
             while (block := await self._read(blocks)) is not None:
                 for number, raw, value in block:
-                    while self.held >= self._limit and not self.stopped:
+                    while self._busy >= self._limit and not self.stopped:
                         await self._wait()
                     if self.stopped:
                         return
@@ -92,7 +95,7 @@ class Runner:
             self._reading = None
 
     def _start(self, number: int, raw: bytes | None, value: Any) -> None:
-        row = RowRun(self._machine, number, raw, value, self._ended)
+        row = RowRun(self._machine, number, raw, value, self._ended, self._set_aside)
         self._rows[row] = None
         self.held += 1
         if self._on_start is not None:
@@ -111,10 +114,20 @@ class Runner:
             self._error = error
             self.stop()
 
+    @property
+    def _busy(self) -> int:
+        return self.held - min(self.aside, self._limit * _ASIDE)
+
+    def _set_aside(self, change: int) -> None:
+        """A row waits for a host, or no longer does."""
+        self.aside += change
+        if change > 0 and self._busy <= self._low:
+            self._wake()
+
     def release(self) -> None:
         """A delivered row has been dealt with: one more may start."""
         self.held -= 1
-        if self.held <= self._low:
+        if self._busy <= self._low:
             self._wake()
 
     def stop(self) -> None:

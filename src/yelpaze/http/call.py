@@ -1,72 +1,64 @@
-"""One call's way: slot → address → attempt → (redirect | retry | end).
+"""One call's way: slot → attempt → (redirect | retry | end).
 
 A call is a small state machine without a task of its own; what happens next is always
 the one callback that is outstanding:
 
-    waiting     in the limiter's queue          → granted()
-    resolving   at the resolver                 → _resolved()
-    attempting  in libcurl, with a timer        → _answered() or _timed_out()
+    waiting     in the limiter's queue          → granted() or refuse()
+    attempting  a `Try` is under way            → _ended()
     pausing     before a retry, slot given back → begin()
     over        on_done has been called, or the call was cancelled
 
-Order of policy (the design's): retry → limiter → attempt time-out → transport, so that a
-retry and a redirect wait for a slot again.
+Order of policy (the design's): deadline → retry, with its budget → limiter → breaker →
+attempt time-out → transport, so that a retry and a redirect wait for a slot again.
+
+*Parking.* A call made in bulk has someone behind it who goes on with other hosts (`aside`).
+While its host's breaker is open such a call waits, and what failed until then does not
+count; it ends when the host answers again or is given up. Other calls fail at once.
+
+*Hedging.* A slow attempt gets a twin, if a slot is free and the budget allows. The first
+good answer of the two is the call's.
 """
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from yelpaze.http.handle import Handle
-from yelpaze.http.reading import Reading, read
-from yelpaze.http.resolver import Answer
+from yelpaze.http.attempt import Try
+from yelpaze.http.options import Aside, Defaults, OnDone
+from yelpaze.http.reading import Reading
 from yelpaze.http.spool import Spool
 from yelpaze.http.timers import Timer
+from yelpaze.http.verdict import Trial, judge
 from yelpaze.model.errors import Error, ErrorKind, MisuseError
 from yelpaze.model.headers import Headers
-from yelpaze.model.outcome import Attempt, Outcome, Timings
+from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request, Timeout
+from yelpaze.policy.breaker import State
 from yelpaze.policy.redirect import follow, is_redirect
-from yelpaze.policy.retry import pause, retry_after_seconds, worth_retrying
+from yelpaze.policy.retry import Retry
 
 if TYPE_CHECKING:
-    from yelpaze.http.core import Core, Host
-
-OnDone = Callable[[Outcome], None]
+    from yelpaze.http.core import Core
+    from yelpaze.http.host import Host
 
 _REDIRECTS = range(300, 400)
+_NEVER = float("inf")
 
 
 def _told(_: Outcome) -> None:
     """Stands where a callback was."""
 
 
-class Defaults(msgspec.Struct, frozen=True):
-    """What a flow's step says for all of its requests, where a request itself says nothing."""
-
-    idempotent: bool | None = None
-    timeout: Timeout | None = None
-    retry: bool = True
-
-    def replayable(self, request: Request) -> bool:
-        """Whether the request may be sent again even if it may have been processed."""
-        if request.idempotent is None and self.idempotent is not None:
-            return self.idempotent
-        return request.replayable
-
-
 class Call:
     """One request on its way. `cancel()` gives its slot back at once, without `on_done`."""
 
     __slots__ = (
+        "_aside",
         "_attempts",
-        "_began",
         "_core",
+        "_deadline",
+        "_deadline_at",
         "_defaults",
-        "_dns",
-        "_handle",
+        "_held",
         "_hop",
         "_hops",
         "_host",
@@ -74,13 +66,16 @@ class Call:
         "_queued",
         "_queued_since",
         "_replayable",
-        "_shard_number",
-        "_slot",
+        "_retry",
+        "_row",
         "_spool",
         "_started",
+        "_streak",
         "_timeout",
         "_timer",
         "_tries",
+        "_try",
+        "_twin",
         "abandoned",
         "request",
         "trace_id",
@@ -95,6 +90,8 @@ class Call:
         spool: Spool | None = None,
         trace_id: str | None = None,
         defaults: Defaults = Defaults(),  # noqa: B008  frozen
+        aside: Aside | None = None,
+        deadline_at: float = _NEVER,
     ) -> None:
         self._core = core
         self.request = request
@@ -103,160 +100,176 @@ class Call:
         self._on_done = on_done
         self._spool = spool
         self._defaults = defaults
-        self._timeout: Timeout = request.timeout or defaults.timeout or core.timeout
-        self._replayable = defaults.replayable(request)
-        self._host: Host = core.host_of(request.url)
-        self._handle: Handle | None = None
+        self._aside = aside
+        self._enter(core.host_of(request.url))
+        policy = self._host.policy
+        self._timeout: Timeout = request.timeout or defaults.timeout or policy.timeout
+        self._try: Try | None = None
+        self._twin: Try | None = None
+        self._held: tuple[Reading, Error] | None = None  # a failure, while the other may still win
         self._timer: Timer | None = None
-        self._slot = False
-        self._shard_number = 0
+        self._deadline: Timer | None = None
         self._tries = 0
         self._attempts: tuple[Attempt, ...] = ()
         self._queued = 0.0
         self._queued_since = 0.0
-        self._dns = 0.0
-        self._began = 0.0
-        self._started = core.now()
+        self._started = now = core.now()
+        seconds = request.deadline or policy.deadline
+        self._deadline_at = deadline_at if seconds is None else min(deadline_at, now + seconds)
         self.abandoned = False
         self.trace_id = trace_id or core.tracer.trace_id_of(request)
 
+    @property
+    def parks(self) -> bool:
+        """Whether it waits for a host that is away, instead of failing."""
+        return self._aside is not None
+
+    def _enter(self, host: "Host") -> None:
+        """Be a call of that host from now on."""
+        self._host = host
+        defaults = self._defaults
+        self._retry: Retry = defaults.retry if isinstance(defaults.retry, Retry) else host.retry
+        if self._hop.idempotent is None and defaults.idempotent is not None:
+            self._replayable = defaults.idempotent
+        else:
+            self._replayable = self._retry.replayable(self._hop)
+        # How often it failed since the host's last success, and which success that was.
+        self._streak, self._row = -1, 0
+
     # ── slot ────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin; `on_done` is called later, never from within this."""
+        host = self._host
+        host.requests += 1
+        if host.purse is not None:
+            host.purse.deposit(self._started)
+        if self._deadline_at < _NEVER:
+            self._deadline = self._core.timers.at(self._deadline_at, self._past_deadline)
+        self.begin()
 
     def begin(self) -> None:
         """Start an attempt as soon as the limits allow."""
         self._timer = None
-        host = self._host
-        if self._core.slots.take(host.lane):
-            self._slot = True
-            self._address()
+        core, host, now = self._core, self._host, self._core.now()
+        if host.ailing and not self._admitted(now):
+            return
+        if core.slots.take(host.lane, now):
+            self._attempt(now)
+        elif host.paused_until > self._deadline_at:
+            self._refuse_soon(ErrorKind.DEADLINE_TIMEOUT, "the host asked for a pause past the deadline")
         else:
-            self._queued_since = self._core.now()
-            self._core.slots.wait(host.lane, self)
+            self._queued_since = now
+            if self._aside is not None:
+                self._aside.set_aside(1)
+            core.slots.wait(host.lane, self, now)
+
+    def _admitted(self, now: float) -> bool:
+        """Whether the host's breaker, which is not closed, lets the call wait or go."""
+        core, host, circuit = self._core, self._host, self._host.circuit
+        assert circuit is not None
+        if circuit.cool(now):
+            core.reconsider(host, now)
+        if self._aside is not None:
+            if not (host.down and circuit.state is State.OPEN):
+                return True
+            self._refuse_soon(ErrorKind.HOST_DOWN, core.down_message(host))
+            return False
+        probing = circuit.state is State.HALF_OPEN and host.lane.busy < host.lane.limit
+        if not probing and circuit.state is not State.CLOSED:
+            self._refuse_soon(ErrorKind.BREAKER_OPEN, "the host's breaker is open")
+            return False
+        return True
 
     def granted(self) -> None:
         """The limiter has a slot for us."""
-        self._slot = True
-        self._queued += self._core.now() - self._queued_since
-        self._address()
+        now = self._core.now()
+        self._leave_queue(now)
+        self._attempt(now)
 
-    def _give_slot(self) -> None:
-        self._slot = False
-        ticket = self._core.slots.give(self._host.lane)
-        if ticket is not None:
-            self._core.grant(ticket)
+    def _leave_queue(self, now: float) -> None:
+        waited, self._queued_since = now - self._queued_since, 0.0
+        self._queued += waited
+        self._host.queueing.add(waited)
+        if self._aside is not None:
+            self._aside.set_aside(-1)
 
-    # ── address ─────────────────────────────────────────────────────────────────
-
-    def _address(self) -> None:
-        self._began = self._core.now()
-        self._dns = 0.0
+    def _attempt(self, now: float) -> None:
         self._tries += 1
-        host = self._host
-        resolver = self._core.resolver
-        if not host.needs_look_up or resolver is None:
-            self._attempt(None)
-            return
-        answer = resolver.cached(host.name)
-        if answer is None:
-            resolver.look_up(host.name, self._resolved, self._timeout.connect)
-        elif answer.error:
-            self._core.soon(self._resolved, answer)  # never call back before begin() returns
-        else:
-            self._attempt(answer)
+        hedged = self._host.hedger is not None and self._replayable and self._spool is None
+        self._try = self._new_try(hedged=hedged)
+        self._try.start(now)
 
-    def _resolved(self, answer: Answer) -> None:
-        if self.abandoned:
-            return
-        self._dns = self._core.now() - self._began
-        if answer.error:
-            self._ended(Reading(0, Error(ErrorKind.DNS, answer.error)))
-        else:
-            self._attempt(answer)
-
-    # ── attempt ─────────────────────────────────────────────────────────────────
-
-    def _attempt(self, answer: Answer | None) -> None:
-        core, hop, host = self._core, self._hop, self._host
-        body = hop.body
-        self._handle = handle = core.transport.handle((hop.method, body is not None, self._replayable))
-        self._shard_number = number = host.take_shard()
-        shard = core.transport.shard(number)
-        resolve = None if answer is None else host.resolve_entry(answer, shard, self._began)
-        handle.limit_connect(self._timeout.connect)
-        handle.prepare(hop.url, core.tracer.header_lines(hop, self.trace_id), body, resolve)
-        if self._spool is not None:
-            self._spool.attach(handle)
-        limits = self._timeout
-        first = min(limits.first_byte, limits.attempt)
-        self._timer = core.timers.at(self._began + first, self._timed_out)
-        core.attempts += 1
-        core.transport.start(handle, shard, self._answered)
-
-    def _timed_out(self) -> None:
-        handle, limits, now = self._handle, self._timeout, self._core.now()
-        if handle is None:
-            return
-        elapsed = now - self._began
-        if elapsed < limits.attempt and handle.head:
-            self._timer = self._core.timers.at(self._began + limits.attempt, self._timed_out)
-            return
-        if elapsed >= limits.attempt:
-            kind, what = ErrorKind.ATTEMPT_TIMEOUT, f"no whole answer within {limits.attempt:g} s"
-        else:
-            kind, what = (
-                ErrorKind.FIRST_BYTE_TIMEOUT,
-                f"no answer began within {limits.first_byte:g} s",
-            )
-        self._timer = None
-        timings = Timings(self._dns, total=elapsed, queued=self._queued)
-        self._stop_transfer(handle)
-        self._ended(Reading(0, Error(kind, what), timings=timings))
-
-    def _answered(self, handle: Handle, code: int, message: str) -> None:
-        """Libcurl is done with the attempt: read what is needed, then free the handle."""
-        if self._timer is not None:
-            self._timer.cancel()
-        write_error = handle.write_error
-        reading = read(
-            handle, code, message, dns=self._dns, queued=self._queued, max_body=self._core.max_body
+    def _new_try(self, *, hedged: bool) -> Try:
+        return Try(
+            self._core,
+            self._host,
+            self._hop,
+            self._ended,
+            timeout=self._timeout,
+            replayable=self._replayable,
+            trace_id=self.trace_id,
+            spool=self._spool,
+            on_slow=self._is_slow if hedged else None,
+            queued=self._queued,
         )
-        self._free(handle)
-        if write_error is not None:
-            self._over_with(write_error)
-        else:
-            self._ended(reading)
 
-    def _free(self, handle: Handle) -> None:
-        self._handle = None
-        self._host.give_shard(self._shard_number)
-        if self._spool is not None:
-            handle.restore_collecting()
-        self._core.transport.release(handle)
-
-    def _stop_transfer(self, handle: Handle) -> None:
-        self._handle = None
-        if handle.resolve_set and handle.shard is not None:  # libcurl may not have read it yet
-            self._host.untell(handle.shard)
-        self._host.give_shard(self._shard_number)
-        if self._spool is not None:
-            handle.restore_collecting()
-        self._core.transport.cancel(handle)
+    def _is_slow(self) -> None:
+        """The attempt is slower than most: send another, if there is room and budget."""
+        core, host, now = self._core, self._host, self._core.now()
+        # One that never waits: it must not take its turn from a first attempt.
+        if host.ailing or host.hedger is None or not host.hedger.may():
+            return
+        if core.slots.take(host.lane, now):
+            host.hedges += 1
+            core.hedges += 1
+            self._twin = self._new_try(hedged=False)
+            self._twin.start(now)
 
     # ── what next ───────────────────────────────────────────────────────────────
 
-    def _ended(self, reading: Reading) -> None:
-        """One attempt is over: follow, try again, or end."""
+    def _ended(self, attempt: Try, reading: Reading) -> None:
+        """An attempt is over: follow, try again, or end."""
+        other = self._twin if attempt is self._try else self._try
+        self._try, self._twin = other, None
+        if attempt.write_error is not None:
+            attempt.settle(reading, None)
+            self._over_with(attempt.write_error)
+            return
         core, status, error = self._core, reading.status, reading.error
         now = core.now()
-        self._attempts += (Attempt(status, error, now - self._began),)
+        if error is None and self._retry.when is not None and status not in _REDIRECTS:
+            error = self._examined(reading, now)
+        seconds = now - attempt.began
+        self._attempts += (Attempt(status, error, seconds),)
+        if core.on_attempt is not None:
+            core.tell_attempt(self.request, self._attempts[-1])
+        attempt.settle(reading, error)
+        if self.abandoned:  # cancelled by somebody who was told just now
+            return
         if status in _REDIRECTS and core.max_redirects:
             target, error = self._redirected(status, reading.headers)
             if target is not None:
                 self._follow(target)
                 return
-        if error is not None and self._retries(status, reading.headers, error, now):
-            return
-        self._finish(self._outcome(reading, error, now))
+        if error is None:
+            self._finish(self._outcome(reading, None, now))
+        elif other is not None:
+            self._held = (reading, error)
+        else:
+            reading, error = self._held or (reading, error)
+            self._held = None
+            self._decide(reading, error, now)
+
+    def _examined(self, reading: Reading, now: float) -> Error | None:
+        """What the user's predicate says of a good answer."""
+        assert self._retry.when is not None
+        try:
+            refused = self._retry.when(self._outcome(reading, None, now))
+        except Exception as error:  # noqa: BLE001  the user's own code, and the call must end all the same
+            self._core.report("Retry(when=…) raised", error)
+            refused = False
+        return Error(ErrorKind.STATUS, f"{reading.status}, refused by Retry(when=…)") if refused else None
 
     def _outcome(self, reading: Reading, error: Error | None, now: float) -> Outcome:
         return Outcome(
@@ -280,38 +293,100 @@ class Call:
             return None, None
         if self._hops >= self._core.max_redirects:
             return None, Error(ErrorKind.PROTOCOL, f"more than {self._core.max_redirects} redirects")
+        secret = self._core.rules.secret_headers
         try:
-            return follow(self._hop, self._hop.url, status, location, self._core.secret_headers), None
+            return follow(self._hop, self._hop.url, status, location, secret), None
         except MisuseError as error:
             return None, Error(ErrorKind.PROTOCOL, f"redirected to {location!r}: {error}")
 
     def _follow(self, target: Request) -> None:
-        self._give_slot()
+        self._drop_attempts()
         self._hops += 1
         self._tries = 0
         self._hop = target
-        self._replayable = self._defaults.replayable(target)
-        self._host = self._core.host_of(target.url)
+        self._enter(self._core.host_of(target.url))
         self.begin()
 
-    def _retries(self, status: int, headers: Headers, error: Error, now: float) -> bool:
-        core = self._core
-        if not (self._hop.retry and self._defaults.retry) or (
-            self._spool is not None and not self._spool.rewindable
-        ):
-            return False
-        if not worth_retrying(
-            core.retry, attempt=self._tries, replayable=self._replayable, status=status, error=error
-        ):
-            return False
-        after = retry_after_seconds(headers.get("retry-after"), wall=time.time()) if status else None
-        delay = pause(core.retry, attempt=self._tries, retry_after=after, uniform=core.random.uniform)
-        core.retries += 1
-        self._give_slot()
-        self._timer = core.timers.at(now + delay, self.begin)
-        return True
+    def _decide(self, reading: Reading, error: Error, now: float) -> None:
+        """All attempts under way have failed: park, try again, or end."""
+        core, host = self._core, self._host
+        if self._streak != host.streak:
+            self._streak, self._row = host.streak, 0
+            host.failing += host.silent_since is not None
+        self._row += 1
+        may_retry = self._hop.retry and self._defaults.retry
+        if not may_retry or (self._spool is not None and not self._spool.rewindable):
+            self._finish(self._outcome(reading, error, now))
+            return
+        trial = Trial(
+            self._retry,
+            self._tries,
+            self._row,
+            self._replayable,
+            self._hop.has_idempotency_key,
+            self.parks,
+            self._started,
+            self._deadline_at,
+            reading.status,
+            error,
+            reading.headers,
+        )
+        verdict = judge(
+            host, trial, now=now, wall=time.time(), park=core.rules.park, uniform=core.random.uniform
+        )
+        if verdict.tripped:
+            core.reconsider(host, now)
+        if verdict.error is not None:
+            self._finish(self._outcome(reading, verdict.error, now))
+        elif verdict.parked:
+            self._tries = 0
+            self.begin()
+        elif verdict.unpaid:
+            self._timer = core.timers.at(now + verdict.delay, self._ask_budget)
+        else:
+            self._again(now + verdict.delay)
+
+    def _again(self, when: float) -> None:
+        self._core.retries += 1
+        self._host.retries += 1
+        self._timer = self._core.timers.at(when, self.begin)
+
+    def _ask_budget(self) -> None:
+        core, host, now = self._core, self._host, self._core.now()
+        if host.purse is None or host.purse.withdraw(now):
+            self._again(now)
+        elif host.given_up(now, core.rules.park):
+            self.refuse(ErrorKind.HOST_DOWN, core.down_message(host))
+        else:
+            self._timer = core.timers.at(now + core.random.uniform(0.5, 1.5), self._ask_budget)
 
     # ── end ─────────────────────────────────────────────────────────────────────
+
+    def refuse(self, kind: ErrorKind, message: str) -> None:
+        """End by a policy's word, wherever it stands."""
+        if self.abandoned:
+            return
+        last = self._attempts[-1].error if self._attempts else None
+        error = Error(kind, f"{message}; last: {last.message}" if last is not None else message)
+        self._stop()
+        self._finish(self._outcome(Reading(0, error), error, self._core.now()))
+
+    def _refuse_soon(self, kind: ErrorKind, message: str) -> None:
+        self._core.soon(self.refuse, kind, message)
+
+    def _past_deadline(self) -> None:
+        core, now = self._core, self._core.now()
+        self._deadline = None
+        whole = self._deadline_at - self._started
+        attempt = self._try
+        if attempt is not None:
+            ran = now - attempt.began
+            error = Error(ErrorKind.DEADLINE_TIMEOUT, "cut short by the call's deadline")
+            self._attempts += (Attempt(0, error, ran),)
+            # A host that got most of the time and gave no answer has failed; one that got little has not.
+            if ran * 2 > whole:
+                core.learn(self._host, attempt, Reading(0, error), error)
+        self.refuse(ErrorKind.DEADLINE_TIMEOUT, f"not done within the deadline of {whole:.3g} s")
 
     def _finish(self, outcome: Outcome) -> None:
         if self._spool is not None:
@@ -321,6 +396,7 @@ class Call:
                 self._over_with(error)
                 return
         self._over()
+        self._core.tell_outcome(outcome)
         self._tell(outcome)
 
     def _tell(self, outcome: Outcome) -> None:
@@ -328,13 +404,32 @@ class Call:
         on_done, self._on_done = self._on_done, _told
         on_done(outcome)
 
+    def _stop(self) -> None:
+        """Break off whatever is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for attempt in (self._try, self._twin):
+            if attempt is not None:
+                attempt.stop()
+        self._try = self._twin = None
+
+    def _drop_attempts(self) -> None:
+        """An answer has come: what else is under way is not wanted any more."""
+        if self._try is not None:
+            self._try.let_go()
+            self._try = None
+
     def _over(self) -> None:
         self.abandoned = True
         core = self._core
         core.requests += 1
         core.calls.pop(self, None)
-        if self._slot:
-            self._give_slot()
+        self._drop_attempts()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._queued_since:
+            self._leave_queue(core.now())
+            self._host.lane.left()
 
     def _over_with(self, error: BaseException) -> None:
         """The body's target failed (disk full): the caller's own error, not the network's."""
@@ -354,10 +449,7 @@ class Call:
         """Stop now, wherever it stands; harmless when it is over."""
         if self.abandoned:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._handle is not None:
-            self._stop_transfer(self._handle)
+        self._stop()
         if self._spool is not None:
             self._spool.finish(good=False)
         self._on_done = _told

@@ -1,69 +1,53 @@
-"""What all calls of one engine share: limits, hosts, transport, timers, counters."""
+"""What all calls of one engine share: limits, hosts, transport, timers, counters, hooks."""
 
 import asyncio
 import random
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+import msgspec
+
+from yelpaze.http.attempt import Try
 from yelpaze.http.call import Call
-from yelpaze.http.resolver import Answer, Resolver
+from yelpaze.http.host import Host
+from yelpaze.http.options import Hooks
+from yelpaze.http.reading import Reading
+from yelpaze.http.resolver import Resolver
 from yelpaze.http.timers import Timers
 from yelpaze.http.tracer import Tracer
-from yelpaze.http.transport import SHARD, Shard, Transport, report
-from yelpaze.model.request import Timeout
+from yelpaze.http.transport import Transport, report
+from yelpaze.model.errors import Error, ErrorKind
+from yelpaze.model.event import EventKind, HostEvent
+from yelpaze.model.outcome import Attempt, Outcome
+from yelpaze.model.request import Request
 from yelpaze.model.url import Origin, origin_of
-from yelpaze.policy.retry import Retry
-from yelpaze.policy.slots import Slots, Ticket
+from yelpaze.policy.breaker import State
+from yelpaze.policy.host import Policies
+from yelpaze.policy.rate import Gcra
+from yelpaze.policy.slots import Lane, Slots, Ticket
 
 _MAX_HOSTS = 10_000
 _MAX_PREFIXES = 20_000
-# libcurl keeps an address that it was given for 15 minutes; tell it again well before.
-_RETELL = 600.0
+_EVENTS: dict[State, EventKind] = {
+    State.CLOSED: "breaker.closed",
+    State.OPEN: "breaker.open",
+    State.HALF_OPEN: "breaker.half_open",
+}
 
 
-class Host:
-    """What is remembered of one origin."""
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's options as its calls need them."""
 
-    __slots__ = ("_free", "_key", "_shards", "lane", "name", "needs_look_up", "origin")
-
-    def __init__(self, origin: Origin, slots: Slots, *, needs_look_up: bool) -> None:
-        self.origin = origin
-        self.name = origin.host
-        self.needs_look_up = needs_look_up
-        self.lane = slots.lane()
-        self._key = f"{origin.host}:{origin.port}"
-        self._free: list[int] = []
-        self._shards = 0
-
-    def take_shard(self) -> int:
-        """The number of the shard for one more transfer; the lowest-numbered are used first."""
-        if not self._free:
-            self._free = [self._shards] * SHARD
-            self._shards += 1
-        return self._free.pop()
-
-    def give_shard(self, number: int) -> None:
-        """A transfer of that shard is over."""
-        self._free.append(number)
-
-    def untell(self, shard: Shard) -> None:
-        """Have the shard told again, next time."""
-        shard.told.pop(self._key, None)
-
-    def resolve_entry(self, answer: Answer, shard: Shard, now: float) -> str | None:
-        """What libcurl must be told of this host's addresses, or None if it knows."""
-        addresses = ",".join(f"[{a}]" if ":" in a else a for a in answer.addresses)
-        entry = f"+{self._key}:{addresses}"
-        told = shard.told.get(self._key)
-        if told is not None and told[0] == entry and now - told[1] < _RETELL:
-            return None
-        if len(shard.told) >= _MAX_HOSTS:
-            shard.told.clear()
-        shard.told[self._key] = (entry, now)
-        return entry
+    policies: Policies
+    concurrency: int
+    rate: Gcra | None
+    park: float
+    max_redirects: int
+    max_body: int
+    secret_headers: frozenset[str]
+    hooks: Hooks
 
 
 class Core:
@@ -71,50 +55,53 @@ class Core:
 
     def __init__(
         self,
+        rules: Rules,
         *,
         transport: Transport,
-        slots: Slots,
         resolver: Resolver | None,
-        retry: Retry,
-        timeout: Timeout,
-        max_redirects: int,
-        max_body: int,
-        secret_headers: frozenset[str],
+        tracer: Tracer,
         rng: random.Random,
+        clock: Callable[[], float],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.rules = rules
         self.transport = transport
-        self.slots = slots
         self.resolver = resolver
-        self.retry = retry
-        self.timeout = timeout
-        self.max_redirects = max_redirects
-        self.max_body = max_body
-        self.secret_headers = secret_headers
+        self.tracer = tracer
         self.random = rng
-        self.tracer = Tracer(rng)
+        self.max_redirects = rules.max_redirects
+        self.max_body = rules.max_body
+        self.slots = Slots(total=rules.concurrency, rate=rules.rate, on_doze=self._doze)
         self.calls: dict[Call, None] = {}
-        self.requests = self.attempts = self.retries = 0
+        self.requests = self.attempts = self.retries = self.hedges = self.shared = 0
         self._loop = loop
-        self.now: Callable[[], float] = time.monotonic
+        self.now = clock
         self.timers = Timers(loop, self.now)
         self.soon: Callable[..., Any] = loop.call_soon
         self._by_prefix: dict[str, Host] = {}
         self._hosts: OrderedDict[Origin, Host] = OrderedDict()
+        self._by_lane: dict[Lane, Host] = {}
         self._granting: list[Ticket] | None = None
+        self.on_attempt = rules.hooks.on_attempt
+
+    # ── hosts ───────────────────────────────────────────────────────────────────
 
     def host_of(self, url: str) -> Host:
         """The record of the URL's origin; the least recently used idle ones are forgotten."""
         end = url.find("/", 8)
         prefix = url if end < 0 else url[:end]
         host = self._by_prefix.get(prefix)
-        if host is not None:
-            return host
+        if host is None:
+            host = self._found(prefix, url)
+        while host.share_of is not None and self.random.random() < host.share_of[0]:
+            host = host.share_of[1]
+        return host
+
+    def _found(self, prefix: str, url: str) -> Host:
         origin = origin_of(url)
         host = self._hosts.get(origin)
         if host is None:
-            needs_look_up = self.resolver is not None and not origin.is_address
-            host = self._hosts[origin] = Host(origin, self.slots, needs_look_up=needs_look_up)
+            host = self._hosts[origin] = self._new_host(origin)
         self._hosts.move_to_end(origin)
         if len(self._hosts) > _MAX_HOSTS:
             self._forget_idle()
@@ -123,11 +110,34 @@ class Core:
         self._by_prefix[prefix] = host
         return host
 
+    def _new_host(self, origin: Origin) -> Host:
+        needs_look_up = self.resolver is not None and not origin.is_address
+        inner: Host | None = None
+        for policy in self.rules.policies.of(origin):
+            host = Host(origin, policy, most=self.rules.concurrency, needs_look_up=needs_look_up)
+            self._by_lane[host.lane] = host
+            if inner is None:
+                inner = host
+            else:
+                host.share_of = (inner.policy.share, inner)
+                inner = host
+        assert inner is not None
+        return inner
+
     def _forget_idle(self) -> None:
-        for origin, host in list(self._hosts.items())[: _MAX_HOSTS // 4]:
-            if host.lane.busy == 0 and not host.lane.waiting:
+        for origin, first in list(self._hosts.items())[: _MAX_HOSTS // 4]:
+            chain = _chain(first)
+            if all(host.lane.busy == 0 and not host.lane.waiting for host in chain):
                 del self._hosts[origin]
+                for host in chain:
+                    del self._by_lane[host.lane]
         self._by_prefix.clear()
+
+    def all_hosts(self) -> list[Host]:
+        """Every record, those for shares of requests too."""
+        return list(self._by_lane.values())
+
+    # ── limits ──────────────────────────────────────────────────────────────────
 
     def grant(self, ticket: Ticket) -> None:
         """Start calls that the limiter has let in, one after the other, not nested."""
@@ -144,6 +154,113 @@ class Core:
                     try:
                         call.granted()
                     except Exception as error:  # noqa: BLE001  the next in line still get their turn
-                        report(self._loop, "a call could not start", error)
+                        self.report("a call could not start", error)
         finally:
             self._granting = None
+
+    def give_slot(self, host: Host) -> None:
+        """An attempt is over: the next in line may start."""
+        ticket = self.slots.give(host.lane, self.now())
+        if ticket is not None:
+            self.grant(ticket)
+
+    def learn(self, host: Host, attempt: Try, reading: Reading, error: Error | None) -> None:
+        """Take in what an attempt tells of its host."""
+        now = self.now()
+        if host.learn(now, reading.status, error, now - attempt.began, reading.headers, attempt.generation):
+            self.reconsider(host, now)
+
+    def grant_all(self, now: float) -> None:
+        """Start whatever may start."""
+        while (ticket := self.slots.next_ticket(now)) is not None:
+            self.grant(ticket)
+
+    def _doze(self, lane: Lane) -> None:
+        """Calls wait for a lane that is shut: come back when it opens, or is given up."""
+        when = lane.shut_until
+        host = self._by_lane.get(lane)
+        if host is not None and host.silent_since is not None and not host.down:
+            when = min(when, host.silent_since + self.rules.park)
+        self.timers.at(when, lambda: self._wake(lane))
+
+    def _wake(self, lane: Lane) -> None:
+        now = self.now()
+        host = self._by_lane.get(lane)
+        if host is not None:
+            if host.given_up(now, self.rules.park):
+                self.give_up(host)
+            if host.circuit is not None and host.circuit.cool(now):
+                self.reconsider(host, now)
+        self.slots.open(lane, now)
+        self.grant_all(now)
+
+    def reconsider(self, host: Host, now: float) -> None:
+        """The host's breaker, pause or limit has changed: tell the hooks and who waits."""
+        host.refit(now)
+        circuit = host.circuit
+        if circuit is not None and circuit.generation != host.told_generation:
+            host.told_generation = circuit.generation
+            self.tell(_EVENTS[circuit.state], host, max(0.0, circuit.until - now))
+            if circuit.state is State.OPEN:
+                _refuse(host, ErrorKind.BREAKER_OPEN, "the host's breaker is open", parked=False)
+        if host.paused_until > now >= host.told_pause:
+            host.told_pause = host.paused_until
+            self.tell("host.paused", host, host.paused_until - now)
+        if host.told_down and not host.down:
+            host.told_down = False
+            self.tell("host.up", host, 0.0)
+        self.slots.open(host.lane, now)
+        self.grant_all(now)
+
+    def give_up(self, host: Host) -> None:
+        """The host has been away for too long: end what waits for it."""
+        host.down = True
+        if not host.told_down:
+            host.told_down = True
+            self.tell("host.down", host, 0.0)
+        _refuse(host, ErrorKind.HOST_DOWN, self.down_message(host), parked=True)
+
+    def down_message(self, host: Host) -> str:
+        """Why a host was given up."""
+        return f"{host.label} has not answered once for {self.rules.park:g} s"
+
+    # ── hooks ───────────────────────────────────────────────────────────────────
+
+    def tell(self, kind: EventKind, host: Host, seconds: float) -> None:
+        """Report a change of a host."""
+        if self.rules.hooks.on_event is not None:
+            self._hooked(self.rules.hooks.on_event, HostEvent(kind, host.label, seconds))
+
+    def tell_attempt(self, request: Request, attempt: Attempt) -> None:
+        """Report the end of an attempt."""
+        if self.on_attempt is not None:
+            self._hooked(self.on_attempt, request, attempt)
+
+    def tell_outcome(self, outcome: Outcome) -> None:
+        """Report the end of a call."""
+        if self.rules.hooks.on_outcome is not None:
+            self._hooked(self.rules.hooks.on_outcome, outcome)
+
+    def report(self, message: str, error: Exception) -> None:
+        """Tell of an exception in somebody's callback."""
+        report(self._loop, message, error)
+
+    def _hooked(self, hook: Callable[..., object], *arguments: object) -> None:
+        try:
+            hook(*arguments)
+        except Exception as error:  # noqa: BLE001  a hook watches, it does not decide
+            self.report("a hook raised", error)
+
+
+def _chain(host: Host) -> list[Host]:
+    chain = [host]
+    while chain[-1].share_of is not None:
+        chain.append(chain[-1].share_of[1])
+    return chain
+
+
+def _refuse(host: Host, kind: ErrorKind, message: str, *, parked: bool) -> None:
+    """End the waiting calls that park (or those that don't)."""
+    for ticket in list(host.lane.waiting):
+        if isinstance(ticket, Call) and ticket.parks is parked and not ticket.abandoned:
+            ticket.refuse(kind, message)

@@ -11,55 +11,74 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Literal, Self
 
 import certifi
 import msgspec
 
-from yelpaze.http.call import Call, Defaults, OnDone
-from yelpaze.http.core import Core
+from yelpaze.http.call import Call
+from yelpaze.http.core import Core, Rules
+from yelpaze.http.flight import Flight
 from yelpaze.http.handle import HttpVersion, Wire
+from yelpaze.http.options import Aside, Defaults, Hooks, OnDone, Pending
 from yelpaze.http.resolver import AsyncResolver, Resolver
 from yelpaze.http.spool import Spool, Target
 from yelpaze.http.stream import stream
+from yelpaze.http.tracer import Tracer
 from yelpaze.http.transport import SHARD, Transport
 from yelpaze.model.errors import FanOutError, MisuseError
-from yelpaze.model.outcome import Outcome
-from yelpaze.model.request import Request, Timeout
+from yelpaze.model.event import HostEvent
+from yelpaze.model.outcome import Attempt, Outcome
+from yelpaze.model.request import Request, Timeout, check_headers
+from yelpaze.model.statistics import Statistics
+from yelpaze.policy.breaker import Breaker
+from yelpaze.policy.budget import Budget
+from yelpaze.policy.hedge import Hedge
+from yelpaze.policy.host import HostPolicy, Policies, Policy
+from yelpaze.policy.limit import Limit
+from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.retry import Retry
-from yelpaze.policy.slots import Slots
 from yelpaze.version import __version__
 
+TransportFactory = Callable[..., Transport]
 _MAX_BODY = 64 * 1024 * 1024
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since the engine was opened, and what is under way now."""
-
-    requests: int
-    attempts: int
-    retries: int
-    in_flight: int
 
 
 class Engine:
     """Calls HTTP servers in bulk, within limits. Use it as an async context manager.
 
-    - `concurrency`: calls under way in all; `per_host`: to one origin; `connections`: kept
-      connections in all (default: `concurrency`; 64 are always kept), 0 for a new one each call.
-    - `timeout`, `retry`: the policies; `retry=None` makes one attempt each.
+    Limits and policies:
+
+    - `concurrency`, `rate`: calls under way, and starts in time ("500/s"), over all hosts.
+      `connections`: kept connections in all (default: `concurrency`; 64 are always kept), 0
+      for a new one each call.
+    - `limit`: the same for each host; `per_host=20` is short for `limit=Limit(concurrency=20)`.
+    - `timeout`: of each attempt; `deadline`: seconds for a whole call, with its retries and
+      waiting, None for no limit.
+    - `retry`, `budget`, `breaker`, `hedge`: the policies, each for one host; None turns it off.
+    - `hosts`: what differs for some hosts, by name or wildcard.
+    - `park`: seconds that calls made in bulk (`stream`, flows) wait for a host that is away.
+    - `dedupe`: identical GETs under way share one call.
+
+    Transport:
+
     - `ca_file`: PEM bundle instead of the system's; `client_cert`: a PEM file, or
       (certificate, key); `verify=False` checks no certificate.
     - `http_version`: "auto" uses HTTP/2 over TLS where the server offers it; "2" uses only
       that, from the first call with many streams on one connection.
     - `proxy`: URL of a proxy for all calls; the environment's is not read.
     - `max_body`: bytes of a decoded body at most. `max_redirects`: 0 follows none.
+    - `compressed=False`: asks for bodies as they are, and decodes none.
     - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or what makes a Resolver.
     - `secret_headers`: names dropped when a redirect leaves the origin, beside Authorization,
-      Cookie and X-API-Key.
-    - `rng`: the source of jitter and ids, for tests.
+      Cookie and X-API-Key. `correlation_header`: a second one to carry the trace id, such as
+      X-Request-ID.
+    - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch.
+    - `rng`, `clock`, `transport`: the source of jitter and ids, the time of the event loop,
+      and what carries attempts, for tests.
 
     Raises MisuseError for options that make no sense.
     """
@@ -68,10 +87,19 @@ class Engine:
         self,
         *,
         concurrency: int = 256,
-        per_host: int = 64,
+        rate: str | None = None,
         connections: int | None = None,
+        per_host: int | Literal["auto"] | None = None,
+        limit: Limit | None = None,
         timeout: Timeout | float | None = None,
-        retry: Retry | None = Retry(),  # noqa: B008  frozen
+        deadline: float | None = None,
+        retry: Retry | None = Retry(),  # noqa: B008  frozen, as those below
+        budget: Budget | None = Budget(),  # noqa: B008
+        breaker: Breaker | None = Breaker(),  # noqa: B008
+        hedge: Hedge | None = None,
+        hosts: Mapping[str, HostPolicy] | None = None,
+        park: float = 600.0,
+        dedupe: bool = False,
         ca_file: str | os.PathLike[str] | None = None,
         client_cert: str | tuple[str, str] | None = None,
         verify: bool = True,
@@ -79,29 +107,59 @@ class Engine:
         proxy: str | None = None,
         max_body: int = _MAX_BODY,
         max_redirects: int = 10,
+        compressed: bool = True,
         resolver: Literal["auto", "system"] | Callable[[], Resolver] = "auto",
         secret_headers: Iterable[str] = (),
+        correlation_header: str | None = None,
         user_agent: str = f"yelpaze/{__version__}",
+        on_attempt: Callable[[Request, Attempt], object] | None = None,
+        on_outcome: Callable[[Outcome], object] | None = None,
+        on_event: Callable[[HostEvent], object] | None = None,
         rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        transport: TransportFactory = Transport,
     ) -> None:
-        _at_least_one(concurrency=concurrency, per_host=per_host, max_body=max_body)
+        _at_least_one(concurrency=concurrency, max_body=max_body)
         if http_version not in ("auto", "1.1", "2"):
             raise MisuseError(f'http_version takes "auto", "1.1" or "2": {http_version!r}')
+        if per_host is not None and limit is not None:
+            raise MisuseError("per_host is short for limit=Limit(concurrency=…): give one of them")
+        if not park > 0:
+            raise MisuseError(f"park takes seconds, more than 0: {park!r}")
+        if correlation_header is not None:
+            check_headers([(correlation_header, "x")])
         if isinstance(timeout, int | float):
             timeout = Timeout(attempt=timeout)
-        if not isinstance(timeout, Timeout | None) or not isinstance(retry, Retry | None):
-            raise MisuseError("timeout takes seconds or a Timeout, retry a Retry or None")
-        self._timeout = timeout or Timeout()
-        self._retry = retry or Retry(attempts=1)
-        self._concurrency = concurrency
-        self._per_host = min(per_host, concurrency)
+        default = Policy(
+            retry=retry,
+            timeout=timeout or Timeout(),
+            deadline=deadline,
+            limit=limit or Limit(concurrency=64 if per_host is None else per_host),
+            breaker=breaker,
+            budget=budget,
+            hedge=hedge,
+        )
+        HostPolicy(**{name: getattr(default, name) for name in HostPolicy.__struct_fields__})  # checks types
+        self.policies = Policies(default, hosts or {})
         self._connections = concurrency if connections is None else connections
         self._resolver = resolver
-        self._max_redirects = max_redirects
-        self._secret = frozenset(name.lower() for name in secret_headers)
         self._rng = rng or random.Random()  # noqa: S311  jitter and ids need no secrecy
+        self.clock = clock
+        self._transport = transport
+        self._correlation_header = correlation_header
+        self._dedupe = dedupe
+        self._rules = Rules(
+            policies=self.policies,
+            concurrency=concurrency,
+            rate=None if rate is None else Gcra(Rate.parse(rate)),
+            park=park,
+            max_redirects=max_redirects,
+            max_body=max_body,
+            secret_headers=frozenset(name.lower() for name in secret_headers),
+            hooks=Hooks(on_attempt=on_attempt, on_outcome=on_outcome, on_event=on_event),
+        )
         self._wire = Wire(
-            connect_timeout=self._timeout.connect,
+            connect_timeout=default.timeout.connect,
             ca_file=_ca_file(ca_file),
             client_cert=(client_cert, None) if isinstance(client_cert, str) else client_cert,
             verify=verify,
@@ -109,8 +167,10 @@ class Engine:
             proxy=proxy,
             max_body=max_body,
             keep_alive=self._connections > 0,
+            compressed=compressed,
             user_agent=user_agent,
         )
+        self._flights: dict[Hashable, Flight] = {}
         self._core: Core | None = None
         self._closed = False
 
@@ -118,17 +178,17 @@ class Engine:
         if self._core is not None or self._closed:
             raise MisuseError("an engine is opened once")
         loop = asyncio.get_running_loop()
-        shards = -(-self._per_host // SHARD)
+        at_once = self.policies.default.limit.concurrency
+        widest = self._rules.concurrency if at_once == "auto" else min(at_once, self._rules.concurrency)
         self._core = Core(
-            transport=Transport(self._wire, connections=self._connections // shards, loop=loop),
-            slots=Slots(total=self._concurrency, per_host=self._per_host),
+            self._rules,
+            transport=self._transport(
+                self._wire, connections=self._connections // -(-widest // SHARD), loop=loop
+            ),
             resolver=self._new_resolver(),
-            retry=self._retry,
-            timeout=self._timeout,
-            max_redirects=self._max_redirects,
-            max_body=self._wire.max_body,
-            secret_headers=self._secret,
+            tracer=Tracer(self._rng, self._correlation_header),
             rng=self._rng,
+            clock=self.clock,
             loop=loop,
         )
         return self
@@ -146,6 +206,13 @@ class Engine:
             return None  # the proxy looks names up, or libcurl does
         return AsyncResolver() if self._resolver == "auto" else self._resolver()
 
+    def _deadline_at(self, seconds: float | None) -> float:
+        if seconds is None:
+            return float("inf")
+        if not (isinstance(seconds, int | float) and seconds > 0):
+            raise MisuseError(f"deadline takes a positive number of seconds: {seconds!r}")
+        return self.clock() + seconds
+
     def _open(self) -> Core:
         if self._core is None or self._closed:
             raise MisuseError("the engine is not open: use `async with Engine(...) as engine:`")
@@ -161,29 +228,70 @@ class Engine:
         trace_id: str | None = None,
         spool: Spool | None = None,
         defaults: Defaults = Defaults(),  # noqa: B008  frozen
-    ) -> Call:
+        aside: Aside | None = None,
+        deadline_at: float = float("inf"),
+    ) -> Pending:
         """Start a call without a task or future; `on_done` gets the outcome, on the event loop.
 
         `trace_id` (32 hex digits) makes the call part of a trace that has begun elsewhere;
-        `defaults` holds where the request itself says nothing.
+        `defaults` holds where the request itself says nothing. With `aside` the call is one
+        of many: it parks while its host is away, and `aside` hears when it waits.
+        `deadline_at` is a time of the engine's `clock`.
         """
         core = self._open()
         if not isinstance(request, Request):
             raise MisuseError(f"a request is made by get(…), post(…) and so on, not {type(request).__name__}")
-        call = Call(core, request, on_done, spool=spool, trace_id=trace_id, defaults=defaults)
+        shared = self._dedupe if request.dedupe is None else request.dedupe
+        if shared and spool is None and request.method in ("GET", "HEAD") and request.body is None:
+            return self._join(core, request, on_done, defaults, aside, deadline_at)
+        call = Call(
+            core,
+            request,
+            on_done,
+            spool=spool,
+            trace_id=trace_id,
+            defaults=defaults,
+            aside=aside,
+            deadline_at=deadline_at,
+        )
         core.calls[call] = None
         try:
-            call.begin()
+            call.start()
         except BaseException:
             call.cancel()
             raise
         return call
 
-    async def send(self, request: Request, *, to: Target | None = None) -> Outcome:
+    def _join(
+        self,
+        core: Core,
+        request: Request,
+        on_done: OnDone,
+        defaults: Defaults,
+        aside: Aside | None,
+        deadline_at: float,
+    ) -> Pending:
+        """Share the answer of an identical call under way, or be the first of them."""
+        parks = aside is not None
+        options = (request.timeout, request.deadline, request.retry, defaults, parks)
+        key = (request.method, request.url, request.headers, options)
+        flight = self._flights.get(key)
+        if flight is not None:
+            core.shared += 1
+            return flight.join(request, on_done, aside, deadline_at)
+        flight = self._flights[key] = Flight(core.timers, lambda: self._flights.pop(key, None))
+        first = flight.join(request, on_done, aside, deadline_at)
+        alone = msgspec.structs.replace(request, dedupe=False)
+        flight.call = self.submit(alone, flight.landed, defaults=defaults, aside=flight if parks else None)
+        return first
+
+    async def send(
+        self, request: Request, *, to: Target | None = None, deadline: float | None = None
+    ) -> Outcome:
         """Make one call. With `to`, a good answer's body goes to that file or callable.
 
-        A file is whole or absent. Raises OSError when the file cannot be written, and what
-        the callable raises; never for the network.
+        `deadline` in seconds bounds the whole call. A file is whole or absent. Raises OSError
+        when the file cannot be written, and what the callable raises; never for the network.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         spool = None if to is None else Spool(to)
@@ -192,7 +300,7 @@ class Engine:
             if not future.done():
                 future.set_result(outcome)
 
-        call = self.submit(request, on_done, spool=spool)
+        call = self.submit(request, on_done, spool=spool, deadline_at=self._deadline_at(deadline))
         try:
             outcome = await future
         except asyncio.CancelledError:
@@ -203,10 +311,16 @@ class Engine:
         return outcome
 
     async def gather(
-        self, requests: Mapping[str, Request], *, mode: Literal["settle", "fail_fast"] = "settle"
+        self,
+        requests: Mapping[str, Request],
+        *,
+        mode: Literal["settle", "fail_fast"] = "settle",
+        deadline: float | None = None,
     ) -> dict[str, Outcome]:
         """Make named calls at once; the dict has the order given.
 
+        After `deadline` seconds, what has not come ends with an error of kind
+        `timeout.deadline`, so the rest can still be used.
         `settle` waits for all of them. `fail_fast` cancels the rest at the first failure
         and raises FanOutError with it and what had arrived.
         """
@@ -226,8 +340,9 @@ class Engine:
             elif len(outcomes) == len(requests):
                 finished.set_result(None)
 
+        until = self._deadline_at(deadline)
         calls = [
-            self.submit(request, lambda outcome, name=name: on_done(name, outcome))  # type: ignore[misc]
+            self.submit(request, lambda outcome, name=name: on_done(name, outcome), deadline_at=until)  # type: ignore[misc]
             for name, request in requests.items()
         ]
         if not calls:
@@ -252,24 +367,30 @@ class Engine:
         """Call each request, taken lazily; outcomes come as they complete.
 
         `concurrency` bounds calls under way and outcomes not yet taken, so memory does not
-        depend on the input's length. `ordered=True` keeps the input's order; one slow
-        answer then holds up at most `concurrency` others.
+        depend on the input's length. Calls that wait for a host (its limit, a pause, an open
+        breaker) are set aside, up to eight times as many, so that other hosts go on.
+        `ordered=True` keeps the input's order and sets none aside.
         """
         self._open()
-        size = concurrency or self._concurrency
+        size = concurrency or self._rules.concurrency
         _at_least_one(concurrency=size)
         return stream(self.submit, requests, size=size, ordered=ordered)
 
-    def statistics(self) -> Statistics:
+    def statistics(self, *, by_host: bool = True) -> Statistics:
         """A snapshot of the counters; after closing, as they were then."""
         core = self._core
         if core is None:
-            return Statistics(requests=0, attempts=0, retries=0, in_flight=0)
+            return Statistics(requests=0, attempts=0, retries=0, hedges=0, shared=0, in_flight=0, hosts={})
+        now = core.now()
         return Statistics(
             requests=core.requests,
             attempts=core.attempts,
             retries=core.retries,
+            hedges=core.hedges,
+            shared=core.shared,
             in_flight=len(core.calls),
+            hosts={host.label: host.statistics(now) for host in core.all_hosts()} if by_host else {},
+            unmatched=tuple(sorted(self.policies.unmatched)),
         )
 
     async def close(self, *, drain: float = 0.0) -> None:

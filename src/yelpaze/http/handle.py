@@ -46,6 +46,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None
     max_body: int
     keep_alive: bool
+    compressed: bool
     user_agent: str
 
 
@@ -144,7 +145,8 @@ def _set_wire(easy: pycurl.Curl, wire: Wire) -> None:
     # Wait for a connection under way that will carry many streams. Not in "auto", where libcurl
     # waits for the first *answer* before it knows: one stalled call would hold up all others.
     easy.setopt(pycurl.PIPEWAIT, int(wire.http_version == "2" and wire.keep_alive))
-    easy.setopt(pycurl.ACCEPT_ENCODING, "")  # all that this libcurl can decode, and no more
+    if wire.compressed:
+        easy.setopt(pycurl.ACCEPT_ENCODING, "")  # all that this libcurl can decode, and no more
     easy.setopt(pycurl.HTTP09_ALLOWED, 0)
     easy.setopt(pycurl.USERAGENT, wire.user_agent)
     easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(wire.connect_timeout * 1000)))

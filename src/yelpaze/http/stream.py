@@ -2,13 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Protocol
 
-from yelpaze.http.call import Call, OnDone
+from yelpaze.http.options import OnDone, Pending
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
 
-Submit = Callable[[Request, OnDone], Call]
+# Calls that wait for a host may be this many times the window.
+_ASIDE = 8
+
+
+class Submit(Protocol):
+    """Engine.submit."""
+
+    def __call__(self, request: Request, on_done: OnDone, *, aside: "_Window") -> Pending:
+        """Start a call."""
 
 
 async def stream(
@@ -18,14 +27,17 @@ async def stream(
     size: int,
     ordered: bool,
 ) -> AsyncIterator[Outcome]:
-    """Yield outcomes; at most `size` requests are taken and not yet given back."""
-    window = _Window(submit, ordered=ordered)
+    """Yield outcomes; at most `size` requests are taken and not yet given back.
+
+    Those that wait for their host don't count, up to eight times as many.
+    """
+    window = _Window(submit, size, ordered=ordered)
     try:
         if isinstance(requests, AsyncIterable):
-            async for outcome in _from_async(window, requests, size):
+            async for outcome in _from_async(window, requests):
                 yield outcome
         else:
-            async for outcome in _from_sync(window, iter(requests), size):
+            async for outcome in _from_sync(window, iter(requests)):
                 yield outcome
     finally:
         window.cancel()
@@ -34,15 +46,27 @@ async def stream(
 class _Window:
     """Calls under way and outcomes not yet taken."""
 
-    def __init__(self, submit: Submit, *, ordered: bool) -> None:
+    def __init__(self, submit: Submit, size: int, *, ordered: bool) -> None:
         self._submit = submit
         self._ordered = ordered
+        self._size = size
+        self._aside = 0
         self._ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, Pending] = {}
         self._next_in = self._next_out = 0
         self._waiter: asyncio.Future[None] | None = None
         self.held = 0
+
+    @property
+    def has_room(self) -> bool:
+        aside = 0 if self._ordered else min(self._aside, self._size * _ASIDE)
+        return self.held - aside < self._size
+
+    def set_aside(self, change: int) -> None:
+        self._aside += change
+        if change > 0:
+            self.wake()
 
     def add(self, request: Request) -> None:
         number = self._next_in
@@ -53,7 +77,7 @@ class _Window:
             self._calls.pop(number, None)
             self._arrived(number, outcome)
 
-        call = self._submit(request, on_done)
+        call = self._submit(request, on_done, aside=self)
         if not call.abandoned:
             self._calls[number] = call
 
@@ -87,10 +111,10 @@ class _Window:
             call.cancel()
 
 
-async def _from_sync(window: _Window, requests: Iterator[Request], size: int) -> AsyncIterator[Outcome]:
+async def _from_sync(window: _Window, requests: Iterator[Request]) -> AsyncIterator[Outcome]:
     more = True
     while True:
-        while more and window.held < size:
+        while more and window.has_room:
             try:
                 window.add(next(requests))
             except StopIteration:
@@ -104,13 +128,15 @@ async def _from_sync(window: _Window, requests: Iterator[Request], size: int) ->
             return
 
 
-async def _from_async(window: _Window, requests: AsyncIterable[Request], size: int) -> AsyncIterator[Outcome]:
-    free = asyncio.Semaphore(size)
+async def _from_async(window: _Window, requests: AsyncIterable[Request]) -> AsyncIterator[Outcome]:
+    room = asyncio.Event()
 
     async def feed() -> None:
         try:
             async for request in requests:
-                await free.acquire()
+                while not window.has_room:
+                    room.clear()
+                    await room.wait()
                 window.add(request)
         finally:
             window.wake()
@@ -121,9 +147,10 @@ async def _from_async(window: _Window, requests: AsyncIterable[Request], size: i
             outcome = window.take()
             if outcome is not None:
                 yield outcome
-                free.release()
+                room.set()
             elif window.held or not feeder.done():
                 await window.changed()
+                room.set()
             else:
                 await feeder  # raises what the input raised
                 return

@@ -10,35 +10,51 @@ import re
 
 from yelpaze.model.request import Request
 
-_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
+_CONTEXT = frozenset({"traceparent", "tracestate"})
+# Version 00 has exactly these fields; a later one may have more, ff is none (§3.2.2).
+_PARENT = re.compile(
+    r"(?:00(?!.{54})|(?!ff|00)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
+)
 
 
 class Tracer:
-    """Makes ids from the engine's random source."""
+    """Makes ids from the engine's random source; `extra` is a second header for the trace id."""
 
-    __slots__ = ("_bits",)
+    __slots__ = ("_bits", "_extra")
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, extra: str | None = None) -> None:
         self._bits = rng.getrandbits
+        self._extra = extra
 
     def trace_id_of(self, request: Request) -> str:
         """The incoming trace id, or a new one."""
-        if request.headers:
-            for name, value in request.headers:
-                if name.lower() == "traceparent" and (found := _PARENT.fullmatch(value)):
-                    return found[1]
-        return "%032x" % (self._bits(128) or 1)
+        found = _parent_of(request) if request.headers else None
+        return found[1] if found else "%032x" % (self._bits(128) or 1)
 
     def header_lines(self, request: Request, trace_id: str) -> list[str | bytes]:
         """The request's header fields as libcurl takes them, traceparent with a new span id."""
         lines: list[str | bytes] = []
-        flags = "01"
+        flags, extra = "01", self._extra
         for name, value in request.headers:
-            if name.lower() == "traceparent":
-                if found := _PARENT.fullmatch(value):
-                    flags = found[2]
-                continue
+            folded = name.lower()
+            if folded in _CONTEXT:
+                found = _parent_of(request)
+                if found is None:
+                    continue  # a broken traceparent, and then its tracestate, go no further (§3.3)
+                flags = found[2]
+                if folded == "traceparent":
+                    continue
+            elif extra is not None and folded == extra.lower():
+                extra = None
             line = f"{name}: {value}" if value else f"{name};"
             lines.append(line if line.isascii() else line.encode())
         lines.append(f"traceparent: 00-{trace_id}-{self._bits(64) or 1:016x}-{flags}")
+        if extra is not None:
+            lines.append(f"{extra}: {trace_id}")
         return lines
+
+
+def _parent_of(request: Request) -> re.Match[str] | None:
+    """The request's own traceparent, if it has exactly one and that is well formed."""
+    values = [value for name, value in request.headers if name.lower() == "traceparent"]
+    return _PARENT.fullmatch(values[0]) if len(values) == 1 else None

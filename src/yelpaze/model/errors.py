@@ -12,10 +12,11 @@ network or a peer does is an `Error` value inside an outcome and is never raised
 
     ErrorKind                in Outcome.error.kind
     ├── dns  connect  tls
-    ├── timeout.connect  timeout.first_byte  timeout.attempt
+    ├── timeout.connect  timeout.first_byte  timeout.attempt  timeout.deadline
     ├── protocol  too_large
+    ├── breaker_open  budget_spent  host_down    ended by a policy; the last attempt has the cause
     ├── cancelled
-    └── status               an answer came, with a status of 400 or above
+    └── status               an answer came, with a status of 400 or above, or Retry(when=…) refused it
 """
 
 from collections.abc import Mapping
@@ -71,8 +72,12 @@ class ErrorKind(StrEnum):
     CONNECT_TIMEOUT = "timeout.connect"
     FIRST_BYTE_TIMEOUT = "timeout.first_byte"
     ATTEMPT_TIMEOUT = "timeout.attempt"
+    DEADLINE_TIMEOUT = "timeout.deadline"
     PROTOCOL = "protocol"
     TOO_LARGE = "too_large"
+    BREAKER_OPEN = "breaker_open"
+    BUDGET_SPENT = "budget_spent"
+    HOST_DOWN = "host_down"
     CANCELLED = "cancelled"
     STATUS = "status"
 

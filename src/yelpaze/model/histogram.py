@@ -1,11 +1,11 @@
-"""Quantiles of millions of durations in a fixed amount of memory."""
+"""Quantiles of millions of durations in a small amount of memory."""
 
 import math
 
-# Buckets grow by 2 %: from 1 µs to about 6 hours in 1,200 of them.
+# Buckets grow by 2 %: 1,200 of them reach from 1 µs to about 6 hours; only those met are kept.
 _GROWTH = math.log(1.02)
 _SMALLEST = 1e-6
-_BUCKETS = 1_200
+_LAST = 1_199
 
 
 class Histogram:
@@ -18,23 +18,44 @@ class Histogram:
     0.05
     """
 
-    __slots__ = ("_counts", "count")
+    __slots__ = ("_counts", "count", "total")
 
     def __init__(self) -> None:
-        self._counts = [0] * _BUCKETS
+        self._counts: dict[int, int] = {}
         self.count = 0
+        self.total = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
         bucket = int(math.log(seconds / _SMALLEST) / _GROWTH) if seconds > _SMALLEST else 0
-        self._counts[bucket if bucket < _BUCKETS else -1] += 1
+        counts = self._counts
+        counts[bucket] = counts.get(bucket, 0) + 1
         self.count += 1
+        self.total += seconds
+
+    def copy(self) -> "Histogram":
+        """One that stays as it is now."""
+        return self.merged(Histogram())
+
+    def merged(self, other: "Histogram") -> "Histogram":
+        """A new one that has counted what both have."""
+        both = Histogram()
+        both.count, both.total = self.count + other.count, self.total + other.total
+        both._counts = dict(self._counts)
+        for bucket, count in other._counts.items():  # noqa: SLF001  of our own kind
+            both._counts[bucket] = both._counts.get(bucket, 0) + count
+        return both
 
     def quantile(self, share: float) -> float:
         """The duration that `share` (0 to 1) of all do not exceed; 0 if there are none."""
         left = math.ceil(share * self.count)
-        for bucket, count in enumerate(self._counts):
-            left -= count
-            if count and left <= 0:
-                return float(_SMALLEST * math.exp((bucket + 0.5) * _GROWTH))
+        for bucket in sorted(self._counts):
+            left -= self._counts[bucket]
+            if left <= 0:
+                return float(_SMALLEST * math.exp((min(bucket, _LAST) + 0.5) * _GROWTH))
         return 0.0
+
+    def up_to(self, seconds: float) -> int:
+        """How many durations did not exceed `seconds`, to within 2 %."""
+        edge = int(math.log(seconds / _SMALLEST) / _GROWTH) if seconds > _SMALLEST else 0
+        return sum(count for bucket, count in self._counts.items() if bucket <= edge)

@@ -5,9 +5,11 @@ get(url)   post(url, json=…)   put   patch   delete   head   request(method, u
 
 import re
 import secrets
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict, Unpack
 
+import http_sf
 import msgspec
 
 from yelpaze.model.errors import MisuseError
@@ -41,7 +43,10 @@ class RequestOptions(TypedDict, total=False):
     body: bytes | str | None
     idempotent: bool | None
     timeout: "Timeout | float | None"
+    deadline: float | None
     retry: bool
+    idempotency_key: str | bool
+    dedupe: bool | None
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +73,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `idempotent`: whether sending it twice does no harm. None means by method, or by the
       presence of an `Idempotency-Key` header.
     - `timeout`: replaces the engine's for this request.
+    - `deadline`: seconds for the whole call: attempts, pauses between them and queueing.
     - `retry`: False makes exactly one attempt.
+    - `dedupe`: whether a GET or HEAD may share the answer of an identical one under way; None
+      means as the engine says.
     """
 
     method: str
@@ -77,7 +85,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes | None = None
     idempotent: bool | None = None
     timeout: Timeout | None = None
+    deadline: float | None = None
     retry: bool = True
+    dedupe: bool | None = None
 
     def __post_init__(self) -> None:
         method = self.method
@@ -94,6 +104,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             msgspec.structs.force_setattr(self, "url", url)
         if self.headers and self.headers is not _JSON_HEADERS:
             check_headers(self.headers)
+        if self.deadline is not None and not (isinstance(self.deadline, int | float) and self.deadline > 0):
+            raise MisuseError(f"deadline takes a positive number of seconds: {self.deadline!r}")
 
     @property
     def replayable(self) -> bool:
@@ -102,6 +114,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return self.idempotent
         if self.method in IDEMPOTENT_METHODS:
             return True
+        return self.has_idempotency_key
+
+    @property
+    def has_idempotency_key(self) -> bool:
+        """Whether an `Idempotency-Key` header lets the server recognise a second sending."""
         return any(name.lower() == "idempotency-key" for name, _ in self.headers)
 
 
@@ -137,14 +154,18 @@ def request(
     body: bytes | str | None = None,
     idempotent: bool | None = None,
     timeout: Timeout | float | None = None,
+    deadline: float | None = None,
     retry: bool = True,
+    idempotency_key: str | bool = False,
+    dedupe: bool | None = None,
 ) -> Request:
     """Build a request. At most one of `json`, `form`, `multipart` and `body` may be given.
 
     `json` takes any JSON value, a msgspec struct or dataclass; `form` is sent as
     `application/x-www-form-urlencoded`; `multipart` maps field names to content or to
     `(file name, content, content type)`; `timeout` in seconds alone limits the whole
-    attempt. Raises MisuseError for what cannot be sent.
+    attempt. `idempotency_key=True` makes a key of its own, the same in every attempt, so that
+    a POST may be sent twice. Raises MisuseError for what cannot be sent.
 
     >>> request("POST", "http://a.test/", json={"id": 1}).body
     b'{"id":1}'
@@ -157,6 +178,8 @@ def request(
         pairs = (*pairs, ("Content-Type", content_type))
     if timeout is not None and not isinstance(timeout, Timeout):
         timeout = Timeout(attempt=timeout)
+    if idempotency_key:
+        pairs = (*pairs, ("Idempotency-Key", _key_field(idempotency_key)))
     return Request(
         method=method.upper() if isinstance(method, str) else method,
         url=with_params(url, params),
@@ -164,8 +187,19 @@ def request(
         body=content,
         idempotent=idempotent,
         timeout=timeout,
+        deadline=deadline,
         retry=retry,
+        dedupe=dedupe,
     )
+
+
+def _key_field(key: str | bool) -> str:
+    """The key as a structured-field string (draft-ietf-httpapi-idempotency-key-header-07 §2.1)."""
+    text = str(uuid.uuid4()) if key is True else str(key)
+    try:
+        return http_sf.ser(text)
+    except ValueError as error:
+        raise MisuseError(f"idempotency_key takes printable ASCII text: {key!r}") from error
 
 
 def _body(

@@ -1,8 +1,8 @@
 """Whether to try again, and after how long.
 
-retry?   no more attempts            → no
-         cannot have been processed  → yes  (connect failures, 429, 503)
-         may have been processed     → only if the request can be replayed
+retry?   no more attempts, or no more time  → no
+         cannot have been processed         → yes  (connect failures, 429, 503)
+         may have been processed            → only if the request can be replayed
 pause    Retry-After, clamped, if the answer gave one; else full jitter
          U(0, min(cap, base·2ⁿ))  (AWS Architecture Blog, "Exponential Backoff And Jitter")
 """
@@ -10,10 +10,13 @@ pause    Retry-After, clamped, if the answer gave one; else full jitter
 from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 
 import msgspec
 
 from yelpaze.model.errors import Error, ErrorKind, MisuseError
+from yelpaze.model.outcome import Outcome
+from yelpaze.model.request import Request
 
 # The request never reached a server that could have acted on it.
 _NEVER_SENT = frozenset({ErrorKind.DNS, ErrorKind.CONNECT, ErrorKind.CONNECT_TIMEOUT})
@@ -22,37 +25,71 @@ _PERHAPS_SENT = frozenset(
     {ErrorKind.FIRST_BYTE_TIMEOUT, ErrorKind.ATTEMPT_TIMEOUT, ErrorKind.PROTOCOL},
 )
 # RFC 9110 §15.6.4 and RFC 6585 §4: the server says that it did not handle the request.
-_REFUSED = frozenset({429, 503})
+_REFUSED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _MAX_EXPONENT = 60
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """The retry policy: `attempts` in all, pauses from `base` to `cap` seconds.
 
-    `statuses` are those worth another try; `retry_after_cap` bounds in seconds what a
-    Retry-After header can ask for.
+    - `statuses`, `errors`: the answers and the kinds of error worth another try.
+    - `methods`: those that may be sent twice where the request itself does not say, instead
+      of the idempotent ones of RFC 9110.
+    - `when`: a predicate on the outcome; an answer for which it is true is a failure, whatever
+      its status (a 200 with an error inside), and worth another try.
+    - `max_time`: no attempt begins later than so many seconds after the first.
+    - `retry_after_cap`: the seconds that a Retry-After header can ask for at most.
+
+    >>> Retry(attempts=5, when=lambda outcome: b'"error"' in outcome.body).attempts
+    5
     """
 
     attempts: int = 3
     base: float = 0.1
     cap: float = 20.0
     statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
+    errors: frozenset[ErrorKind] = _NEVER_SENT | _PERHAPS_SENT
+    methods: frozenset[str] | None = None
+    when: Callable[[Outcome], bool] | None = None
+    max_time: float = float("inf")
     retry_after_cap: float = 300.0
 
     def __post_init__(self) -> None:
+        for name in ("statuses", "errors", "methods"):
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise MisuseError(f"Retry({name}=…) takes a set, not a string: {given!r}")
+            if given is not None:
+                msgspec.structs.force_setattr(self, name, frozenset(given))
+        if unknown := self.errors - set(ErrorKind):
+            raise MisuseError(f"Retry(errors=…): there is no kind of error {min(unknown)!r}")
         if self.attempts < 1:
             raise MisuseError(f"Retry(attempts=…) counts the first try too, so at least 1: {self.attempts}")
-        if self.base < 0 or self.cap < 0 or self.retry_after_cap < 0:
-            raise MisuseError("Retry's base, cap and retry_after_cap take seconds, 0 or more")
+        if not (self.base >= 0 and self.cap >= 0 and self.retry_after_cap >= 0 and self.max_time >= 0):
+            raise MisuseError("Retry's base, cap, max_time and retry_after_cap take seconds, 0 or more")
+
+    def replayable(self, request: Request) -> bool:
+        """Whether the request may be sent again even if it may have been processed."""
+        if self.methods is None or request.idempotent is not None:
+            return request.replayable
+        return request.method in self.methods or request.has_idempotency_key
 
 
-def worth_retrying(policy: Retry, *, attempt: int, replayable: bool, status: int, error: Error) -> bool:
-    """Decide after attempt number `attempt` (from 1) failed with `error`."""
-    if attempt >= policy.attempts:
-        return False
+def worth_retrying(policy: Retry, *, replayable: bool, keyed: bool, status: int, error: Error) -> bool:
+    """Decide by how an attempt failed, however many there were.
+
+    `keyed` requests carry an Idempotency-Key: a 409 then says that the first is still being
+    handled (draft-ietf-httpapi-idempotency-key-header-07 §2.6), a 422 that none ever will be.
+    """
     if error.kind is ErrorKind.STATUS:
+        if keyed and status == HTTPStatus.CONFLICT:
+            return True
+        if status < HTTPStatus.BAD_REQUEST:  # what `when` refused
+            return replayable
         return status in policy.statuses and (replayable or status in _REFUSED)
-    return error.kind in _NEVER_SENT or (replayable and error.kind in _PERHAPS_SENT)
+    if error.kind not in policy.errors:
+        return False
+    return replayable or error.kind in _NEVER_SENT
 
 
 def pause(

@@ -1,0 +1,272 @@
+"""What an engine knows of one host: the state of its policies, its connections, its counts.
+
+`learn` takes in how an attempt ended and moves all policy states at once; what it changed
+for calls that wait is for `Core.reconsider` to act on.
+"""
+
+import time
+
+from yelpaze.http.transport import SHARD, Shard
+from yelpaze.model.errors import Error, ErrorKind
+from yelpaze.model.headers import Headers
+from yelpaze.model.histogram import Histogram
+from yelpaze.model.statistics import HostStatistics
+from yelpaze.model.url import Origin
+from yelpaze.policy.adaptive import Adaptive
+from yelpaze.policy.breaker import Circuit, State
+from yelpaze.policy.budget import Purse
+from yelpaze.policy.hedge import Hedger
+from yelpaze.policy.host import Policy
+from yelpaze.policy.quota import read_quota
+from yelpaze.policy.rate import Gcra
+from yelpaze.policy.retry import Retry, retry_after_seconds
+from yelpaze.policy.slots import Lane
+
+_MAX_TOLD = 10_000
+# libcurl keeps an address that it was given for 15 minutes; tell it again well before.
+_RETELL = 600.0
+_ONCE = Retry(attempts=1)
+_TOO_MANY, _UNAVAILABLE = 429, 503
+_NEVER = float("inf")
+_ILL = frozenset({500, 502, 503, 504})
+_DROPS = frozenset({ErrorKind.FIRST_BYTE_TIMEOUT, ErrorKind.ATTEMPT_TIMEOUT, ErrorKind.CONNECT_TIMEOUT})
+
+
+class Host:
+    """One origin under one policy. `most`: calls at once that the engine allows in all."""
+
+    __slots__ = (
+        "_free",
+        "_key",
+        "_quota_left",
+        "_quota_until",
+        "_seen_status",
+        "_shards",
+        "_width",
+        "adaptive",
+        "ailing",
+        "attempts",
+        "circuit",
+        "down",
+        "failing",
+        "failures",
+        "hedger",
+        "hedges",
+        "label",
+        "lane",
+        "last_success",
+        "latency",
+        "name",
+        "needs_look_up",
+        "origin",
+        "paused_until",
+        "policy",
+        "purse",
+        "queueing",
+        "requests",
+        "retries",
+        "retry",
+        "share_of",
+        "silent_since",
+        "streak",
+        "told_down",
+        "told_generation",
+        "told_pause",
+    )
+
+    def __init__(self, origin: Origin, policy: Policy, *, most: int, needs_look_up: bool) -> None:
+        limit = policy.limit
+        self.origin = origin
+        self.name = origin.host
+        self.label = str(origin) if policy.share == 1 else f"{origin} ({policy.share:.0%})"
+        self.needs_look_up = needs_look_up
+        self.policy = policy
+        self.retry = policy.retry or _ONCE
+        # Stricter settings for a share of the requests: (share, the host record for those).
+        self.share_of: tuple[float, Host] | None = None
+        self.adaptive = Adaptive(most) if limit.concurrency == "auto" else None
+        self._width = most if limit.concurrency == "auto" else min(limit.concurrency, most)
+        pace = limit.pace
+        self.lane = Lane(self._width, Gcra(pace, limit.burst) if pace else None)
+        self.circuit = Circuit(policy.breaker) if policy.breaker else None
+        self.purse = Purse(policy.budget) if policy.budget else None
+        self.hedger = Hedger(policy.hedge) if policy.hedge else None
+        if self.adaptive is not None:
+            self.lane.limit = self.adaptive.limit
+        self.ailing = False  # the breaker is not closed
+        self.down = False  # given up
+        self.paused_until = -_NEVER
+        # What the hooks know already.
+        self.told_generation, self.told_pause, self.told_down = 0, -_NEVER, False
+        # What the host said it has left, until when.
+        self._quota_left, self._quota_until = 0, _NEVER
+        self.last_success = -_NEVER
+        self.silent_since: float | None = None  # since when there was no success, only failures
+        # How many different calls have failed since the last success; `streak` numbers the times.
+        self.streak = self.failing = 0
+        self.requests = self.attempts = self.retries = self.hedges = self.failures = 0
+        self._seen_status: dict[int, int] = {}
+        self.latency, self.queueing = Histogram(), Histogram()
+        self._key = f"{origin.host}:{origin.port}"
+        self._free: list[int] = []
+        self._shards = 0
+
+    # ── connections ─────────────────────────────────────────────────────────────
+
+    def take_shard(self) -> int:
+        """The number of the shard for one more transfer; the lowest-numbered are used first."""
+        if not self._free:
+            self._free = [self._shards] * SHARD
+            self._shards += 1
+        return self._free.pop()
+
+    def give_shard(self, number: int) -> None:
+        """A transfer of that shard is over."""
+        self._free.append(number)
+
+    def untell(self, shard: Shard) -> None:
+        """Have the shard told again, next time."""
+        shard.told.pop(self._key, None)
+
+    def resolve_entry(self, addresses: tuple[str, ...], shard: Shard, now: float) -> str | None:
+        """What libcurl must be told of this host's addresses, or None if it knows."""
+        listed = ",".join(f"[{a}]" if ":" in a else a for a in addresses)
+        entry = f"+{self._key}:{listed}"
+        told = shard.told.get(self._key)
+        if told is not None and told[0] == entry and now - told[1] < _RETELL:
+            return None
+        if len(shard.told) >= _MAX_TOLD:
+            shard.told.clear()
+        shard.told[self._key] = (entry, now)
+        return entry
+
+    # ── policies ────────────────────────────────────────────────────────────────
+
+    @property
+    def generation(self) -> int:
+        """Of the breaker: to be given back with how the attempt ended."""
+        return 0 if self.circuit is None else self.circuit.generation
+
+    def learn(
+        self, now: float, status: int, error: Error | None, seconds: float, headers: Headers, generation: int
+    ) -> bool:
+        """Take in how an attempt ended; whether calls that wait are concerned."""
+        good = error is None or _is_well(status, error)
+        if status:
+            self.latency.add(seconds)
+            self._seen_status[status] = self._seen_status.get(status, 0) + 1
+            if self.hedger is not None:
+                self.hedger.answered(seconds)
+        changed = self._succeeded(now) if good else self._failed(now)
+        circuit = self.circuit
+        if circuit is not None and status != _TOO_MANY:
+            changed |= circuit.record(now, good=good, generation=generation)
+        if self.adaptive is not None:
+            changed |= self._adapt(status, error, seconds)
+        if now >= self._quota_until:  # never, without a quota
+            self._quota_until = _NEVER
+            changed = True
+        if status and (b"ratelimit" in (head := headers.raw.lower()) or (error and b"\nretry-after" in head)):
+            changed |= self._obey(now, status, headers)
+        if changed:
+            self.refit(now)
+        return changed
+
+    def refit(self, now: float) -> None:
+        """Bring the lane in line with breaker, pause, quota and adaptive limit."""
+        lane, circuit = self.lane, self.circuit
+        lane.limit = self._width if self.adaptive is None else self.adaptive.limit
+        shut = self.paused_until
+        self.ailing = circuit is not None and circuit.state is not State.CLOSED
+        if circuit is not None and self.policy.breaker is not None and self.ailing:
+            lane.limit = min(lane.limit, self.policy.breaker.probes)
+            shut = max(shut, circuit.until)
+        if now < self._quota_until < _NEVER:
+            # Those under way may use up what is left: no more than that at once.
+            lane.limit = min(lane.limit, max(self._quota_left, 1))
+        if shut > now:
+            lane.shut_until = max(lane.shut_until, shut)
+
+    def pause(self, until: float) -> None:
+        """Start nothing before that."""
+        self.paused_until = max(self.paused_until, until)
+
+    def given_up(self, now: float, park: float) -> bool:
+        """Whether nothing has succeeded for so long that waiting makes no sense."""
+        return self.silent_since is not None and now - self.silent_since >= park
+
+    def trip(self, now: float) -> bool:
+        """Open the breaker; whether that changed anything."""
+        if self.circuit is None or not self.circuit.trip(now):
+            return False
+        self.refit(now)
+        return True
+
+    def _succeeded(self, now: float) -> bool:
+        """Count it; whether the host had been given up."""
+        self.last_success = now
+        if self.silent_since is None:
+            return False
+        self.silent_since = None
+        self.failing = 0
+        self.streak += 1
+        was_down, self.down = self.down, False
+        return was_down
+
+    def _failed(self, now: float) -> bool:
+        self.failures += 1
+        if self.silent_since is None:
+            self.silent_since = now
+        return False
+
+    def _adapt(self, status: int, error: Error | None, seconds: float) -> bool:
+        assert self.adaptive is not None
+        if status in (_TOO_MANY, _UNAVAILABLE) or (error is not None and error.kind in _DROPS):
+            return self.adaptive.dropped()
+        return bool(status) and self.adaptive.sample(seconds, self.lane.busy)
+
+    def _obey(self, now: float, status: int, headers: Headers) -> bool:
+        """Pause by Retry-After, else by what the quota fields leave."""
+        wall = time.time()
+        if status in (_TOO_MANY, _UNAVAILABLE):
+            after = retry_after_seconds(headers.get("retry-after"), wall=wall)
+            if after is not None:
+                self.pause(now + min(after, self.retry.retry_after_cap))
+                return True
+        quota = read_quota(headers, wall=wall)
+        if quota is None:
+            return False
+        if quota.remaining == 0:
+            self.pause(now + quota.reset)
+        fresh = self._quota_until == _NEVER or now >= self._quota_until
+        self._quota_left = quota.remaining if fresh else min(quota.remaining, self._quota_left)
+        self._quota_until = now + quota.reset
+        return quota.remaining < self._width
+
+    # ── counts ──────────────────────────────────────────────────────────────────
+
+    def statistics(self, now: float) -> HostStatistics:
+        """A snapshot."""
+        lane, circuit = self.lane, self.circuit
+        return HostStatistics(
+            requests=self.requests,
+            attempts=self.attempts,
+            retries=self.retries,
+            hedges=self.hedges,
+            failures=self.failures,
+            statuses={str(status): count for status, count in sorted(self._seen_status.items())},
+            state="down" if self.down else circuit.state.value if circuit else "closed",
+            paused=max(0.0, lane.shut_until - now),
+            limit=lane.limit,
+            in_flight=lane.busy,
+            waiting=len(lane.waiting),
+            latency=self.latency.copy(),
+            queueing=self.queueing.copy(),
+        )
+
+
+def _is_well(status: int, error: Error) -> bool:
+    """Whether a failed attempt still says that the host is in working order."""
+    if error.kind is ErrorKind.STATUS:
+        return status >= 400 and status not in _ILL and status != _TOO_MANY  # noqa: PLR2004
+    return error.kind is ErrorKind.TOO_LARGE

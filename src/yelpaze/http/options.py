@@ -1,0 +1,47 @@
+"""What comes with a call from the part that makes it, and what that part wants to hear."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from yelpaze.model.event import HostEvent
+from yelpaze.model.outcome import Attempt, Outcome
+from yelpaze.model.request import Request, Timeout
+from yelpaze.policy.retry import Retry
+
+OnDone = Callable[[Outcome], None]
+
+
+class Pending(Protocol):
+    """A call under way, as the one who made it sees it."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it is over."""
+
+    def cancel(self) -> None:
+        """Stop now, without telling the outcome; harmless when it is over."""
+
+
+class Aside(Protocol):
+    """Who makes calls in bulk: told how many of them wait for a host, so as to go on with others."""
+
+    def set_aside(self, change: int) -> None:
+        """One more call waits (+1), or one less (-1)."""
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What a flow's step says for all of its requests, where a request itself says nothing."""
+
+    idempotent: bool | None = None
+    timeout: Timeout | None = None
+    retry: bool | Retry = True
+
+
+class Hooks(msgspec.Struct, frozen=True, kw_only=True):
+    """Plain callables that watch: every attempt, every outcome, every change of a host."""
+
+    on_attempt: Callable[[Request, Attempt], object] | None = None
+    on_outcome: Callable[[Outcome], object] | None = None
+    on_event: Callable[[HostEvent], object] | None = None
