@@ -4,8 +4,8 @@ import asyncio
 from collections import Counter
 
 import pytest
-from support.simulated import Answer, Simulation
 
+from support.simulated import Answer, Simulation
 from yelpaze import Breaker, Budget, Hedge, HostPolicy, Limit, MisuseError, Retry, Timeout, get, post
 
 REFUSED = 7  # CURLE_COULDNT_CONNECT

@@ -44,13 +44,13 @@ class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
     and at most 1, for which this holds.
     """
 
-    retry: Retry | None | UnsetType = UNSET
+    retry: Retry | UnsetType | None = UNSET
     timeout: Timeout | UnsetType = UNSET
-    deadline: float | None | UnsetType = UNSET
+    deadline: float | UnsetType | None = UNSET
     limit: Limit | UnsetType = UNSET
-    breaker: Breaker | None | UnsetType = UNSET
-    budget: Budget | None | UnsetType = UNSET
-    hedge: Hedge | None | UnsetType = UNSET
+    breaker: Breaker | UnsetType | None = UNSET
+    budget: Budget | UnsetType | None = UNSET
+    hedge: Hedge | UnsetType | None = UNSET
     share: float = 1.0
 
     def __post_init__(self) -> None:
