@@ -1,105 +1,76 @@
-"""One attempt: a slot, an address, a transfer, and the timers that bound it.
+"""One attempt of a call: an address, a transfer, and the timers that bound it.
 
     resolving   at the resolver                 → _resolved()
     attempting  in libcurl, with a timer        → _answered() or _timed_out()
-    over        on_end has been called, or the attempt was stopped
+    over        the call has been told, or the attempt was stopped
 
-It has a slot when it is made; whoever hears of its end calls `settle`, which gives the slot
-back. A call may have two at a
-time (a hedge); the one that lost is let go: it ends unheard, since cancelling a transfer
-would cost its connection, and what it tells of the host still counts.
+It has a slot when it is made; `settle` gives it back. A call may have two attempts at a time
+(a hedge); the one that lost is let go: it ends unheard, since cancelling a transfer would
+cost its connection, and what it tells of the host still counts.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from yelpaze.http.handle import Handle
 from yelpaze.http.reading import Reading, read
 from yelpaze.http.resolver import Answer
-from yelpaze.http.spool import Spool
 from yelpaze.http.timers import Timer
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.outcome import Timings
-from yelpaze.model.request import Request, Timeout
 
 if TYPE_CHECKING:
+    from yelpaze.http.call import Call
     from yelpaze.http.core import Core
-    from yelpaze.http.host import Host
 
-OnEnd = Callable[["Try", Reading], None]
+_NEVER = float("inf")
 
 
 class Try:
-    """An attempt under way. `stop()` gives slot and connection back at once, without `on_end`."""
+    """An attempt under way. `stop()` gives slot and connection back at once, unheard."""
 
     __slots__ = (
+        "_call",
         "_core",
         "_dns",
         "_handle",
-        "_hop",
+        "_hedged",
         "_host",
-        "_on_end",
-        "_on_slow",
         "_over",
-        "_replayable",
         "_shard_number",
-        "_spool",
-        "_timeout",
         "_timer",
-        "_trace_id",
+        "_unheard",
         "began",
         "generation",
-        "queued",
         "write_error",
     )
 
-    def __init__(
-        self,
-        core: "Core",
-        host: "Host",
-        hop: Request,
-        on_end: OnEnd,
-        *,
-        timeout: Timeout,
-        replayable: bool,
-        trace_id: str,
-        spool: Spool | None = None,
-        on_slow: Callable[[], None] | None = None,
-        queued: float = 0.0,
-    ) -> None:
+    def __init__(self, core: "Core", call: "Call", *, hedged: bool) -> None:
         self._core = core
-        self._host = host
-        self._hop = hop
-        self._on_end = on_end
-        self._on_slow = on_slow
-        self._timeout = timeout
-        self._replayable = replayable
-        self._trace_id = trace_id
-        self._spool = spool
+        self._call = call
+        self._host = call.host
+        self._hedged = hedged  # the call wants to know when it is slow
         self._handle: Handle | None = None
         self._timer: Timer | None = None
         self._dns = 0.0
-        self._shard_number = 0
-        self._over = False
-        self.queued = queued
-        self.began = 0.0
-        self.generation = 0
+        self._over = self._unheard = False
         self.write_error: BaseException | None = None
 
     # ── address ─────────────────────────────────────────────────────────────────
 
     def start(self, now: float) -> None:
-        """Begin; `on_end` is never called from within this."""
+        """Begin; the call is never told of the end from within this."""
         host, resolver = self._host, self._core.resolver
         self.began = now
         host.attempts += 1
-        self.generation = host.generation
+        self.generation = 0 if host.circuit is None else host.circuit.generation
         if not host.needs_look_up or resolver is None:
             self._transfer(None)
             return
         answer = resolver.cached(host.name)
         if answer is None:
-            resolver.look_up(host.name, self._resolved, self._timeout.connect)
+            if self._call.deadline_at < _NEVER:
+                self._timer = self._core.timers.at(self._call.deadline_at, self._call.past_deadline)
+            resolver.look_up(host.name, self._resolved, self._call.timeout.connect)
         elif answer.error:
             self._core.soon(self._resolved, answer)
         else:
@@ -108,6 +79,8 @@ class Try:
     def _resolved(self, answer: Answer) -> None:
         if self._over:
             return
+        if self._timer is not None:
+            self._timer.cancel()
         self._dns = self._core.now() - self.began
         if answer.error:
             self._end(Reading(0, Error(ErrorKind.DNS, answer.error)))
@@ -117,38 +90,45 @@ class Try:
     # ── transfer ────────────────────────────────────────────────────────────────
 
     def _transfer(self, answer: Answer | None) -> None:
-        core, hop, host = self._core, self._hop, self._host
+        core, call, host = self._core, self._call, self._host
+        hop, limits = call.hop, call.timeout
         body = hop.body
-        self._handle = handle = core.transport.handle((hop.method, body is not None, self._replayable))
+        self._handle = handle = core.transport.handle((hop.method, body is not None, call.replayable))
         self._shard_number = number = host.take_shard()
         shard = core.transport.shard(number)
         resolve = None if answer is None else host.resolve_entry(answer.addresses, shard, self.began)
-        handle.limit_connect(self._timeout.connect)
-        handle.prepare(hop.url, core.tracer.header_lines(hop, self._trace_id), body, resolve)
-        if self._spool is not None:
-            self._spool.attach(handle)
-        limits = self._timeout
-        first = min(limits.first_byte, limits.attempt)
-        if self._on_slow is not None and host.hedger is not None and host.hedger.after < first:
-            self._timer = core.timers.at(self.began + host.hedger.after, self._slow)
+        handle.limit_connect(limits.connect)
+        handle.prepare(hop.url, core.tracer.header_lines(hop, call.trace_id), body, resolve)
+        if call.spool is not None:
+            call.spool.attach(handle)
+        due = self.began + min(limits.first_byte, limits.attempt)
+        if self._hedged and host.hedger is not None and self.began + host.hedger.after < due:
+            self._timer = core.timers.at(
+                min(self.began + host.hedger.after, call.deadline_at), self._hedge_or_wait
+            )
         else:
-            self._timer = core.timers.at(self.began + first, self._timed_out)
+            self._timer = core.timers.at(min(due, call.deadline_at), self._timed_out)
         core.attempts += 1
         core.transport.start(handle, shard, self._answered)
 
-    def _slow(self) -> None:
-        first = min(self._timeout.first_byte, self._timeout.attempt)
-        self._timer = self._core.timers.at(self.began + first, self._timed_out)
-        if self._on_slow is not None:
-            self._on_slow()
+    def _hedge_or_wait(self) -> None:
+        limits, call = self._call.timeout, self._call
+        due = self.began + min(limits.first_byte, limits.attempt)
+        self._timer = self._core.timers.at(min(due, call.deadline_at), self._timed_out)
+        if not self._unheard:
+            call.is_slow()
 
     def _timed_out(self) -> None:
-        handle, limits, now = self._handle, self._timeout, self._core.now()
+        handle, call, now = self._handle, self._call, self._core.now()
         if handle is None:
             return
-        elapsed = now - self.began
+        limits, elapsed = call.timeout, now - self.began
+        if now >= call.deadline_at and not self._unheard:
+            call.past_deadline()
+            return
         if elapsed < limits.attempt and handle.head:
-            self._timer = self._core.timers.at(self.began + limits.attempt, self._timed_out)
+            due = min(self.began + limits.attempt, call.deadline_at if not self._unheard else _NEVER)
+            self._timer = self._core.timers.at(due, self._timed_out)
             return
         if elapsed >= limits.attempt:
             kind, what = ErrorKind.ATTEMPT_TIMEOUT, f"no whole answer within {limits.attempt:g} s"
@@ -158,7 +138,7 @@ class Try:
                 f"no answer began within {limits.first_byte:g} s",
             )
         self._timer = None
-        timings = Timings(self._dns, total=elapsed, queued=self.queued)
+        timings = Timings(self._dns, total=elapsed, queued=call.queued)
         self._stop_transfer(handle)
         self._end(Reading(0, Error(kind, what), timings=timings))
 
@@ -166,13 +146,14 @@ class Try:
         """Libcurl is done: read what is needed, then free the handle."""
         if self._timer is not None:
             self._timer.cancel()
+        core, call = self._core, self._call
         self.write_error = handle.write_error
-        reading = read(handle, code, message, dns=self._dns, queued=self.queued, max_body=self._core.max_body)
+        reading = read(handle, code, message, dns=self._dns, queued=call.queued, max_body=core.max_body)
         self._handle = None
         self._host.give_shard(self._shard_number)
-        if self._spool is not None:
+        if call.spool is not None:
             handle.restore_collecting()
-        self._core.transport.release(handle)
+        core.transport.release(handle)
         self._end(reading)
 
     def _stop_transfer(self, handle: Handle) -> None:
@@ -180,7 +161,7 @@ class Try:
         if handle.resolve_set and handle.shard is not None:  # libcurl may not have read it yet
             self._host.untell(handle.shard)
         self._host.give_shard(self._shard_number)
-        if self._spool is not None:
+        if self._call.spool is not None:
             handle.restore_collecting()
         self._core.transport.cancel(handle)
 
@@ -188,13 +169,19 @@ class Try:
 
     def _end(self, reading: Reading) -> None:
         self._over = True
-        self._on_slow = None
-        self._on_end(self, reading)
+        if self._unheard:
+            self.settle(reading, reading.error, self._core.now())
+        else:
+            self._call.ended(self, reading)
 
-    def settle(self, reading: Reading, error: Error | None) -> None:
+    def settle(self, reading: Reading, error: Error | None, now: float) -> None:
         """Let the host learn how it ended, and only then give the slot to the next in line."""
-        self._core.learn(self._host, self, reading, error)
-        self._core.give_slot(self._host)
+        core, host = self._core, self._host
+        if host.learn(now, reading.status, error, now - self.began, reading.headers, self.generation):
+            core.reconsider(host, now)
+        ticket = core.slots.give(host.lane, now)
+        if ticket is not None:
+            core.grant(ticket)
 
     def stop(self) -> None:
         """Break off, wherever it stands."""
@@ -205,12 +192,14 @@ class Try:
             self._timer.cancel()
         if self._handle is not None:
             self._stop_transfer(self._handle)
-        self._core.give_slot(self._host)
+        core = self._core
+        ticket = core.slots.give(self._host.lane, core.now())
+        if ticket is not None:
+            core.grant(ticket)
 
     def let_go(self) -> None:
         """Nobody waits for it any more: let its transfer end, or stop it if there is none."""
         if self._handle is None:
             self.stop()
-            return
-        self._on_slow = None
-        self._on_end = lambda attempt, reading: attempt.settle(reading, reading.error)
+        else:
+            self._unheard = True

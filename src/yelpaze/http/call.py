@@ -55,29 +55,28 @@ class Call:
         "_aside",
         "_attempts",
         "_core",
-        "_deadline",
-        "_deadline_at",
         "_defaults",
         "_held",
-        "_hop",
         "_hops",
-        "_host",
         "_on_done",
-        "_queued",
         "_queued_since",
-        "_replayable",
         "_retry",
         "_row",
-        "_spool",
         "_started",
         "_streak",
-        "_timeout",
         "_timer",
         "_tries",
         "_try",
         "_twin",
         "abandoned",
+        "deadline_at",
+        "hop",
+        "host",
+        "queued",
+        "replayable",
         "request",
+        "spool",
+        "timeout",
         "trace_id",
     )
 
@@ -95,27 +94,26 @@ class Call:
     ) -> None:
         self._core = core
         self.request = request
-        self._hop = request  # what is sent now: the request, or a redirect's target
+        self.hop = request  # what is sent now: the request, or a redirect's target
         self._hops = 0
         self._on_done = on_done
-        self._spool = spool
+        self.spool = spool
         self._defaults = defaults
         self._aside = aside
         self._enter(core.host_of(request.url))
-        policy = self._host.policy
-        self._timeout: Timeout = request.timeout or defaults.timeout or policy.timeout
+        policy = self.host.policy
+        self.timeout: Timeout = request.timeout or defaults.timeout or policy.timeout
         self._try: Try | None = None
         self._twin: Try | None = None
         self._held: tuple[Reading, Error] | None = None  # a failure, while the other may still win
         self._timer: Timer | None = None
-        self._deadline: Timer | None = None
         self._tries = 0
         self._attempts: tuple[Attempt, ...] = ()
-        self._queued = 0.0
+        self.queued = 0.0
         self._queued_since = 0.0
         self._started = now = core.now()
         seconds = request.deadline or policy.deadline
-        self._deadline_at = deadline_at if seconds is None else min(deadline_at, now + seconds)
+        self.deadline_at = deadline_at if seconds is None else min(deadline_at, now + seconds)
         self.abandoned = False
         self.trace_id = trace_id or core.tracer.trace_id_of(request)
 
@@ -126,13 +124,13 @@ class Call:
 
     def _enter(self, host: "Host") -> None:
         """Be a call of that host from now on."""
-        self._host = host
+        self.host = host
         defaults = self._defaults
         self._retry: Retry = defaults.retry if isinstance(defaults.retry, Retry) else host.retry
-        if self._hop.idempotent is None and defaults.idempotent is not None:
-            self._replayable = defaults.idempotent
+        if self.hop.idempotent is None and defaults.idempotent is not None:
+            self.replayable = defaults.idempotent
         else:
-            self._replayable = self._retry.replayable(self._hop)
+            self.replayable = self._retry.replayable(self.hop)
         # How often it failed since the host's last success, and which success that was.
         self._streak, self._row = -1, 0
 
@@ -140,33 +138,36 @@ class Call:
 
     def start(self) -> None:
         """Begin; `on_done` is called later, never from within this."""
-        host = self._host
+        host = self.host
         host.requests += 1
         if host.purse is not None:
-            host.purse.deposit(self._started)
-        if self._deadline_at < _NEVER:
-            self._deadline = self._core.timers.at(self._deadline_at, self._past_deadline)
+            window = host.purse.window
+            if self._started >= window.ends:
+                window.roll(self._started)
+            window.calls += 1
         self.begin()
 
     def begin(self) -> None:
         """Start an attempt as soon as the limits allow."""
         self._timer = None
-        core, host, now = self._core, self._host, self._core.now()
+        core, host, now = self._core, self.host, self._core.now()
         if host.ailing and not self._admitted(now):
             return
         if core.slots.take(host.lane, now):
             self._attempt(now)
-        elif host.paused_until > self._deadline_at:
+        elif host.paused_until > self.deadline_at:
             self._refuse_soon(ErrorKind.DEADLINE_TIMEOUT, "the host asked for a pause past the deadline")
         else:
             self._queued_since = now
             if self._aside is not None:
                 self._aside.set_aside(1)
+            if self.deadline_at < _NEVER:
+                self._timer = core.timers.at(self.deadline_at, self.past_deadline)
             core.slots.wait(host.lane, self, now)
 
     def _admitted(self, now: float) -> bool:
         """Whether the host's breaker, which is not closed, lets the call wait or go."""
-        core, host, circuit = self._core, self._host, self._host.circuit
+        core, host, circuit = self._core, self.host, self.host.circuit
         assert circuit is not None
         if circuit.cool(now):
             core.reconsider(host, now)
@@ -184,56 +185,44 @@ class Call:
     def granted(self) -> None:
         """The limiter has a slot for us."""
         now = self._core.now()
+        if self._timer is not None:
+            self._timer.cancel()
         self._leave_queue(now)
         self._attempt(now)
 
     def _leave_queue(self, now: float) -> None:
         waited, self._queued_since = now - self._queued_since, 0.0
-        self._queued += waited
-        self._host.queueing.add(waited)
+        self.queued += waited
+        self.host.queueing.add(waited)
         if self._aside is not None:
             self._aside.set_aside(-1)
 
     def _attempt(self, now: float) -> None:
         self._tries += 1
-        hedged = self._host.hedger is not None and self._replayable and self._spool is None
-        self._try = self._new_try(hedged=hedged)
+        hedged = self.host.hedger is not None and self.replayable and self.spool is None
+        self._try = Try(self._core, self, hedged=hedged)
         self._try.start(now)
 
-    def _new_try(self, *, hedged: bool) -> Try:
-        return Try(
-            self._core,
-            self._host,
-            self._hop,
-            self._ended,
-            timeout=self._timeout,
-            replayable=self._replayable,
-            trace_id=self.trace_id,
-            spool=self._spool,
-            on_slow=self._is_slow if hedged else None,
-            queued=self._queued,
-        )
-
-    def _is_slow(self) -> None:
+    def is_slow(self) -> None:
         """The attempt is slower than most: send another, if there is room and budget."""
-        core, host, now = self._core, self._host, self._core.now()
+        core, host, now = self._core, self.host, self._core.now()
         # One that never waits: it must not take its turn from a first attempt.
         if host.ailing or host.hedger is None or not host.hedger.may():
             return
         if core.slots.take(host.lane, now):
             host.hedges += 1
             core.hedges += 1
-            self._twin = self._new_try(hedged=False)
+            self._twin = Try(core, self, hedged=False)
             self._twin.start(now)
 
     # ── what next ───────────────────────────────────────────────────────────────
 
-    def _ended(self, attempt: Try, reading: Reading) -> None:
+    def ended(self, attempt: Try, reading: Reading) -> None:
         """An attempt is over: follow, try again, or end."""
         other = self._twin if attempt is self._try else self._try
         self._try, self._twin = other, None
         if attempt.write_error is not None:
-            attempt.settle(reading, None)
+            attempt.settle(reading, None, self._core.now())
             self._over_with(attempt.write_error)
             return
         core, status, error = self._core, reading.status, reading.error
@@ -244,7 +233,7 @@ class Call:
         self._attempts += (Attempt(status, error, seconds),)
         if core.on_attempt is not None:
             core.tell_attempt(self.request, self._attempts[-1])
-        attempt.settle(reading, error)
+        attempt.settle(reading, error, now)
         if self.abandoned:  # cancelled by somebody who was told just now
             return
         if status in _REDIRECTS and core.max_redirects:
@@ -281,7 +270,7 @@ class Call:
             self._attempts,
             reading.timings,
             now - self._started,
-            self._hop.url,
+            self.hop.url,
             reading.http_version,
             reading.remote_ip,
             self.trace_id,
@@ -295,7 +284,7 @@ class Call:
             return None, Error(ErrorKind.PROTOCOL, f"more than {self._core.max_redirects} redirects")
         secret = self._core.rules.secret_headers
         try:
-            return follow(self._hop, self._hop.url, status, location, secret), None
+            return follow(self.hop, self.hop.url, status, location, secret), None
         except MisuseError as error:
             return None, Error(ErrorKind.PROTOCOL, f"redirected to {location!r}: {error}")
 
@@ -303,30 +292,30 @@ class Call:
         self._drop_attempts()
         self._hops += 1
         self._tries = 0
-        self._hop = target
+        self.hop = target
         self._enter(self._core.host_of(target.url))
         self.begin()
 
     def _decide(self, reading: Reading, error: Error, now: float) -> None:
         """All attempts under way have failed: park, try again, or end."""
-        core, host = self._core, self._host
+        core, host = self._core, self.host
         if self._streak != host.streak:
             self._streak, self._row = host.streak, 0
             host.failing += host.silent_since is not None
         self._row += 1
-        may_retry = self._hop.retry and self._defaults.retry
-        if not may_retry or (self._spool is not None and not self._spool.rewindable):
+        may_retry = self.hop.retry and self._defaults.retry
+        if not may_retry or (self.spool is not None and not self.spool.rewindable):
             self._finish(self._outcome(reading, error, now))
             return
         trial = Trial(
             self._retry,
             self._tries,
             self._row,
-            self._replayable,
-            self._hop.has_idempotency_key,
+            self.replayable,
+            self.hop.has_idempotency_key,
             self.parks,
             self._started,
-            self._deadline_at,
+            self.deadline_at,
             reading.status,
             error,
             reading.headers,
@@ -342,23 +331,29 @@ class Call:
             self._tries = 0
             self.begin()
         elif verdict.unpaid:
-            self._timer = core.timers.at(now + verdict.delay, self._ask_budget)
+            self._ask_budget_at(now + verdict.delay)
         else:
             self._again(now + verdict.delay)
 
     def _again(self, when: float) -> None:
         self._core.retries += 1
-        self._host.retries += 1
+        self.host.retries += 1
         self._timer = self._core.timers.at(when, self.begin)
 
     def _ask_budget(self) -> None:
-        core, host, now = self._core, self._host, self._core.now()
+        core, host, now = self._core, self.host, self._core.now()
         if host.purse is None or host.purse.withdraw(now):
             self._again(now)
         elif host.given_up(now, core.rules.park):
             self.refuse(ErrorKind.HOST_DOWN, core.down_message(host))
         else:
-            self._timer = core.timers.at(now + core.random.uniform(0.5, 1.5), self._ask_budget)
+            self._ask_budget_at(now + core.random.uniform(0.5, 1.5))
+
+    def _ask_budget_at(self, when: float) -> None:
+        if when < self.deadline_at:
+            self._timer = self._core.timers.at(when, self._ask_budget)
+        else:
+            self._timer = self._core.timers.at(self.deadline_at, self.past_deadline)
 
     # ── end ─────────────────────────────────────────────────────────────────────
 
@@ -374,24 +369,24 @@ class Call:
     def _refuse_soon(self, kind: ErrorKind, message: str) -> None:
         self._core.soon(self.refuse, kind, message)
 
-    def _past_deadline(self) -> None:
+    def past_deadline(self) -> None:
         core, now = self._core, self._core.now()
-        self._deadline = None
-        whole = self._deadline_at - self._started
+        whole = self.deadline_at - self._started
         attempt = self._try
         if attempt is not None:
             ran = now - attempt.began
             error = Error(ErrorKind.DEADLINE_TIMEOUT, "cut short by the call's deadline")
             self._attempts += (Attempt(0, error, ran),)
             # A host that got most of the time and gave no answer has failed; one that got little has not.
-            if ran * 2 > whole:
-                core.learn(self._host, attempt, Reading(0, error), error)
+            host = self.host
+            if ran * 2 > whole and host.learn(now, 0, error, ran, Headers(), attempt.generation):
+                core.reconsider(host, now)
         self.refuse(ErrorKind.DEADLINE_TIMEOUT, f"not done within the deadline of {whole:.3g} s")
 
     def _finish(self, outcome: Outcome) -> None:
-        if self._spool is not None:
+        if self.spool is not None:
             try:
-                self._spool.finish(good=outcome.error is None and outcome.status < _REDIRECTS.start)
+                self.spool.finish(good=outcome.error is None and outcome.status < _REDIRECTS.start)
             except OSError as error:
                 self._over_with(error)
                 return
@@ -424,18 +419,17 @@ class Call:
         core = self._core
         core.requests += 1
         core.calls.pop(self, None)
-        self._drop_attempts()
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._try is not None:
+            self._drop_attempts()
         if self._queued_since:
             self._leave_queue(core.now())
-            self._host.lane.left()
+            self.host.lane.left()
 
     def _over_with(self, error: BaseException) -> None:
         """The body's target failed (disk full): the caller's own error, not the network's."""
-        if self._spool is not None:
-            self._spool.finish(good=False)
-            self._spool.error = error
+        if self.spool is not None:
+            self.spool.finish(good=False)
+            self.spool.error = error
         self._over()
         self._tell(self._cancelled_outcome("the body's target failed"))
 
@@ -450,8 +444,8 @@ class Call:
         if self.abandoned:
             return
         self._stop()
-        if self._spool is not None:
-            self._spool.finish(good=False)
+        if self.spool is not None:
+            self.spool.finish(good=False)
         self._on_done = _told
         self._over()
 

@@ -9,16 +9,14 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.http.attempt import Try
 from yelpaze.http.call import Call
 from yelpaze.http.host import Host
 from yelpaze.http.options import Hooks
-from yelpaze.http.reading import Reading
 from yelpaze.http.resolver import Resolver
 from yelpaze.http.timers import Timers
 from yelpaze.http.tracer import Tracer
 from yelpaze.http.transport import Transport, report
-from yelpaze.model.errors import Error, ErrorKind
+from yelpaze.model.errors import ErrorKind
 from yelpaze.model.event import EventKind, HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request
@@ -157,18 +155,6 @@ class Core:
                         self.report("a call could not start", error)
         finally:
             self._granting = None
-
-    def give_slot(self, host: Host) -> None:
-        """An attempt is over: the next in line may start."""
-        ticket = self.slots.give(host.lane, self.now())
-        if ticket is not None:
-            self.grant(ticket)
-
-    def learn(self, host: Host, attempt: Try, reading: Reading, error: Error | None) -> None:
-        """Take in what an attempt tells of its host."""
-        now = self.now()
-        if host.learn(now, reading.status, error, now - attempt.began, reading.headers, attempt.generation):
-            self.reconsider(host, now)
 
     def grant_all(self, now: float) -> None:
         """Start whatever may start."""

@@ -5,6 +5,7 @@ for calls that wait is for `Core.reconsider` to act on.
 """
 
 import time
+from collections import defaultdict
 
 from yelpaze.http.transport import SHARD, Shard
 from yelpaze.model.errors import Error, ErrorKind
@@ -105,7 +106,7 @@ class Host:
         # How many different calls have failed since the last success; `streak` numbers the times.
         self.streak = self.failing = 0
         self.requests = self.attempts = self.retries = self.hedges = self.failures = 0
-        self._seen_status: dict[int, int] = {}
+        self._seen_status: defaultdict[int, int] = defaultdict(int)
         self.latency, self.queueing = Histogram(), Histogram()
         self._key = f"{origin.host}:{origin.port}"
         self._free: list[int] = []
@@ -151,26 +152,30 @@ class Host:
         self, now: float, status: int, error: Error | None, seconds: float, headers: Headers, generation: int
     ) -> bool:
         """Take in how an attempt ended; whether calls that wait are concerned."""
+        changed = False
         good = error is None or _is_well(status, error)
         if status:
             self.latency.add(seconds)
-            self._seen_status[status] = self._seen_status.get(status, 0) + 1
+            self._seen_status[status] += 1
             if self.hedger is not None:
                 self.hedger.answered(seconds)
-        changed = self._succeeded(now) if good else self._failed(now)
-        circuit = self.circuit
-        if circuit is not None and status != _TOO_MANY:
-            changed |= circuit.record(now, good=good, generation=generation)
+        if good:
+            self.last_success = now
+            if self.silent_since is not None:
+                changed = self._spoke()
+        else:
+            self.failures += 1
+            self.silent_since = now if self.silent_since is None else self.silent_since
+        if self.circuit is not None and status != _TOO_MANY:
+            changed |= self.circuit.record(now, good=good, generation=generation)
         if self.adaptive is not None:
             changed |= self._adapt(status, error, seconds)
-        if now >= self._quota_until:  # never, without a quota
-            self._quota_until = _NEVER
-            changed = True
         if status and (b"ratelimit" in (head := headers.raw.lower()) or (error and b"\nretry-after" in head)):
             changed |= self._obey(now, status, headers)
-        if changed:
+        if changed or now >= self._quota_until:  # never, without a quota
             self.refit(now)
-        return changed
+            return True
+        return False
 
     def refit(self, now: float) -> None:
         """Bring the lane in line with breaker, pause, quota and adaptive limit."""
@@ -181,7 +186,9 @@ class Host:
         if circuit is not None and self.policy.breaker is not None and self.ailing:
             lane.limit = min(lane.limit, self.policy.breaker.probes)
             shut = max(shut, circuit.until)
-        if now < self._quota_until < _NEVER:
+        if now >= self._quota_until:
+            self._quota_until = _NEVER
+        elif self._quota_until < _NEVER:
             # Those under way may use up what is left: no more than that at once.
             lane.limit = min(lane.limit, max(self._quota_left, 1))
         if shut > now:
@@ -202,22 +209,13 @@ class Host:
         self.refit(now)
         return True
 
-    def _succeeded(self, now: float) -> bool:
-        """Count it; whether the host had been given up."""
-        self.last_success = now
-        if self.silent_since is None:
-            return False
+    def _spoke(self) -> bool:
+        """A success after failures; whether the host had been given up."""
         self.silent_since = None
         self.failing = 0
         self.streak += 1
         was_down, self.down = self.down, False
         return was_down
-
-    def _failed(self, now: float) -> bool:
-        self.failures += 1
-        if self.silent_since is None:
-            self.silent_since = now
-        return False
 
     def _adapt(self, status: int, error: Error | None, seconds: float) -> bool:
         assert self.adaptive is not None

@@ -1,11 +1,13 @@
 """Quantiles of millions of durations in a small amount of memory."""
 
 import math
+from collections import defaultdict
+from math import floor, log
 
-# Buckets grow by 2 %: 1,200 of them reach from 1 µs to about 6 hours; only those met are kept.
+# Size classes grow by 2 %; only those met are kept. What is below 1 µs counts as 1 µs.
 _GROWTH = math.log(1.02)
+_FINENESS = 1 / _GROWTH
 _SMALLEST = 1e-6
-_LAST = 1_199
 
 
 class Histogram:
@@ -21,15 +23,13 @@ class Histogram:
     __slots__ = ("_counts", "count", "total")
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+        self._counts: defaultdict[int, int] = defaultdict(int)
         self.count = 0
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        bucket = int(math.log(seconds / _SMALLEST) / _GROWTH) if seconds > _SMALLEST else 0
-        counts = self._counts
-        counts[bucket] = counts.get(bucket, 0) + 1
+        self._counts[floor(log(max(_SMALLEST, seconds)) * _FINENESS)] += 1
         self.count += 1
         self.total += seconds
 
@@ -41,9 +41,9 @@ class Histogram:
         """A new one that has counted what both have."""
         both = Histogram()
         both.count, both.total = self.count + other.count, self.total + other.total
-        both._counts = dict(self._counts)
+        both._counts = self._counts.copy()
         for bucket, count in other._counts.items():  # noqa: SLF001  of our own kind
-            both._counts[bucket] = both._counts.get(bucket, 0) + count
+            both._counts[bucket] += count
         return both
 
     def quantile(self, share: float) -> float:
@@ -52,10 +52,10 @@ class Histogram:
         for bucket in sorted(self._counts):
             left -= self._counts[bucket]
             if left <= 0:
-                return float(_SMALLEST * math.exp((min(bucket, _LAST) + 0.5) * _GROWTH))
+                return math.exp((bucket + 0.5) * _GROWTH)
         return 0.0
 
     def up_to(self, seconds: float) -> int:
         """How many durations did not exceed `seconds`, to within 2 %."""
-        edge = int(math.log(seconds / _SMALLEST) / _GROWTH) if seconds > _SMALLEST else 0
+        edge = floor(log(max(seconds, _SMALLEST)) * _FINENESS)
         return sum(count for bucket, count in self._counts.items() if bucket <= edge)

@@ -78,10 +78,14 @@ class Circuit:
         if generation != self.generation:
             return False
         if self.state is State.CLOSED:
-            self._window.add(now, marked=not good)
+            window = self._window
+            if now >= window.ends:
+                window.roll(now)
+            window.calls += 1
             if good:
                 self._row = 0
                 return False
+            window.marked += 1
             self._row += 1
             return self._is_failing() and self._move("failing", now)
         if self.state is State.OPEN:

@@ -31,24 +31,20 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Purse:
-    """The budget of one host as it stands."""
+    """The budget of one host as it stands. Every request is counted in `window.calls`."""
 
-    __slots__ = ("_floor", "_share", "_window")
+    __slots__ = ("_floor", "_share", "window")
 
     def __init__(self, budget: Budget) -> None:
         self._share = budget.share
         self._floor = budget.per_second * budget.ttl
-        self._window = Window(budget.ttl)
-
-    def deposit(self, now: float) -> None:
-        """A request is made."""
-        self._window.add(now, marked=False)
+        self.window = Window(budget.ttl)
 
     def withdraw(self, now: float) -> bool:
         """Pay for a retry, if there is enough."""
-        window = self._window
+        window = self.window
         window.roll(now)
         if window.marked + 1 > window.calls * self._share + self._floor:
             return False
-        window.mark(now)
+        window.marked += 1
         return True

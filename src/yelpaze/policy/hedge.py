@@ -10,8 +10,8 @@ import msgspec
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.histogram import Histogram
 
-_ENOUGH = 100
-_REFRESH, _FORGET = 256, 4096
+_ENOUGH, _SAMPLED = 100, 4
+_REFRESH, _FORGET = 256, 1024
 _SAVED = 10.0
 _EDGE = 1.02
 
@@ -50,8 +50,10 @@ class Hedger:
         self._saved = min(_SAVED, saved)
         if self._hedge.after is not None:
             return
-        self._fresh.add(seconds)
         self._seen += 1
+        if self._seen > _ENOUGH and self._seen % _SAMPLED:  # enough are known: a part of the others will do
+            return
+        self._fresh.add(seconds)
         if self._seen == _ENOUGH or self._seen % _REFRESH == 0:
             self._refresh()
 

@@ -80,7 +80,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str = ""
 
     def with_(self, pattern: str, given: HostPolicy) -> "Policy":
-        """This, with what `given` says instead."""
+        """A copy with what `given` says instead."""
         changes = {
             name: value
             for name in given.__struct_fields__
