@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from yelpaze.version import __version__
 
 if TYPE_CHECKING:
-    from yelpaze.app import run
+    from yelpaze.app.blocking import run
     from yelpaze.flow.failure import Failure
     from yelpaze.flow.flow import Flow
     from yelpaze.flow.runner import Result
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from yelpaze.model.outcome import Attempt, Outcome, Response, Timings
     from yelpaze.model.request import Request, Timeout, delete, get, head, patch, post, put, request
     from yelpaze.model.statistics import HostStatistics, Statistics
+    from yelpaze.observe.log import log_hooks
+    from yelpaze.observe.metrics import EngineCollector
+    from yelpaze.observe.timed import timed
+    from yelpaze.observe.traces import open_telemetry
     from yelpaze.policy.breaker import Breaker
     from yelpaze.policy.budget import Budget
     from yelpaze.policy.hedge import Hedge
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from yelpaze.policy.retry import Retry
 
 _HOME = {
-    "yelpaze.app": ("run",),
+    "yelpaze.app.blocking": ("run",),
     "yelpaze.flow.failure": ("Failure",),
     "yelpaze.flow.flow": ("Flow",),
     "yelpaze.flow.runner": ("Result",),
@@ -68,6 +72,10 @@ _HOME = {
         "request",
     ),
     "yelpaze.model.statistics": ("HostStatistics", "Statistics"),
+    "yelpaze.observe.log": ("log_hooks",),
+    "yelpaze.observe.metrics": ("EngineCollector",),
+    "yelpaze.observe.timed": ("timed",),
+    "yelpaze.observe.traces": ("open_telemetry",),
     "yelpaze.policy.breaker": ("Breaker",),
     "yelpaze.policy.budget": ("Budget",),
     "yelpaze.policy.hedge": ("Hedge",),
@@ -82,6 +90,7 @@ __all__ = [
     "Breaker",
     "Budget",
     "Engine",
+    "EngineCollector",
     "Error",
     "ErrorKind",
     "Failure",
@@ -110,11 +119,14 @@ __all__ = [
     "delete",
     "get",
     "head",
+    "log_hooks",
+    "open_telemetry",
     "patch",
     "post",
     "put",
     "request",
     "run",
+    "timed",
 ]
 
 

@@ -68,11 +68,11 @@ def test_docstring_examples_run(name):
 
 def test_public_names_are_frozen():
     assert yelpaze.__all__ == [
-        "Attempt", "Breaker", "Budget", "Engine", "Error", "ErrorKind", "Failure", "FanOutError", "Flow",
-        "FlowError", "Headers", "Hedge", "HostEvent", "HostPolicy", "HostStatistics", "InputError", "Limit",
-        "MisuseError", "Outcome", "Request", "Response", "Result", "Retry", "Statistics", "StoppedError",
-        "Timeout", "Timings", "YelpazeError", "__version__", "delete", "get", "head", "patch", "post", "put",
-        "request", "run",
+        "Attempt", "Breaker", "Budget", "Engine", "EngineCollector", "Error", "ErrorKind", "Failure",
+        "FanOutError", "Flow", "FlowError", "Headers", "Hedge", "HostEvent", "HostPolicy", "HostStatistics",
+        "InputError", "Limit", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
+        "Statistics", "StoppedError", "Timeout", "Timings", "YelpazeError", "__version__", "delete", "get",
+        "head", "log_hooks", "open_telemetry", "patch", "post", "put", "request", "run", "timed",
     ]  # fmt: skip
     for name in yelpaze.__all__:
         assert getattr(yelpaze, name) is not None

@@ -12,6 +12,7 @@ from yelpaze.cli.exits import Exit, code_of, show
 from yelpaze.version import __version__
 
 _COMMANDS = {
+    "fetch": ("yelpaze.cli.fetch", "Fetch many URLs at once, as curl --parallel should."),
     "run": ("yelpaze.cli.run", "Run a flow over a file of rows."),
     "demo": ("yelpaze.cli.demo", "Local services with set delays and faults, to try things on."),
     "bench": ("yelpaze.cli.bench", "Measure on this machine."),

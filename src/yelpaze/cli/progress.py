@@ -1,36 +1,63 @@
-"""How a run is shown while it goes: a bar on a terminal, plain lines on a pipe; all on stderr."""
+"""How work is shown while it goes: a bar on a terminal, plain lines on a pipe; all on stderr."""
 
 import asyncio
 import sys
 import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
+from yelpaze.model.statistics import Statistics
 
-from yelpaze.app import Job, Summary
+if TYPE_CHECKING:  # not worth its time where no bar is shown
+    from rich.progress import Progress as Bar
 
 _BAR_SECONDS, _LINE_SECONDS = 0.2, 5.0
 _MINUTE, _HOUR = 60, 3600
+_TROUBLES = 3
+
+
+class View(Protocol):
+    """What is shown of a piece of work. `unit` names what `done` counts."""
+
+    title: str
+    unit: str
+
+    @property
+    def total(self) -> float | None:
+        """How much there is to do, in the unit of `position`, or None if that is unknown."""
+
+    @property
+    def position(self) -> float:
+        """How far it has come."""
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests that took."""
+
+    def notes(self) -> list[str]:
+        """What else is worth saying."""
 
 
 class Progress:
-    """Shows a job's counters until it ends."""
+    """Shows a view until the work ends."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._terminal = sys.stderr.isatty()
         self._bar = _bar() if self._terminal else None
-        self._last = (time.monotonic(), 0, 0)
+        self._began = time.monotonic()
+        self._last = (self._began, 0, 0)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
-            self._bar.add_task(self._job.flow.name, total=None, text="starting")
+            self._bar.add_task(self._view.title, total=None, text="starting")
         self._task = asyncio.create_task(self._show())
         return self
 
@@ -45,6 +72,7 @@ class Progress:
             with suppress(asyncio.CancelledError):
                 await self._task
         if self._bar is not None:
+            self._last = (self._began, 0, 0)  # the last line shows rates over all of the time
             self._update()
             self._bar.stop()
 
@@ -58,40 +86,50 @@ class Progress:
 
     def _update(self) -> None:
         assert self._bar is not None
-        source = self._job.source
-        task = self._bar.task_ids[0]
-        self._bar.update(task, total=source.size, completed=self._position(), text=self._text())
+        view = self._view
+        self._bar.update(self._bar.task_ids[0], total=view.total, completed=view.position, text=self._text())
 
     def _text(self) -> str:
-        job, (then, rows_then, calls_then) = self._job, self._last
-        now = time.monotonic()
-        calls = job.machine.engine.statistics(by_host=False).attempts if job.machine else 0
+        view, (then, done_then, requests_then) = self._view, self._last
+        now, done, requests = time.monotonic(), view.done, view.requests
         span = max(now - then, 1e-9)
-        self._last = (now, job.rows, calls)
+        self._last = (now, done, requests)
         parts = [
-            f"{job.rows:,} rows",
-            f"{(job.rows - rows_then) / span:,.0f} rows/s",
-            f"{(calls - calls_then) / span:,.0f} requests/s",
+            f"{done:,} {view.unit}",
+            f"{(done - done_then) / span:,.0f} {view.unit}/s",
+            f"{(requests - requests_then) / span:,.0f} requests/s",
+            *view.notes(),
         ]
-        parts += [f"{kind}: {count:,}" for kind, count in job.failures.most_common(3)]
         if (left := self._left()) is not None:
             parts.append(f"{duration(left)} left")
         return " · ".join(parts)
 
     def _left(self) -> float | None:
-        """Seconds to go, by the share of the input that has been read."""
-        size, position = self._job.source.size, self._position()
-        if not size or not position or self._job.options.limit is not None:
+        """Seconds to go, by the share that is done."""
+        total, position = self._view.total, self._view.position
+        if not total or not position:
             return None
-        return (time.monotonic() - self._job.began) * (size - position) / position
-
-    def _position(self) -> float:
-        """How far into the input the rows that have ended reach: of what was read, their share."""
-        job = self._job
-        return job.source.position * job.rows / max(job.source.rows, 1)
+        return (time.monotonic() - self._began) * (total - position) / position
 
 
-def _bar() -> Bar:
+def troubles(statistics: Statistics) -> list[str]:
+    """Hosts that are away or asked for a pause, a few of them."""
+    lines = []
+    for name, host in statistics.hosts.items():
+        if host.state == "down":
+            lines.append(f"{name} given up")
+        elif host.state == "open":
+            lines.append(f"{name} away, asked again in {host.paused:.0f}s")
+        elif host.paused >= 1 and host.waiting:
+            lines.append(f"{name} paused for {host.paused:.0f}s")
+    return lines[:_TROUBLES]
+
+
+def _bar() -> "Bar":
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
     return Bar(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -109,21 +147,3 @@ def duration(seconds: float) -> str:
     if whole < _HOUR:
         return f"{whole // 60}m{whole % 60:02}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-
-
-def report(summary: Summary) -> None:
-    """The summary, for people."""
-    latency = summary.latency_ms
-    state = "interrupted" if summary.interrupted else "done"
-    lines = [
-        f"{state}: {summary.rows:,} rows in {summary.seconds:.2f} s ({summary.rows_per_second:,.0f} rows/s)",
-        f"  succeeded {summary.succeeded:,} · failed {summary.failed:,}",
-        f"  requests  {summary.requests:,} · retries {summary.retries:,}",
-        f"  latency   p50 {latency['p50']:g} ms · p95 {latency['p95']:g} ms · p99 {latency['p99']:g} ms",
-        f"  memory    {summary.peak_rss_mb:,.0f} MB at the most, all processes",
-        f"  results   {'stdout' if summary.output == '-' else summary.output}",
-    ]
-    if summary.failures_file:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in summary.failures.items())
-        lines.append(f"  failures  {summary.failures_file} ({kinds})")
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201

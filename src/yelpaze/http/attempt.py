@@ -41,6 +41,7 @@ class Try:
         "_unheard",
         "began",
         "generation",
+        "parent",
         "write_error",
     )
 
@@ -54,6 +55,7 @@ class Try:
         self._dns = 0.0
         self._over = self._unheard = False
         self.write_error: BaseException | None = None
+        self.parent: str | None = None  # the traceparent, where there is tracing
 
     # ── address ─────────────────────────────────────────────────────────────────
 
@@ -62,6 +64,8 @@ class Try:
         host, resolver = self._host, self._core.resolver
         self.began = now
         host.attempts += 1
+        if self._call.span is not None:
+            self.parent = self._call.span.begin_attempt(self._call.hop.method)
         self.generation = 0 if host.circuit is None else host.circuit.generation
         if not host.needs_look_up or resolver is None:
             self._transfer(None)
@@ -98,7 +102,7 @@ class Try:
         shard = core.transport.shard(number)
         resolve = None if answer is None else host.resolve_entry(answer.addresses, shard, self.began)
         handle.limit_connect(limits.connect)
-        handle.prepare(hop.url, core.tracer.header_lines(hop, call.trace_id), body, resolve)
+        handle.prepare(hop.url, core.tracer.header_lines(hop, call.trace_id, self.parent), body, resolve)
         if call.spool is not None:
             call.spool.attach(handle)
         due = self.began + min(limits.first_byte, limits.attempt)

@@ -75,6 +75,7 @@ class Call:
         "queued",
         "replayable",
         "request",
+        "span",
         "spool",
         "timeout",
         "trace_id",
@@ -115,7 +116,8 @@ class Call:
         seconds = request.deadline or policy.deadline
         self.deadline_at = deadline_at if seconds is None else min(deadline_at, now + seconds)
         self.abandoned = False
-        self.trace_id = trace_id or core.tracer.trace_id_of(request)
+        self.span = None if core.tracing is None else core.tracing.begin(request)
+        self.trace_id = self.span.trace_id if self.span else trace_id or core.tracer.trace_id_of(request)
 
     @property
     def parks(self) -> bool:
@@ -231,6 +233,8 @@ class Call:
             error = self._examined(reading, now)
         seconds = now - attempt.began
         self._attempts += (Attempt(status, error, seconds),)
+        if self.span is not None and attempt.parent is not None:
+            self.span.end_attempt(attempt.parent, self._attempts[-1])
         if core.on_attempt is not None:
             core.tell_attempt(self.request, self._attempts[-1])
         attempt.settle(reading, error, now)
@@ -386,11 +390,13 @@ class Call:
     def _finish(self, outcome: Outcome) -> None:
         if self.spool is not None:
             try:
-                self.spool.finish(good=outcome.error is None and outcome.status < _REDIRECTS.start)
+                self.spool.finish(outcome)
             except OSError as error:
                 self._over_with(error)
                 return
         self._over()
+        if self.span is not None:
+            self.span.end(outcome)
         self._core.tell_outcome(outcome)
         self._tell(outcome)
 
@@ -428,7 +434,7 @@ class Call:
     def _over_with(self, error: BaseException) -> None:
         """The body's target failed (disk full): the caller's own error, not the network's."""
         if self.spool is not None:
-            self.spool.finish(good=False)
+            self.spool.finish(None)
             self.spool.error = error
         self._over()
         self._tell(self._cancelled_outcome("the body's target failed"))
@@ -445,8 +451,10 @@ class Call:
             return
         self._stop()
         if self.spool is not None:
-            self.spool.finish(good=False)
+            self.spool.finish(None)
         self._on_done = _told
+        if self.span is not None:
+            self.span.end(None)
         self._over()
 
     def abort(self, why: str) -> None:

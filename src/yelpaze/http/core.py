@@ -11,7 +11,7 @@ import msgspec
 
 from yelpaze.http.call import Call
 from yelpaze.http.host import Host
-from yelpaze.http.options import Hooks
+from yelpaze.http.options import Hooks, Tracing
 from yelpaze.http.resolver import Resolver
 from yelpaze.http.timers import Timers
 from yelpaze.http.tracer import Tracer
@@ -46,6 +46,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int
     secret_headers: frozenset[str]
     hooks: Hooks
+    tracing: Tracing | None
 
 
 class Core:
@@ -81,6 +82,7 @@ class Core:
         self._by_lane: dict[Lane, Host] = {}
         self._granting: list[Ticket] | None = None
         self.on_attempt = rules.hooks.on_attempt
+        self.tracing = rules.tracing
 
     # ── hosts ───────────────────────────────────────────────────────────────────
 

@@ -23,7 +23,7 @@ from yelpaze.http.call import Call
 from yelpaze.http.core import Core, Rules
 from yelpaze.http.flight import Flight
 from yelpaze.http.handle import HttpVersion, Wire
-from yelpaze.http.options import Aside, Defaults, Hooks, OnDone, Pending
+from yelpaze.http.options import Aside, Defaults, Hooks, OnDone, Pending, Tracing
 from yelpaze.http.resolver import AsyncResolver, Resolver
 from yelpaze.http.spool import Spool, Target
 from yelpaze.http.stream import stream
@@ -66,7 +66,7 @@ class Engine:
     Transport:
 
     - `ca_file`: PEM bundle instead of the system's; `client_cert`: a PEM file, or
-      (certificate, key); `verify=False` checks no certificate.
+      (certificate, key[, password]); `verify=False` checks no certificate.
     - `http_version`: "auto" uses HTTP/2 over TLS where the server offers it; "2" uses only
       that, from the first call with many streams on one connection.
     - `proxy`: URL of a proxy for all calls; the environment's is not read.
@@ -76,7 +76,8 @@ class Engine:
     - `secret_headers`: names dropped when a redirect leaves the origin, beside Authorization,
       Cookie and X-API-Key. `correlation_header`: a second one to carry the trace id, such as
       X-Request-ID.
-    - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch.
+    - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch (`log_hooks()`);
+      `tracing`: spans (`open_telemetry()`).
     - `rng`, `clock`, `transport`: the source of jitter and ids, the time of the event loop,
       and what carries attempts, for tests.
 
@@ -101,7 +102,7 @@ class Engine:
         park: float = 600.0,
         dedupe: bool = False,
         ca_file: str | os.PathLike[str] | None = None,
-        client_cert: str | tuple[str, str] | None = None,
+        client_cert: str | tuple[str | None, ...] | None = None,
         verify: bool = True,
         http_version: HttpVersion = "auto",
         proxy: str | None = None,
@@ -115,6 +116,7 @@ class Engine:
         on_attempt: Callable[[Request, Attempt], object] | None = None,
         on_outcome: Callable[[Outcome], object] | None = None,
         on_event: Callable[[HostEvent], object] | None = None,
+        tracing: Tracing | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         transport: TransportFactory = Transport,
@@ -156,12 +158,13 @@ class Engine:
             max_redirects=max_redirects,
             max_body=max_body,
             secret_headers=frozenset(name.lower() for name in secret_headers),
+            tracing=tracing,
             hooks=Hooks(on_attempt=on_attempt, on_outcome=on_outcome, on_event=on_event),
         )
         self._wire = Wire(
             connect_timeout=default.timeout.connect,
             ca_file=_ca_file(ca_file),
-            client_cert=(client_cert, None) if isinstance(client_cert, str) else client_cert,
+            client_cert=_certificate(client_cert),
             verify=verify,
             http_version=http_version,
             proxy=proxy,
@@ -418,6 +421,23 @@ def _at_least_one(**values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise MisuseError(f"{name} takes a whole number of at least 1: {value!r}")
+
+
+def _certificate(
+    given: str | tuple[str | None, ...] | None,
+) -> tuple[str, str | None, str | None] | None:
+    """Certificate, key and password; raise MisuseError for files that cannot be read."""
+    if given is None:
+        return None
+    certificate, key, password = ((given,) if isinstance(given, str) else given) + (None,) * (
+        2 if isinstance(given, str) else 3 - len(given)
+    )
+    for path in (certificate, key):
+        if path is not None and not os.access(path, os.R_OK):
+            raise MisuseError(f"client_cert {path!r} cannot be read")
+    if certificate is None:
+        raise MisuseError("client_cert takes a PEM file, or (certificate, key, password)")
+    return certificate, key, password
 
 
 def _ca_file(given: str | os.PathLike[str] | None) -> str | None:

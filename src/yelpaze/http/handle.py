@@ -40,7 +40,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
 
     connect_timeout: float
     ca_file: str | None
-    client_cert: tuple[str, str | None] | None
+    client_cert: tuple[str, str | None, str | None] | None
     verify: bool
     http_version: HttpVersion
     proxy: str | None
@@ -159,10 +159,12 @@ def _set_wire(easy: pycurl.Curl, wire: Wire) -> None:
     if wire.ca_file is not None:
         easy.setopt(pycurl.CAINFO, wire.ca_file)
     if wire.client_cert is not None:
-        certificate, key = wire.client_cert
+        certificate, key, password = wire.client_cert
         easy.setopt(pycurl.SSLCERT, certificate)
         if key is not None:
             easy.setopt(pycurl.SSLKEY, key)
+        if password is not None:
+            easy.setopt(pycurl.KEYPASSWD, password)
 
 
 def _set_shape(easy: pycurl.Curl, shape: Shape) -> None:

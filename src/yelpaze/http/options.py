@@ -31,6 +31,28 @@ class Aside(Protocol):
         """One more call waits (+1), or one less (-1)."""
 
 
+class CallSpan(Protocol):
+    """The span of a call, and those of its attempts. `trace_id`: 32 hex digits."""
+
+    trace_id: str
+
+    def begin_attempt(self, method: str) -> str:
+        """Open an attempt's span; its `traceparent`, which names it until its end."""
+
+    def end_attempt(self, parent: str, attempt: Attempt) -> None:
+        """The attempt is over."""
+
+    def end(self, outcome: Outcome | None) -> None:
+        """The call is over; None if it was cancelled."""
+
+
+class Tracing(Protocol):
+    """Makes spans, in place of the engine's own bare ids."""
+
+    def begin(self, request: Request) -> CallSpan | None:
+        """Open a call's span, or none."""
+
+
 class Defaults(msgspec.Struct, frozen=True):
     """What a flow's step says for all of its requests, where a request itself says nothing."""
 

@@ -5,35 +5,66 @@ collected as usual, so that it never lands in the file.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from yelpaze.http.handle import Handle
+from yelpaze.model.outcome import Outcome
 
 Target = str | os.PathLike[str] | Callable[[bytes], object]
 _FIRST_ERROR, _FIRST_REDIRECT = 400, 300
+# Linux: a file without a name until it is whole, so nothing is left behind by a crash.
+_NAMELESS: int | None = getattr(os, "O_TMPFILE", None) if os.path.isdir("/proc/self/fd") else None
 
 
 class Spool:
-    """One call's body target over all its attempts."""
+    """One call's body target over all its attempts.
 
-    def __init__(self, target: Target) -> None:
+    With `clobber=False` an existing file is never replaced: FileExistsError. With `with_head`
+    the answer's header block comes before the body, with `keep_all` the body of a redirect or
+    an error status is wanted as well. A callable that has a method `restart`
+    can take back what it got, so that another attempt may be made.
+    """
+
+    __slots__ = (
+        "_clobber",
+        "_descriptor",
+        "_keep_all",
+        "_part",
+        "_path",
+        "_restart",
+        "_with_head",
+        "_write",
+        "delivered",
+        "error",
+    )
+
+    def __init__(
+        self, target: Target, *, clobber: bool = True, with_head: bool = False, keep_all: bool = False
+    ) -> None:
         self._write: Callable[[bytes], object] | None = target if callable(target) else None
-        self._path = None if callable(target) else Path(target)
-        self._part: BinaryIO | None = None
+        self._restart: Callable[[], object] | None = getattr(target, "restart", None)
+        self._path = "" if callable(target) else os.fspath(target)
+        self._clobber = clobber
+        self._with_head = with_head
+        self._keep_all = keep_all
+        self._part = ""
+        self._descriptor = -1
         self.delivered = 0
         self.error: BaseException | None = None
 
     @property
     def rewindable(self) -> bool:
-        """Whether another attempt may start anew: a callable can't take back what it got."""
-        return self._write is None or self.delivered == 0
+        """Whether another attempt may start anew: most callables can't take back what they got."""
+        return self._write is None or self.delivered == 0 or self._restart is not None
 
     def attach(self, handle: Handle) -> None:
         """Stream this attempt's body."""
         self._drop_part()
+        if self.delivered and self._restart is not None:
+            self._restart()
         self.delivered = 0
         good: bool | None = None
 
@@ -41,53 +72,110 @@ class Spool:
             nonlocal good
             if good is None:
                 good = _is_good(handle.head)
+                if good and self._with_head:
+                    self._deliver(last_block(handle.head))
             if good:
+                self.delivered += len(data)
                 self._deliver(data)
             else:
                 handle.body.extend(data)
 
         handle.write_to(write)
 
-    def finish(self, *, good: bool) -> None:
-        """The call is over: put the file in place, or leave nothing."""
-        if self._path is None:
-            return
-        if not good:
+    def finish(self, outcome: Outcome | None) -> None:
+        """The call is over: put the file in place, or leave nothing (None: it was cancelled)."""
+        if outcome is None or not self._wants(outcome):
             self._drop_part()
             return
-        part = self._opened()
-        part.flush()
-        part.close()
-        self._part = None
-        self._part_path().replace(self._path)
+        if not self.delivered:
+            if self._with_head:
+                self._deliver(last_block(outcome.headers.raw))
+            if outcome.body:
+                self.delivered += len(outcome.body)
+                self._deliver(outcome.body)
+        if self._write is not None:
+            return
+        self._opened()
+        self._put_in_place()
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _wants(self, outcome: Outcome) -> bool:
+        if outcome.error is None and outcome.status < _FIRST_REDIRECT:
+            return True
+        return self._keep_all and outcome.status > 0
+
+    def _put_in_place(self) -> None:
+        """Give the file its name; one that nobody has seen until now, where the system can."""
+        if not self._part:
+            try:
+                self._link(self._path)
+            except FileExistsError:
+                if not self._clobber:
+                    raise
+            else:
+                return
+            self._part = self._part_name()
+            self._link(self._part)
+        elif not self._clobber:
+            try:
+                os.link(self._part, self._path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links: almost as good
+                if os.path.lexists(self._path):
+                    raise FileExistsError(errno.EEXIST, "File exists", self._path) from None
+        os.replace(self._part, self._path)
+        self._part = ""
+
+    def _link(self, path: str) -> None:
+        # With a directory's descriptor Python calls linkat, which follows the link (open(2), O_TMPFILE).
+        descriptor = self._descriptor
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
 
     def _deliver(self, data: bytes) -> None:
-        self.delivered += len(data)
         if self._write is not None:
             self._write(data)
-        else:
-            self._opened().write(data)
+            return
+        descriptor = self._opened()
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
 
-    def _opened(self) -> BinaryIO:
-        if self._part is None:
-            self._part = self._part_path().open("wb")
-        return self._part
+    def _opened(self) -> int:
+        if self._descriptor < 0:
+            folder = os.path.dirname(self._path) or "."
+            if _NAMELESS is not None:
+                with contextlib.suppress(OSError):  # not on this file system
+                    self._descriptor = os.open(folder, os.O_WRONLY | _NAMELESS | os.O_CLOEXEC, 0o666)
+            if self._descriptor < 0:
+                self._part = self._part_name()
+                self._descriptor = os.open(
+                    self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666
+                )
+        return self._descriptor
 
-    def _part_path(self) -> Path:
-        assert self._path is not None
-        return self._path.with_name(f".{self._path.name}.{os.getpid()}-{id(self):x}.part")
+    def _part_name(self) -> str:
+        folder, name = os.path.split(self._path)
+        return os.path.join(folder, f".{name[:200]}.{os.getpid()}-{id(self):x}.part")
 
     def _drop_part(self) -> None:
-        if self._part is not None:
+        if self._descriptor >= 0:
             with contextlib.suppress(OSError):
-                self._part.close()
-            self._part_path().unlink(missing_ok=True)
-            self._part = None
+                os.close(self._descriptor)
+            self._descriptor = -1
+        if self._part:
+            Path(self._part).unlink(missing_ok=True)
+            self._part = ""
+
+
+def last_block(head: bytearray | bytes) -> bytes:
+    """The header block of the last answer: interim ones come before it."""
+    return bytes(head[head.rfind(b"\nHTTP/") + 1 :])
 
 
 def _is_good(head: bytearray) -> bool:
-    start = max(head.rfind(b"\nHTTP/") + 1, 0)  # of the last answer: interim ones come before it
-    line = bytes(head[start:].split(b"\r\n", 1)[0])
+    line = last_block(head).split(b"\r\n", 1)[0]
     parts = line.split(b" ", 2)
     status = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
     return not status >= _FIRST_REDIRECT and status < _FIRST_ERROR

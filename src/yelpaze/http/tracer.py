@@ -31,8 +31,11 @@ class Tracer:
         found = _parent_of(request) if request.headers else None
         return found[1] if found else "%032x" % (self._bits(128) or 1)
 
-    def header_lines(self, request: Request, trace_id: str) -> list[str | bytes]:
-        """The request's header fields as libcurl takes them, traceparent with a new span id."""
+    def header_lines(self, request: Request, trace_id: str, parent: str | None = None) -> list[str | bytes]:
+        """The request's header fields as libcurl takes them.
+
+        Its traceparent is `parent`, or one with a new span id.
+        """
         lines: list[str | bytes] = []
         flags, extra = "01", self._extra
         for name, value in request.headers:
@@ -48,7 +51,7 @@ class Tracer:
                 extra = None
             line = f"{name}: {value}" if value else f"{name};"
             lines.append(line if line.isascii() else line.encode())
-        lines.append(f"traceparent: 00-{trace_id}-{self._bits(64) or 1:016x}-{flags}")
+        lines.append(f"traceparent: {parent or f'00-{trace_id}-{self._bits(64) or 1:016x}-{flags}'}")
         if extra is not None:
             lines.append(f"{extra}: {trace_id}")
         return lines

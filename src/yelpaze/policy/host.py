@@ -118,6 +118,10 @@ class Policies:
                 return tuple(found)
         return (*found, self.default)
 
+    def patterns(self) -> list[Policy]:
+        """What holds by each pattern, the most exact first."""
+        return [self.default.with_(pattern, given) for pattern, given in self._hosts]
+
 
 def _matches(pattern: str, origin: Origin) -> bool:
     host = origin.host.lower()

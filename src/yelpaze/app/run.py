@@ -1,14 +1,12 @@
-"""The composition root: builds backends from options and runs them. No behaviour of its own."""
+"""`yelpaze run`: a flow over a file, built from options."""
 
 import asyncio
 import contextlib
 import resource
-import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import msgspec
 
@@ -17,19 +15,19 @@ from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.machine import Machine, engine_for, machine_for
 from yelpaze.flow.row import RowRun
-from yelpaze.flow.runner import Result, Runner
-from yelpaze.http.engine import Engine
+from yelpaze.flow.runner import Runner
 from yelpaze.io.jsonl import JsonlSink, JsonlSource, StdoutSink
 from yelpaze.io.protocol import Ledger, Sink
-from yelpaze.model.errors import InputError, MisuseError, StoppedError
-from yelpaze.model.outcome import Outcome
-from yelpaze.model.request import Request
+from yelpaze.model.errors import InputError, StoppedError
 
 _COMMIT_SECONDS = 1.0
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `yelpaze run` was asked for. `output` is a path or `-`; None is the default name."""
+    """What `yelpaze run` was asked for. `output` is a path or `-`; None is the default name.
+
+    `engine` holds Engine options that win over those of the flow.
+    """
 
     input: str
     output: str | None = None
@@ -37,6 +35,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     batch: int = 64
     limit: int | None = None
+    engine: dict[str, Any] = {}
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +62,7 @@ class Job:
     def __init__(self, flow: Flow, options: RunOptions) -> None:
         self.flow = flow
         self.options = options
-        self._engine = engine_for(flow, concurrency=options.concurrency)
+        self.engine = engine_for(flow, concurrency=options.concurrency, overrides=options.engine)
         self.source = JsonlSource(options.input, limit=options.limit)
         self.output, self.failures_path = _paths(options)
         source = Path(flow.where.rpartition(":")[0])
@@ -90,7 +89,7 @@ class Job:
         sink = self._open_sink()
         try:
             async with machine_for(
-                self.flow, self._engine, workers=options.workers, batch=options.batch, as_json=True
+                self.flow, self.engine, workers=options.workers, batch=options.batch, as_json=True
             ) as machine:
                 self.machine = machine
                 self.began = time.monotonic()
@@ -216,60 +215,3 @@ def _paths(options: RunOptions) -> tuple[str, Path]:
         if options.input != "-" and path.exists() and path.samefile(options.input):
             raise InputError(f"{path}: is the input itself, and would be overwritten; give another -o")
     return str(output), failures
-
-
-async def run_job(job: Job) -> Summary:
-    """Run a job; the first Ctrl-C or SIGTERM stops it cleanly, a second one at once."""
-    loop = asyncio.get_running_loop()
-    handled = (signal.SIGINT, signal.SIGTERM)
-
-    def stop() -> None:
-        job.stop()
-        for number in handled:
-            loop.remove_signal_handler(number)
-
-    for number in handled:
-        loop.add_signal_handler(number, stop)
-    try:
-        return await job.run()
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
-
-
-@overload
-def run(what: Flow, rows: Iterable[Any] | AsyncIterable[Any], **options: Any) -> list[Result]: ...
-@overload
-def run(what: Mapping[str, Request], **options: Any) -> dict[str, Outcome]: ...
-@overload
-def run(what: Request, **options: Any) -> Outcome: ...
-@overload
-def run(what: Iterable[Request], **options: Any) -> list[Outcome]: ...
-@overload
-def run(what: Coroutine[Any, Any, Any], **options: Any) -> Any: ...
-def run(what: Any, rows: Any = None, **options: Any) -> Any:
-    """The one blocking form: run a flow over rows, or make calls, and wait for all of it.
-
-    - `run(flow, rows, workers=2)`: a list of results in the rows' order.
-    - `run({"user": get(...), "orders": get(...)})`: a dict of outcomes.
-    - `run([get(...), get(...)])`: a list of outcomes in order; `run(get(...))`: one outcome.
-    - `run(coroutine)`: what it returns.
-
-    Options are those of `Flow.stream`, or of `Engine`. Not to be called from async code.
-    """
-    if isinstance(what, Flow):
-        return asyncio.run(what.run(rows if rows is not None else (), **options))
-    if isinstance(what, Coroutine):
-        return asyncio.run(what)
-    return asyncio.run(_call(what, options))
-
-
-async def _call(what: Any, options: dict[str, Any]) -> Any:
-    async with Engine(**options) as engine:
-        if isinstance(what, Request):
-            return await engine.send(what)
-        if isinstance(what, Mapping):
-            return await engine.gather(what)
-        if isinstance(what, Iterable) and not isinstance(what, str):
-            return [outcome async for outcome in engine.stream(what, ordered=True)]
-    raise MisuseError(f"run() takes a flow, requests or a coroutine, not {type(what).__name__}")

@@ -1,0 +1,81 @@
+"""What the command line shows of an engine while it works: metrics, a log, traces.
+
+Each is imported only where it is asked for: together they would take as long as a fetch.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from yelpaze.http.engine import Engine
+from yelpaze.model.errors import InputError, MisuseError
+
+
+def observing_options(log: str | None, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Engine options: hooks that log to a file (`-` is stderr), and spans where a provider is set up."""
+    options: dict[str, Any] = {}
+    # A tracer provider is set up by whoever starts us (`opentelemetry-instrument yelpaze …`).
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        from yelpaze.observe.traces import open_telemetry  # noqa: PLC0415
+
+        options["tracing"] = open_telemetry()
+    if log is not None:
+        from yelpaze.observe.log import log_hooks  # noqa: PLC0415
+
+        options |= log_hooks(_logger(_opened(log, stack)))
+    return options
+
+
+def _opened(path: str, stack: contextlib.ExitStack) -> TextIO:
+    if path == "-":
+        return sys.stderr
+    try:
+        return stack.enter_context(open(path, "a", buffering=1, encoding="utf-8"))  # noqa: PTH123
+    except OSError as error:
+        raise InputError(f"--log {path}: cannot be written: {error.strerror}") from None
+
+
+def _logger(file: TextIO) -> Any:
+    import structlog  # noqa: PLC0415
+
+    return structlog.wrap_logger(
+        structlog.PrintLogger(file),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+
+
+@contextlib.contextmanager
+def served_metrics(engine: Engine, address: str | None) -> Iterator[None]:
+    """Serve Prometheus metrics at `[HOST:]PORT` while inside."""
+    if address is None:
+        yield
+        return
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004
+        raise MisuseError(f"--metrics takes PORT or HOST:PORT: {address!r}")
+    from prometheus_client import REGISTRY, start_http_server  # noqa: PLC0415
+
+    from yelpaze.observe.metrics import EngineCollector  # noqa: PLC0415
+
+    collector = EngineCollector(engine)
+    REGISTRY.register(collector)
+    try:
+        try:
+            server, thread = start_http_server(int(port), host or "127.0.0.1")
+        except OSError as error:
+            raise InputError(f"--metrics {address}: cannot listen there: {error.strerror}") from None
+        print(f"metrics at http://{host or '127.0.0.1'}:{server.server_port}/metrics", file=sys.stderr)  # noqa: T201
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+    finally:
+        REGISTRY.unregister(collector)

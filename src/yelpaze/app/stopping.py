@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Stoppable(Protocol):
+    """Work that can be asked to stop."""
+
+    def stop(self) -> None:
+        """Stop soon, keeping what is done."""
+
+
+async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
+    """Do the work; the first Ctrl-C or SIGTERM stops the job cleanly, a second one at once."""
+    loop = asyncio.get_running_loop()
+    handled = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        job.stop()
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+    for number in handled:
+        loop.add_signal_handler(number, stop)
+    try:
+        return await work
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,1 @@
+"""Many URLs from the shell: globs, inputs, outputs, outcomes."""

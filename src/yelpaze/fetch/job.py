@@ -1,0 +1,291 @@
+"""`yelpaze fetch`: every item through the engine, its body to its place, its outcome noted."""
+
+import asyncio
+import errno
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import msgspec
+
+from yelpaze.fetch.done import Outcomes
+from yelpaze.fetch.items import Item
+from yelpaze.fetch.record import Reason, Record, Tally, described, record_of
+from yelpaze.http.engine import Engine
+from yelpaze.http.options import Pending
+from yelpaze.http.spool import Spool
+from yelpaze.model.errors import StoppedError
+from yelpaze.model.outcome import Outcome
+
+_ASIDE = 8
+_IN_MEMORY = 1 << 20
+_COPY = 1 << 18
+_FLUSH_SECONDS = 1.0
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
+
+class Out(Protocol):
+    """Where bodies without a file go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take some."""
+
+    def flush(self) -> None:
+        """Pass it on."""
+
+
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How bodies and outcomes are treated; the names are those of the flags."""
+
+    parallel_max: int = 50
+    fail: bool = False
+    include: bool = False
+    clobber: bool = False
+    resume: bool = False
+    is_single: bool = False
+
+
+class _Buffer:
+    """A body on its way to stdout, where bodies must not mix."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed by `pour` or `restart`
+        self.size = 0
+
+    def __call__(self, data: bytes) -> None:
+        self.size += self._file.write(data)
+
+    def restart(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self.size = 0
+
+    def pour(self, out: Out) -> None:
+        self._file.seek(0)
+        while data := self._file.read(_COPY):
+            out.write(data)
+        out.flush()
+        self._file.close()
+
+
+class FetchJob:
+    """One call of `yelpaze fetch`; its tally can be read while it runs.
+
+    `verbose` gets the lines of each exchange.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        manner: Manner,
+        *,
+        out: Out,
+        outcomes: Outcomes | None = None,
+        verbose: Callable[[list[str]], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.tally = Tally()
+        self.interrupted = False
+        self.began = time.monotonic()
+        self._manner = manner
+        self._out = out
+        self._outcomes = outcomes
+        self._verbose = verbose
+        self._calls: dict[int, Pending] = {}
+        self._held = self._aside = 0
+        self._claimed: set[str] = set()
+        self._folders: set[str] = set()
+        self._room: asyncio.Future[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+
+    async def run(self, blocks: AsyncIterator[list[Item]]) -> Tally:
+        """Fetch everything. Raises StoppedError (disk full), BrokenPipeError, InputError."""
+        flushing = asyncio.ensure_future(self._flush_now_and_then())
+        try:
+            async with self.engine:
+                await self._drive(blocks)
+                for call in list(self._calls.values()):
+                    call.cancel()
+        finally:
+            flushing.cancel()
+            await asyncio.gather(flushing, return_exceptions=True)
+            if self._outcomes is not None:
+                self._outcomes.close()
+        if self._error is not None:
+            raise self._error
+        return self.tally
+
+    def stop(self) -> None:
+        """Stop soon: what is under way is dropped, what is done is kept."""
+        self.interrupted = True
+        self._wake()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    # ── items ───────────────────────────────────────────────────────────────────
+
+    async def _drive(self, blocks: AsyncIterator[list[Item]]) -> None:
+        while (block := await self._next(blocks)) is not None:
+            for item in block:
+                if not await self._until(lambda: not self._is_full):
+                    return
+                self._start(item)
+            await asyncio.sleep(0)
+        await self._until(lambda: not self._held)
+
+    async def _until(self, is_so: Callable[[], bool]) -> bool:
+        """Wait for that; False if the work is over before."""
+        while not is_so() and not self._over:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        return not self._over
+
+    async def _next(self, blocks: AsyncIterator[list[Item]]) -> list[Item] | None:
+        """The next block; None at the end, or once `stop` is called while the input is silent."""
+        task = self._reading = asyncio.current_task()
+        try:
+            return await anext(blocks, None)
+        except asyncio.CancelledError:
+            if self.interrupted and task is not None:
+                task.uncancel()
+                return None
+            raise
+        finally:
+            self._reading = None
+
+    @property
+    def _over(self) -> bool:
+        return self.interrupted or self._error is not None
+
+    @property
+    def _is_full(self) -> bool:
+        size = self._manner.parallel_max
+        return self._held - min(self._aside, size * _ASIDE) >= size
+
+    def set_aside(self, change: int) -> None:
+        """A call waits for its host, or no longer does."""
+        self._aside += change
+        if change > 0:
+            self._wake()
+
+    def _start(self, item: Item) -> None:
+        if item.request is None:
+            self._note(Record(item.number, item.url, error=Reason("input", item.bad)))
+            return
+        if self._manner.resume and self._is_done(item):
+            self.tally.skipped += 1
+            return
+        if item.path is not None and (problem := self._problem_with(item.path)):
+            self._note(Record(item.number, item.url, error=Reason("output", problem), path=item.path))
+            return
+        target = item.path or (self._write_out if self._manner.is_single else _Buffer())
+        spool = Spool(
+            target,
+            clobber=self._manner.clobber,
+            with_head=self._manner.include,
+            keep_all=not self._manner.fail,
+        )
+        self._held += 1
+        call = self.engine.submit(
+            item.request,
+            lambda outcome: self._done(item, outcome, spool, target),
+            spool=spool,
+            aside=self,
+        )
+        if not call.abandoned:
+            self._calls[item.number] = call
+
+    def _is_done(self, item: Item) -> bool:
+        if self._outcomes is not None and item.request is not None and self._outcomes.has(item.request):
+            return True
+        return item.path is not None and os.path.lexists(item.path)
+
+    def _problem_with(self, path: str) -> str:
+        """Why that file can't be written, if it can't; its folder is made if need be."""
+        if path in self._claimed:
+            return f"{path} is the file of another URL, too; use {{n}}, {{host}} or {{name}} in -o"
+        try:
+            if not self._manner.clobber and os.path.lexists(path):
+                return f"{path} exists; --clobber replaces it, --resume skips it"
+            folder = os.path.dirname(path)
+            if folder and folder not in self._folders:
+                os.makedirs(folder, exist_ok=True)
+                if len(self._folders) < 10_000:  # noqa: PLR2004
+                    self._folders.add(folder)
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        self._claimed.add(path)
+        return ""
+
+    def _write_out(self, data: bytes) -> None:
+        self._out.write(data)
+        self._out.flush()
+
+    # ── outcomes ────────────────────────────────────────────────────────────────
+
+    def _done(self, item: Item, outcome: Outcome, spool: Spool, target: object) -> None:
+        self._calls.pop(item.number, None)
+        self._held -= 1
+        if item.path is not None:
+            self._claimed.discard(item.path)
+        error = spool.error
+        try:
+            if error is None and isinstance(target, _Buffer):
+                target.pour(self._out)
+        except OSError as caught:
+            error = caught
+        if self._verbose is not None:
+            self._verbose(described(outcome))
+        if error is None:
+            size = spool.delivered or len(outcome.body)
+            if outcome.error is None and self._outcomes is None and not self.tally.takes(ok=True):
+                self.tally.count_success(outcome.status, size)
+                self._wake()
+                return
+            kept = outcome.status and (not self._manner.fail or outcome.error is None)
+            self._note(
+                record_of(
+                    outcome,
+                    item.number,
+                    size=size,
+                    path=item.path if kept else None,
+                    fail=self._manner.fail,
+                )
+            )
+        else:
+            self._unwritable(item, error)
+        self._wake()
+
+    def _unwritable(self, item: Item, error: BaseException) -> None:
+        if isinstance(error, FileExistsError):
+            problem = f"{item.path} exists; --clobber replaces it, --resume skips it"
+        elif isinstance(error, OSError) and item.path is not None and error.errno not in _DISK_FULL:
+            problem = f"{item.path}: {error.strerror}"
+        else:
+            if isinstance(error, OSError) and item.path is not None:
+                error = StoppedError(f"{item.path}: cannot be written: {error.strerror}")
+            self._error = error
+            return
+        self._note(Record(item.number, item.url, error=Reason("output", problem), path=item.path))
+
+    def _note(self, record: Record) -> None:
+        self.tally.add(record)
+        if self._outcomes is not None:
+            try:
+                self._outcomes.add(record)
+            except OSError as error:
+                self._error = StoppedError(f"{self._outcomes.path}: cannot be written: {error.strerror}")
+
+    async def _flush_now_and_then(self) -> None:
+        while self._outcomes is not None:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self._outcomes.flush()
+
+    # ── waiting ─────────────────────────────────────────────────────────────────
+
+    def _wake(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)

@@ -1,0 +1,98 @@
+"""`timed`: duration and success of anyone's own work, to the same metrics and log."""
+
+import inspect
+import time
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import structlog
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+
+F = TypeVar("F", bound=Callable[..., Any])
+_HISTOGRAMS: dict[CollectorRegistry, Histogram] = {}
+
+
+class timed:  # noqa: N801  used as a decorator and in `with`, both of which read better so
+    """Time a function, a coroutine function, or the block of a `with` or `async with`.
+
+    Prometheus gets `yelpaze_timed_seconds{name, outcome}`, outcome being success or failure;
+    structlog gets a `timed` event, at debug level where it succeeded. `registry` is
+    Prometheus's own by default.
+
+    >>> import yelpaze
+    >>> @yelpaze.timed("user_dashboard")
+    ... async def dashboard(): ...
+    >>> with yelpaze.timed("render"):
+    ...     page = "<p>"
+    """
+
+    def __init__(self, name: str, *, registry: CollectorRegistry = REGISTRY, logger: Any = None) -> None:
+        self._name = name
+        self._registry = registry
+        self._histogram = _histogram_in(registry)
+        self._logger = logger
+        self._log = structlog.get_logger("yelpaze") if logger is None else logger
+        self._began = 0.0
+
+    def __call__(self, function: F) -> F:
+        """Decorate; each call is timed on its own."""
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeError(f"timed: {function.__name__} is a generator; time the work inside it with `with`")
+        if inspect.iscoroutinefunction(function):
+
+            @wraps(function)
+            async def call_async(*arguments: Any, **named: Any) -> Any:
+                with self._again():
+                    return await function(*arguments, **named)
+
+            return call_async  # type: ignore[return-value]
+
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            with self._again():
+                return function(*arguments, **named)
+
+        return call  # type: ignore[return-value]
+
+    def _again(self) -> "timed":
+        return timed(self._name, registry=self._registry, logger=self._logger)
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._began
+        outcome = "success" if kind is None else "failure"
+        self._histogram.labels(self._name, outcome).observe(seconds)
+        if kind is None:
+            self._log.debug("timed", name=self._name, outcome=outcome, seconds=round(seconds, 6))
+        else:
+            said = f"{kind.__name__}: {error}"
+            self._log.warning(
+                "timed", name=self._name, outcome=outcome, seconds=round(seconds, 6), error=said
+            )
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def _histogram_in(registry: CollectorRegistry) -> Histogram:
+    """One histogram a registry, which refuses a second of the same name."""
+    if registry not in _HISTOGRAMS:
+        _HISTOGRAMS[registry] = Histogram(
+            "yelpaze_timed_seconds",
+            "Duration of work marked with yelpaze.timed.",
+            ["name", "outcome"],
+            registry=registry,
+        )
+    return _HISTOGRAMS[registry]

@@ -1,0 +1,93 @@
+"""OpenTelemetry spans: one for a call, one for each attempt, whose ids are those on the wire.
+
+    Engine(tracing=open_telemetry())
+
+The names of attributes are those of OpenTelemetry's semantic conventions for HTTP clients.
+A call is a child of the span that is current where it was made.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from yelpaze.http.options import CallSpan, Tracing
+from yelpaze.model.errors import MisuseError
+from yelpaze.model.outcome import Attempt, Outcome
+from yelpaze.model.request import Request
+from yelpaze.version import __version__
+
+
+def open_telemetry(tracer_provider: Any = None) -> Tracing:
+    """Tracing for an Engine, by the global tracer provider or the one given.
+
+    Raises MisuseError where the package opentelemetry-api is not installed.
+    """
+    try:
+        from opentelemetry import trace  # noqa: PLC0415  optional
+    except ModuleNotFoundError:
+        raise MisuseError("open_telemetry() needs a package: pip install opentelemetry-api") from None
+    return _Tracing(trace, trace.get_tracer("yelpaze", __version__, tracer_provider))
+
+
+class _Tracing:
+    def __init__(self, trace: Any, tracer: Any) -> None:
+        self._trace = trace
+        self._tracer = tracer
+
+    def begin(self, request: Request) -> CallSpan | None:
+        parts = urlsplit(request.url)
+        span = self._tracer.start_span(
+            request.method,
+            kind=self._trace.SpanKind.INTERNAL,
+            attributes={
+                "http.request.method": request.method,
+                "url.full": parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
+                "server.address": parts.hostname or "",
+            },
+        )
+        # Without an SDK a span has no ids: the engine then makes its own, as without tracing.
+        return _CallSpan(self._trace, self._tracer, span) if span.get_span_context().is_valid else None
+
+
+class _CallSpan:
+    def __init__(self, trace: Any, tracer: Any, span: Any) -> None:
+        self._trace = trace
+        self._tracer = tracer
+        self._span = span
+        self._open: dict[str, Any] = {}
+        self._number = 0
+        self.trace_id = f"{span.get_span_context().trace_id:032x}"
+
+    def begin_attempt(self, method: str) -> str:
+        self._number += 1
+        span = self._tracer.start_span(
+            method,
+            context=self._trace.set_span_in_context(self._span),
+            kind=self._trace.SpanKind.CLIENT,
+            attributes={"http.request.method": method, "http.request.resend_count": self._number - 1},
+        )
+        context = span.get_span_context()
+        parent = f"00-{self.trace_id}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+        self._open[parent] = span
+        return parent
+
+    def end_attempt(self, parent: str, attempt: Attempt) -> None:
+        span = self._open.pop(parent, None)
+        if span is not None:
+            self._finish(span, attempt.status, None if attempt.error is None else str(attempt.error.kind))
+
+    def end(self, outcome: Outcome | None) -> None:
+        for span in self._open.values():
+            span.end()
+        if outcome is not None:
+            kind = None if outcome.error is None else str(outcome.error.kind)
+            self._finish(self._span, outcome.status, kind)
+        else:
+            self._span.end()
+
+    def _finish(self, span: Any, status: int, error: str | None) -> None:
+        if status:
+            span.set_attribute("http.response.status_code", status)
+        if error is not None:
+            span.set_attribute("error.type", str(status) if error == "status" else error)
+            span.set_status(self._trace.StatusCode.ERROR, error)
+        span.end()
