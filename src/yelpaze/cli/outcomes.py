@@ -45,7 +45,8 @@ class View:
 
 
 def say(lines: list[str]) -> None:
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201
+    if lines:
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201
 
 
 def report(fetch: Fetch, tally: Tally, *, silent: bool, errors: bool) -> None:

@@ -18,8 +18,8 @@ class timed:  # noqa: N801  used as a decorator and in `with`, both of which rea
     """Time a function, a coroutine function, or the block of a `with` or `async with`.
 
     Prometheus gets `yelpaze_timed_seconds{name, outcome}`, outcome being success or failure;
-    structlog gets a `timed` event, at debug level where it succeeded. `registry` is
-    Prometheus's own by default.
+    structlog, once it is configured or with a `logger`, gets a `timed` event, at debug level
+    where it succeeded. `registry` is Prometheus's own by default.
 
     >>> import yelpaze
     >>> @yelpaze.timed("user_dashboard")
@@ -28,10 +28,10 @@ class timed:  # noqa: N801  used as a decorator and in `with`, both of which rea
     ...     page = "<p>"
     """
 
-    def __init__(self, name: str, *, registry: CollectorRegistry = REGISTRY, logger: Any = None) -> None:
+    def __init__(self, name: str, *, registry: CollectorRegistry | None = None, logger: Any = None) -> None:
         self._name = name
         self._registry = registry
-        self._histogram = _histogram_in(registry)
+        self._histogram = _histogram_in(REGISTRY if registry is None else registry)
         self._logger = logger
         self._log = structlog.get_logger("yelpaze") if logger is None else logger
         self._began = 0.0
@@ -69,6 +69,8 @@ class timed:  # noqa: N801  used as a decorator and in `with`, both of which rea
         seconds = time.perf_counter() - self._began
         outcome = "success" if kind is None else "failure"
         self._histogram.labels(self._name, outcome).observe(seconds)
+        if self._logger is None and not structlog.is_configured():
+            return  # unconfigured it prints to stdout, which is not ours
         if kind is None:
             self._log.debug("timed", name=self._name, outcome=outcome, seconds=round(seconds, 6))
         else:
