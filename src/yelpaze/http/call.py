@@ -34,7 +34,7 @@ from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request, Timeout
 from yelpaze.policy.breaker import State
 from yelpaze.policy.redirect import follow, is_redirect
-from yelpaze.policy.retry import Retry
+from yelpaze.policy.retry import Retry, retry_after_seconds
 
 if TYPE_CHECKING:
     from yelpaze.http.core import Core
@@ -240,11 +240,8 @@ class Call:
         attempt.settle(reading, error, now)
         if self.abandoned:  # cancelled by somebody who was told just now
             return
-        if status in _REDIRECTS and core.max_redirects:
-            target, error = self._redirected(status, reading.headers)
-            if target is not None:
-                self._follow(target)
-                return
+        if status in _REDIRECTS and core.max_redirects and self._redirected(reading, now):
+            return
         if error is None:
             self._finish(self._outcome(reading, None, now))
         elif other is not None:
@@ -280,25 +277,38 @@ class Call:
             self.trace_id,
         )
 
-    def _redirected(self, status: int, headers: Headers) -> tuple[Request | None, Error | None]:
-        location = headers.get("location")
-        if location is None or not is_redirect(status, location):
-            return None, None
-        if self._hops >= self._core.max_redirects:
-            return None, Error(ErrorKind.PROTOCOL, f"more than {self._core.max_redirects} redirects")
-        secret = self._core.rules.secret_headers
+    def _redirected(self, reading: Reading, now: float) -> bool:
+        """Follow, or end where there is nowhere to go; False if the answer is no redirect to follow."""
+        location = reading.headers.get("location")
+        if location is None or not is_redirect(reading.status, location):
+            return False
+        core = self._core
         try:
-            return follow(self.hop, self.hop.url, status, location, secret), None
-        except MisuseError as error:
-            return None, Error(ErrorKind.PROTOCOL, f"redirected to {location!r}: {error}")
+            if self._hops >= core.max_redirects:
+                raise MisuseError(f"that is one more than {core.max_redirects} redirects")  # noqa: TRY301
+            target = follow(self.hop, self.hop.url, reading.status, location, core.rules.secret_headers)
+        except MisuseError as refused:
+            error = Error(ErrorKind.PROTOCOL, f"redirected to {location!r}: {refused}")
+            self._finish(self._outcome(reading, error, now))
+            return True
+        self._follow(target, retry_after_seconds(reading.headers.get("retry-after"), wall=time.time()))
+        return True
 
-    def _follow(self, target: Request) -> None:
+    def _follow(self, target: Request, after: float | None) -> None:
+        """Go to the redirect's target, no sooner than its Retry-After says (RFC 9110 §10.2.3)."""
         self._drop_attempts()
+        wait = min(after or 0.0, self._retry.retry_after_cap)
         self._hops += 1
         self._tries = 0
         self.hop = target
         self._enter(self._core.host_of(target.url))
-        self.begin()
+        when = self._core.now() + wait
+        if not wait:
+            self.begin()
+        elif when > self.deadline_at:
+            self.refuse(ErrorKind.DEADLINE_TIMEOUT, "the redirect's Retry-After would pass the deadline")
+        else:
+            self._timer = self._core.timers.at(when, self.begin)
 
     def _decide(self, reading: Reading, error: Error, now: float) -> None:
         """All attempts under way have failed: park, try again, or end."""

@@ -10,6 +10,8 @@ import re
 
 from yelpaze.model.request import Request
 
+# Sampled, and random trace id; all others must go out as 0 (§3.2.2.5).
+_KNOWN_FLAGS = 0x03
 _CONTEXT = frozenset({"traceparent", "tracestate"})
 # Version 00 has exactly these fields; a later one may have more, ff is none (§3.2.2).
 _PARENT = re.compile(
@@ -38,19 +40,21 @@ class Tracer:
         """
         lines: list[str | bytes] = []
         flags, extra = "01", self._extra
+        # The incoming context is carried on only within its own trace.
+        found = _parent_of(request) if parent is None and request.headers else None
+        if found is not None and found[1] != trace_id:
+            found = None
         for name, value in request.headers:
             folded = name.lower()
             if folded in _CONTEXT:
-                found = _parent_of(request)
-                if found is None:
+                if found is None or folded == "traceparent":
                     continue  # a broken traceparent, and then its tracestate, go no further (§3.3)
-                flags = found[2]
-                if folded == "traceparent":
-                    continue
             elif extra is not None and folded == extra.lower():
                 extra = None
             line = f"{name}: {value}" if value else f"{name};"
             lines.append(line if line.isascii() else line.encode())
+        if found is not None:
+            flags = f"{int(found[2], 16) & _KNOWN_FLAGS:02x}"
         lines.append(f"traceparent: {parent or f'00-{trace_id}-{self._bits(64) or 1:016x}-{flags}'}")
         if extra is not None:
             lines.append(f"{extra}: {trace_id}")

@@ -178,7 +178,7 @@ def request(
         pairs = (*pairs, ("Content-Type", content_type))
     if timeout is not None and not isinstance(timeout, Timeout):
         timeout = Timeout(attempt=timeout)
-    if idempotency_key:
+    if idempotency_key is not False:
         pairs = (*pairs, ("Idempotency-Key", _key_field(idempotency_key)))
     return Request(
         method=method.upper() if isinstance(method, str) else method,
@@ -195,11 +195,13 @@ def request(
 
 def _key_field(key: str | bool) -> str:
     """The key as a structured-field string (draft-ietf-httpapi-idempotency-key-header-07 §2.1)."""
-    text = str(uuid.uuid4()) if key is True else str(key)
+    text = str(uuid.uuid4()) if key is True else key
     try:
-        return http_sf.ser(text)
-    except ValueError as error:
-        raise MisuseError(f"idempotency_key takes printable ASCII text: {key!r}") from error
+        if text and isinstance(text, str):
+            return http_sf.ser(text)
+    except ValueError:
+        pass
+    raise MisuseError(f"idempotency_key takes printable ASCII text, or True for one of its own: {key!r}")
 
 
 def _body(

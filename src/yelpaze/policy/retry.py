@@ -7,7 +7,7 @@ pause    Retry-After, clamped, if the answer gave one; else full jitter
          U(0, min(cap, base·2ⁿ))  (AWS Architecture Blog, "Exponential Backoff And Jitter")
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -55,18 +55,26 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_cap: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("statuses", "errors", "methods"):
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise MisuseError(
+                "Retry(attempts=…) is a whole number and counts the first try too, "
+                f"so at least 1: {self.attempts!r}"
+            )
+        times = (self.base, self.cap, self.retry_after_cap, self.max_time)
+        if not all(isinstance(value, int | float) and value >= 0 for value in times):
+            raise MisuseError("Retry's base, cap, max_time and retry_after_cap take seconds, 0 or more")
+        for name, kind in (("statuses", int), ("errors", str), ("methods", str)):
             given = getattr(self, name)
-            if isinstance(given, str):
-                raise MisuseError(f"Retry({name}=…) takes a set, not a string: {given!r}")
-            if given is not None:
-                msgspec.structs.force_setattr(self, name, frozenset(given))
+            if given is None and name == "methods":
+                continue
+            if not isinstance(given, Iterable) or isinstance(given, str):
+                raise MisuseError(f"Retry({name}=…) takes a set, not {given!r}")
+            if wrong := [value for value in given if not isinstance(value, kind)]:
+                raise MisuseError(f"Retry({name}=…) takes a set of {kind.__name__}, and {wrong[0]!r} is none")
+            values = (value.upper() for value in given) if name == "methods" else given
+            msgspec.structs.force_setattr(self, name, frozenset(values))
         if unknown := self.errors - set(ErrorKind):
             raise MisuseError(f"Retry(errors=…): there is no kind of error {min(unknown)!r}")
-        if self.attempts < 1:
-            raise MisuseError(f"Retry(attempts=…) counts the first try too, so at least 1: {self.attempts}")
-        if not (self.base >= 0 and self.cap >= 0 and self.retry_after_cap >= 0 and self.max_time >= 0):
-            raise MisuseError("Retry's base, cap, max_time and retry_after_cap take seconds, 0 or more")
 
     def replayable(self, request: Request) -> bool:
         """Whether the request may be sent again even if it may have been processed."""
@@ -114,7 +122,7 @@ def retry_after_seconds(value: str | None, *, wall: float) -> float | None:
     """
     if value is None:
         return None
-    text = value.strip()
+    text = value.strip(" \t")
     if text.isascii() and text.isdigit():
         return float(text) if len(text) < 16 else float("inf")  # noqa: PLR2004
     try:
