@@ -1,6 +1,6 @@
 """`make bench`: every scenario, Yelpaze and its rivals by turns, into benches/RESULTS.md.
 
-    python benches/run.py [--only engine|flow|memory] [--rounds N] [--scale SHARE]
+    python benches/run.py [--only SECTION] [--rounds N] [--scale SHARE]
 
 nginx serves, pinned to the last core; engine clients are pinned to the first. Flows and
 memory use all cores, as `yelpaze run` does.
@@ -20,9 +20,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import policies
 import trustme
 
 HERE = Path(__file__).parent
+SECTIONS = ("engine", "flow", "memory", "policies", "effect", "fetch")
 BODY = '{"data":{"items":[1,2,3,4,5]}}'
 CONFIG = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log; user root;
@@ -241,7 +243,7 @@ def about() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=["engine", "flow", "memory"])
+    parser.add_argument("--only", choices=SECTIONS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--output", type=Path, default=HERE / "results")
@@ -256,6 +258,13 @@ def main() -> None:
             "engine": lambda: engine(server, arguments.rounds, arguments.scale),
             "flow": lambda: flow(server, folder, arguments.rounds, arguments.scale),
             "memory": lambda: memory(server, folder, arguments.scale),
+            "policies": lambda: policies.cost(
+                server.url("tls"), server.ca_file, arguments.rounds, arguments.scale
+            ),
+            "effect": lambda: policies.effect(arguments.rounds),
+            "fetch": lambda: policies.fetch(
+                server.url("plain"), server.url("tls"), server.ca_file, arguments.rounds
+            ),
         }
         try:
             for section, measure in sections.items():
@@ -270,7 +279,7 @@ def write_results(folder: Path) -> None:
     """Put the sections under their text in RESULTS.md."""
     text = (HERE / "RESULTS.template.md").read_text()
     text = text.replace("{about}", about())
-    for section in ("engine", "flow", "memory"):
+    for section in SECTIONS:
         path = folder / f"{section}.md"
         text = text.replace(f"{{{section}}}", path.read_text() if path.exists() else "Not measured.\n")
     (HERE / "RESULTS.md").write_text(text)

@@ -413,7 +413,10 @@ class Call:
     def _tell(self, outcome: Outcome) -> None:
         # The callback often holds the call itself: let go of it, or only the collector can.
         on_done, self._on_done = self._on_done, _told
-        on_done(outcome)
+        try:
+            on_done(outcome)
+        except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others' answers
+            self._core.report("a call's callback raised", error)
 
     def _stop(self) -> None:
         """Break off whatever is under way."""
@@ -472,4 +475,5 @@ class Call:
         if not self.abandoned:
             on_done = self._on_done
             self.cancel()
-            on_done(self._cancelled_outcome(why))
+            self._on_done = on_done
+            self._tell(self._cancelled_outcome(why))

@@ -282,7 +282,7 @@ class Engine:
         if flight is not None:
             core.shared += 1
             return flight.join(request, on_done, aside, deadline_at)
-        flight = self._flights[key] = Flight(core.timers, lambda: self._flights.pop(key, None))
+        flight = self._flights[key] = Flight(core.timers, lambda: self._flights.pop(key, None), core.report)
         first = flight.join(request, on_done, aside, deadline_at)
         alone = msgspec.structs.replace(request, dedupe=False)
         flight.call = self.submit(alone, flight.landed, defaults=defaults, aside=flight if parks else None)

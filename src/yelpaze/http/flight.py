@@ -58,9 +58,12 @@ class _Passenger:
 class Flight:
     """One call, and all who wait for it."""
 
-    def __init__(self, timers: Timers, on_landed: Callable[[], object]) -> None:
+    def __init__(
+        self, timers: Timers, on_landed: Callable[[], object], report: Callable[[str, Exception], None]
+    ) -> None:
         self._timers = timers
         self._on_landed = on_landed
+        self._report = report
         self._passengers: dict[_Passenger, None] = {}
         self._aside = 0
         self.call: Pending | None = None
@@ -97,4 +100,7 @@ class Flight:
         for passenger in passengers:
             if not passenger.abandoned:
                 passenger.over()
-                passenger.on_done(msgspec.structs.replace(outcome, request=passenger.request))
+                try:
+                    passenger.on_done(msgspec.structs.replace(outcome, request=passenger.request))
+                except Exception as error:  # noqa: BLE001  the others get their answer all the same
+                    self._report("a call's callback raised", error)

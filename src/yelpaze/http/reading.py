@@ -1,5 +1,6 @@
 """What one attempt came to: read off the easy handle before it is used again."""
 
+import re
 from http import HTTPStatus
 
 import msgspec
@@ -11,7 +12,8 @@ from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.headers import Headers
 from yelpaze.model.outcome import Timings
 
-_FIRST_ERROR_STATUS = 400
+_FIRST_ERROR_STATUS, _FIRST_FINAL_STATUS = 400, 200
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 _NO_TIMINGS = Timings()
 _NO_HEADERS = Headers()
 _VERSIONS = {
@@ -31,6 +33,13 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     timings: Timings = _NO_TIMINGS
     http_version: str = ""
     remote_ip: str = ""
+
+
+def _is_whole(head: bytearray) -> bool:
+    """Whether the last header block has its empty line; trailers may come after it."""
+    if head.endswith(b"\r\n\r\n"):
+        return True
+    return _END_OF_HEAD.search(head, head.rfind(b"\nHTTP/") + 1) is not None
 
 
 def _status_error(status: int) -> Error:
@@ -57,6 +66,10 @@ def read(handle: Handle, code: int, message: str, *, dns: float, queued: float, 
             connected=info(pycurl.PRETRANSFER_TIME) > 0,
             max_body=max_body,
         )
+        status = 0
+    elif not _is_whole(handle.head) or status < _FIRST_FINAL_STATUS:
+        # libcurl is content when the peer closes in the middle of the header block.
+        error = Error(ErrorKind.PROTOCOL, "the peer closed the connection in the middle of the answer's head")
         status = 0
     elif status >= _FIRST_ERROR_STATUS:
         error = _STATUS_ERRORS.get(status) or _status_error(status)

@@ -125,6 +125,10 @@ class Spool:
             except OSError:  # a file system without hard links: almost as good
                 if os.path.lexists(self._path):
                     raise FileExistsError(errno.EEXIST, "File exists", self._path) from None
+            else:
+                os.unlink(self._part)
+                self._part = ""
+                return
         os.replace(self._part, self._path)
         self._part = ""
 

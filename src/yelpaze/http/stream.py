@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Protocol
 
 from yelpaze.http.options import OnDone, Pending
+from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
 
@@ -112,18 +113,25 @@ class _Window:
 
 
 async def _from_sync(window: _Window, requests: Iterator[Request]) -> AsyncIterator[Outcome]:
-    more = True
+    more, refused = True, None
     while True:
         while more and window.has_room:
             try:
-                window.add(next(requests))
+                request = next(requests)
             except StopIteration:
                 more = False
+                break
+            try:
+                window.add(request)
+            except MisuseError as error:  # no request, or the engine was closed: what is done comes first
+                more, refused = False, error
         outcome = window.take()
         if outcome is not None:
             yield outcome
         elif window.held:
             await window.changed()
+        elif refused is not None:
+            raise refused
         else:
             return
 

@@ -85,5 +85,4 @@ class Timers:
             except Exception as error:  # noqa: BLE001  the other deadlines hold all the same
                 self._loop.call_exception_handler({"message": "a timer raised", "exception": error})
             heap = self._heap  # a sweep may have replaced it
-        self._wake = None
         self._arm()

@@ -129,3 +129,12 @@ def join(base: str, location: str) -> str:
     except ValueError as error:
         raise MisuseError(f"the location {location!r} cannot be read: {error}") from None
     return checked(target)
+
+
+def with_userinfo_of(base: str, target: str) -> str:
+    """`target` with the user name and password of `base`, unless it has its own."""
+    userinfo, at, _ = urlsplit(base).netloc.rpartition("@")
+    parts = urlsplit(target)
+    if not at or "@" in parts.netloc:
+        return target
+    return parts._replace(netloc=f"{userinfo}@{parts.netloc}").geturl()

@@ -6,7 +6,7 @@ Each hop is a new pass through limits and time-outs, so libcurl's own following 
 import msgspec
 
 from yelpaze.model.request import Request
-from yelpaze.model.url import join, origin_of
+from yelpaze.model.url import join, origin_of, with_userinfo_of
 
 # RFC 9110 §15.4; 300 and 304 name no single next place.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -29,7 +29,9 @@ def follow(request: Request, url: str, status: int, location: str, secret: froze
     """
     target = join(url, location)
     headers = request.headers
-    if origin_of(target) != origin_of(url):
+    if origin_of(target) == origin_of(url):
+        target = with_userinfo_of(url, target)
+    else:
         headers = _without(headers, _CREDENTIALS | secret | {"host"})
     method, body = request.method, request.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method != "HEAD"):  # noqa: PLR2004
