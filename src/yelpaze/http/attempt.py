@@ -105,9 +105,11 @@ class Try:
         handle.prepare(hop.url, core.tracer.header_lines(hop, call.trace_id, self.parent), body, resolve)
         if call.spool is not None:
             call.spool.attach(handle)
-        due = min(self.began + min(limits.first_byte, limits.attempt), call.deadline_at)
-        if self._hedged and host.hedger is not None and self.began + host.hedger.after < due:
-            self._timer = core.timers.at(self.began + host.hedger.after, self._hedge_or_wait)
+        began = self.began
+        due = began + (min(limits.attempt, limits.first_byte))
+        due = min(due, call.deadline_at)
+        if self._hedged and host.hedger is not None and began + host.hedger.after < due:
+            self._timer = core.timers.at(began + host.hedger.after, self._hedge_or_wait)
         else:
             self._timer = core.timers.at(due, self._timed_out)
         core.attempts += 1

@@ -127,12 +127,12 @@ class Call:
     def _enter(self, host: "Host") -> None:
         """Be a call of that host from now on."""
         self.host = host
-        defaults = self._defaults
-        self._retry: Retry = defaults.retry if isinstance(defaults.retry, Retry) else host.retry
-        if self.hop.idempotent is None and defaults.idempotent is not None:
+        defaults, hop = self._defaults, self.hop
+        self._retry = retry = defaults.retry if isinstance(defaults.retry, Retry) else host.retry
+        if hop.idempotent is None and defaults.idempotent is not None:
             self.replayable = defaults.idempotent
         else:
-            self.replayable = self._retry.replayable(self.hop)
+            self.replayable = hop.replayable if retry.methods is None else retry.replayable(hop)
         # How often it failed since the host's last success, and which success that was.
         self._streak, self._row = -1, 0
 

@@ -169,7 +169,10 @@ class Host:
         if self.circuit is not None and status != _TOO_MANY:
             changed |= self.circuit.record(now, good=good, generation=generation)
         if self.adaptive is not None:
-            changed |= self._adapt(status, error, seconds)
+            if error is None:
+                changed |= self.adaptive.sample(seconds, self.lane.busy)
+            else:
+                changed |= self._adapt(status, error, seconds)
         if status and (b"ratelimit" in (head := headers.raw.lower()) or (error and b"\nretry-after" in head)):
             changed |= self._obey(now, status, headers)
         if changed or now >= self._quota_until:  # never, without a quota

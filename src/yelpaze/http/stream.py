@@ -61,8 +61,9 @@ class _Window:
 
     @property
     def has_room(self) -> bool:
-        aside = 0 if self._ordered else min(self._aside, self._size * _ASIDE)
-        return self.held - aside < self._size
+        if self.held < self._size:
+            return True
+        return not self._ordered and self.held - min(self._aside, self._size * _ASIDE) < self._size
 
     def set_aside(self, change: int) -> None:
         self._aside += change
