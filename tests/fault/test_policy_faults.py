@@ -537,8 +537,6 @@ async def test_without_clobber_a_new_file_is_made(nginx, tmp_path, spooling):
     assert os.listdir(tmp_path) == ["file"]
 
 
-
-
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize(
     "reply",

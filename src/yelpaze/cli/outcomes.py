@@ -52,7 +52,7 @@ def say(lines: list[str]) -> None:
 def report(fetch: Fetch, tally: Tally, *, silent: bool, errors: bool) -> None:
     for pattern in fetch.engine.statistics(by_host=False).unmatched:
         if not silent:
-            say([f"yelpaze: warning: --host-policy {pattern!r} matched no host that was called"])
+            say([f"yelpaze: warning: the host pattern {pattern!r} matched no host that was called"])
     if fetch.is_single or silent:
         if errors:
             say([f"yelpaze: {failure.url}: {_reason(failure)}" for failure in tally.failures])

@@ -111,6 +111,10 @@ def command(
     if as_json:
         click.echo(msgspec.json.encode(summary))
     if not quiet:
+        for pattern in job.engine.policies.unmatched:
+            click.echo(
+                f"yelpaze: warning: the host pattern {pattern!r} matched no host that was called", err=True
+            )
         report(summary)
     return _exit_code(summary)
 
