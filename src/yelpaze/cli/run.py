@@ -98,7 +98,8 @@ def command(
         found = find(flow)
         if explain_only:
             click.echo(
-                "\n".join(explain(engine_for(found, concurrency=concurrency, overrides=options.engine)))
+                "\n".join(explain(engine_for(found, concurrency=concurrency, overrides=options.engine))),
+                file=stdout,
             )
             return Exit.OK
         with ExitStack() as stack:
