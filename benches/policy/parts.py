@@ -45,7 +45,7 @@ def retry() -> None:
 PARTS = {
     "slot, taken and given": slot,
     "slot with a rate": slot_with_rate,
-    "breaker, a success": lambda: circuit.record(1.0, good=True, generation=0),
+    "breaker, a success": lambda: circuit.record(1.0, True, 0),
     "latency histogram": lambda: histogram.add(0.012),
     "hedge bookkeeping": lambda: hedger.answered(0.012),
     "adaptive limit": lambda: adaptive.sample(0.012, 30),

@@ -622,3 +622,20 @@ def test_hooks_see_everything_and_change_nothing():
     assert len(attempts) == len(outcome.attempts) == 3
     assert outcomes == [outcome]
     assert reported == ["a hook raised"]
+
+
+def test_a_call_that_cannot_be_sent_ends_and_gives_its_slot_on():
+    sim = Simulation(ok, per_host=1)
+    reported = []
+    sim.loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+    handle = sim.transport.handle
+
+    def broken(shape):
+        sim.transport.handle = handle
+        raise OSError("no more handles")
+
+    sim.transport.handle = broken
+    first, second = sim.run(lambda engine: send_all(engine, 2))
+    assert first.error.kind == "protocol"
+    assert second.ok
+    assert reported == ["a call could not be sent"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from yelpaze.http.handle import Handle
 from yelpaze.http.reading import Reading, read
-from yelpaze.http.resolver import Answer
+from yelpaze.http.resolver import Answer, Resolver
 from yelpaze.http.timers import Timer
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.outcome import Timings
@@ -45,36 +45,39 @@ class Try:
         "write_error",
     )
 
-    def __init__(self, core: "Core", call: "Call", *, hedged: bool) -> None:
+    def __init__(self, core: "Core", call: "Call", now: float, hedged: bool) -> None:
+        """Begin; the call is never told of the end from within this.
+
+        `hedged`: the call wants to know when the attempt is slow.
+        """
+        host = call.host
         self._core = core
         self._call = call
-        self._host = call.host
-        self._hedged = hedged  # the call wants to know when it is slow
+        self._host = host
+        self._hedged = hedged
         self._handle: Handle | None = None
         self._timer: Timer | None = None
         self._dns = 0.0
         self._over = self._unheard = False
+        self.began = now
+        self.generation = 0 if host.circuit is None else host.circuit.generation
         self.write_error: BaseException | None = None
-        self.parent: str | None = None  # the traceparent, where there is tracing
+        # The traceparent, where there is tracing.
+        self.parent = None if call.span is None else call.span.begin_attempt(call.hop.method)
+        host.attempts += 1
+        if not host.needs_look_up or core.resolver is None:
+            self._transfer(None)
+        else:
+            self._look_up(core.resolver)
 
     # ── address ─────────────────────────────────────────────────────────────────
 
-    def start(self, now: float) -> None:
-        """Begin; the call is never told of the end from within this."""
-        host, resolver = self._host, self._core.resolver
-        self.began = now
-        host.attempts += 1
-        if self._call.span is not None:
-            self.parent = self._call.span.begin_attempt(self._call.hop.method)
-        self.generation = 0 if host.circuit is None else host.circuit.generation
-        if not host.needs_look_up or resolver is None:
-            self._transfer(None)
-            return
-        answer = resolver.cached(host.name)
+    def _look_up(self, resolver: Resolver) -> None:
+        answer = resolver.cached(self._host.name)
         if answer is None:
             if self._call.deadline_at < _NEVER:
                 self._timer = self._core.timers.at(self._call.deadline_at, self._call.past_deadline)
-            resolver.look_up(host.name, self._resolved, self._call.timeout.connect)
+            resolver.look_up(self._host.name, self._resolved, self._call.timeout.connect)
         elif answer.error:
             self._core.soon(self._resolved, answer)
         else:
@@ -183,9 +186,7 @@ class Try:
         core, host = self._core, self._host
         if host.learn(now, reading.status, error, now - self.began, reading.headers, self.generation):
             core.reconsider(host, now)
-        ticket = core.slots.give(host.lane, now)
-        if ticket is not None:
-            core.grant(ticket)
+        core.give_slot(host, now)
 
     def stop(self) -> None:
         """Break off, wherever it stands."""
@@ -196,10 +197,7 @@ class Try:
             self._timer.cancel()
         if self._handle is not None:
             self._stop_transfer(self._handle)
-        core = self._core
-        ticket = core.slots.give(self._host.lane, core.now())
-        if ticket is not None:
-            core.grant(ticket)
+        self._core.give_slot(self._host, self._core.now())
 
     def let_go(self) -> None:
         """Nobody waits for it any more: let its transfer end, or stop it if there is none."""

@@ -140,14 +140,17 @@ class Call:
 
     def start(self) -> None:
         """Begin; `on_done` is called later, never from within this."""
-        host = self.host
+        host, now = self.host, self._started
         host.requests += 1
         if host.purse is not None:
             window = host.purse.window
-            if self._started >= window.ends:
-                window.roll(self._started)
+            if now >= window.ends:
+                window.roll(now)
             window.calls += 1
-        self.begin()
+        if not host.ailing and self._core.slots.take(host.lane, now):  # nearly always
+            self._attempt(now)
+        else:
+            self.begin()
 
     def begin(self) -> None:
         """Start an attempt as soon as the limits allow."""
@@ -202,8 +205,12 @@ class Call:
     def _attempt(self, now: float) -> None:
         self._tries += 1
         hedged = self.host.hedger is not None and self.replayable and self.spool is None
-        self._try = Try(self._core, self, hedged=hedged)
-        self._try.start(now)
+        try:
+            self._try = Try(self._core, self, now, hedged)
+        except Exception as error:  # noqa: BLE001  whatever it is, the slot goes on and the call ends
+            self._core.report("a call could not be sent", error)
+            self._core.give_slot(self.host, now)
+            self._refuse_soon(ErrorKind.PROTOCOL, f"could not be sent: {error}")
 
     def is_slow(self) -> None:
         """The attempt is slower than most: send another, if there is room and budget."""
@@ -214,8 +221,7 @@ class Call:
         if core.slots.take(host.lane, now):
             host.hedges += 1
             core.hedges += 1
-            self._twin = Try(core, self, hedged=False)
-            self._twin.start(now)
+            self._twin = Try(core, self, now, hedged=False)
 
     # ── what next ───────────────────────────────────────────────────────────────
 
@@ -407,7 +413,8 @@ class Call:
         self._over()
         if self.span is not None:
             self.span.end(outcome)
-        self._core.tell_outcome(outcome)
+        if self._core.on_outcome is not None:
+            self._core.tell_outcome(outcome)
         self._tell(outcome)
 
     def _tell(self, outcome: Outcome) -> None:

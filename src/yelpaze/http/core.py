@@ -81,7 +81,7 @@ class Core:
         self._hosts: OrderedDict[Origin, Host] = OrderedDict()
         self._by_lane: dict[Lane, Host] = {}
         self._granting: list[Ticket] | None = None
-        self.on_attempt = rules.hooks.on_attempt
+        self.on_attempt, self.on_outcome = rules.hooks.on_attempt, rules.hooks.on_outcome
         self.tracing = rules.tracing
 
     # ── hosts ───────────────────────────────────────────────────────────────────
@@ -158,6 +158,12 @@ class Core:
         finally:
             self._granting = None
 
+    def give_slot(self, host: Host, now: float) -> None:
+        """An attempt is over: the next in line may start."""
+        ticket = self.slots.give(host.lane, now)
+        if ticket is not None:
+            self.grant(ticket)
+
     def grant_all(self, now: float) -> None:
         """Start whatever may start."""
         while (ticket := self.slots.next_ticket(now)) is not None:
@@ -226,8 +232,8 @@ class Core:
 
     def tell_outcome(self, outcome: Outcome) -> None:
         """Report the end of a call."""
-        if self.rules.hooks.on_outcome is not None:
-            self._hooked(self.rules.hooks.on_outcome, outcome)
+        if self.on_outcome is not None:
+            self._hooked(self.on_outcome, outcome)
 
     def report(self, message: str, error: Exception) -> None:
         """Tell of an exception in somebody's callback."""

@@ -29,6 +29,8 @@ _RETELL = 600.0
 _ONCE = Retry(attempts=1)
 _TOO_MANY, _UNAVAILABLE = 429, 503
 _NEVER = float("inf")
+# In every spelling of RateLimit-… that occurs; few other answers have it.
+_ABOUT_LIMITS = b"imit"
 _ILL = frozenset({500, 502, 503, 504})
 _DROPS = frozenset({ErrorKind.FIRST_BYTE_TIMEOUT, ErrorKind.ATTEMPT_TIMEOUT, ErrorKind.CONNECT_TIMEOUT})
 
@@ -153,12 +155,12 @@ class Host:
     ) -> bool:
         """Take in how an attempt ended; whether calls that wait are concerned."""
         changed = False
-        good = error is None or _is_well(status, error)
         if status:
             self.latency.add(seconds)
             self._seen_status[status] += 1
             if self.hedger is not None:
                 self.hedger.answered(seconds)
+        good = error is None or _is_well(status, error)
         if good:
             self.last_success = now
             if self.silent_since is not None:
@@ -167,13 +169,13 @@ class Host:
             self.failures += 1
             self.silent_since = now if self.silent_since is None else self.silent_since
         if self.circuit is not None and status != _TOO_MANY:
-            changed |= self.circuit.record(now, good=good, generation=generation)
+            changed |= self.circuit.record(now, good, generation)
         if self.adaptive is not None:
             if error is None:
                 changed |= self.adaptive.sample(seconds, self.lane.busy)
             else:
                 changed |= self._adapt(status, error, seconds)
-        if status and (b"ratelimit" in (head := headers.raw.lower()) or (error and b"\nretry-after" in head)):
+        if (error is not None and status) or _ABOUT_LIMITS in headers.raw:
             changed |= self._obey(now, status, headers)
         if changed or now >= self._quota_until:  # never, without a quota
             self.refit(now)
@@ -228,6 +230,9 @@ class Host:
 
     def _obey(self, now: float, status: int, headers: Headers) -> bool:
         """Pause by Retry-After, else by what the quota fields leave."""
+        head = headers.raw.lower()
+        if b"ratelimit" not in head and b"\nretry-after" not in head:
+            return False
         wall = time.time()
         if status in (_TOO_MANY, _UNAVAILABLE):
             after = retry_after_seconds(headers.get("retry-after"), wall=wall)

@@ -50,7 +50,7 @@ class _Window:
     def __init__(self, submit: Submit, size: int, *, ordered: bool) -> None:
         self._submit = submit
         self._ordered = ordered
-        self._size = size
+        self.size = size
         self._aside = 0
         self._ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
@@ -61,9 +61,9 @@ class _Window:
 
     @property
     def has_room(self) -> bool:
-        if self.held < self._size:
+        if self.held < self.size:
             return True
-        return not self._ordered and self.held - min(self._aside, self._size * _ASIDE) < self._size
+        return not self._ordered and self.held - min(self._aside, self.size * _ASIDE) < self.size
 
     def set_aside(self, change: int) -> None:
         self._aside += change
@@ -116,7 +116,7 @@ class _Window:
 async def _from_sync(window: _Window, requests: Iterator[Request]) -> AsyncIterator[Outcome]:
     more, refused = True, None
     while True:
-        while more and window.has_room:
+        while more and (window.held < window.size or window.has_room):
             try:
                 request = next(requests)
             except StopIteration:

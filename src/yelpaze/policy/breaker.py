@@ -73,7 +73,7 @@ class Circuit:
         # Counts changes of state: an answer to an attempt of an older one says nothing new.
         self.generation = 0
 
-    def record(self, now: float, *, good: bool, generation: int) -> bool:
+    def record(self, now: float, good: bool, generation: int) -> bool:
         """Take in how an attempt ended that began in `generation`; whether the state changed."""
         if generation != self.generation:
             return False
