@@ -93,7 +93,7 @@ def traffic(
     ends: list[tuple[float, bool]] = []
     sim = Simulation(
         server,
-        on_attempt=lambda _, attempt: ends.append((sim.loop.now - 1000, attempt.error is None)),
+        on_attempt=lambda _, attempt, __: ends.append((sim.loop.now - 1000, attempt.error is None)),
         **options,
     )
     sim.run(main)

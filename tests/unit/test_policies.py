@@ -576,7 +576,7 @@ def test_a_share_of_the_requests_is_moved_first():
     outcomes = sim.run(lambda engine: send_all(engine, 2000))
     moved = sum(len(outcome.attempts) == 1 for outcome in outcomes)
     assert 150 < moved < 250
-    assert set(sim.engine.statistics().hosts) == {"http://10.0.0.1:80", "http://10.0.0.1:80 (10%)"}
+    assert set(sim.engine.statistics().hosts) == {"http://10.0.0.1:80", "http://10.0.0.1:80 (10.0.0.1 10%)"}
 
 
 @pytest.mark.parametrize(
@@ -614,7 +614,7 @@ def test_hooks_see_everything_and_change_nothing():
         raise RuntimeError("a hook's own mistake")
 
     sim = Simulation(
-        only_503, on_attempt=lambda request, attempt: attempts.append(attempt), on_outcome=failing
+        only_503, on_attempt=lambda request, attempt, trace_id: attempts.append(attempt), on_outcome=failing
     )
     reported = []
     sim.loop.set_exception_handler(lambda _, context: reported.append(context["message"]))

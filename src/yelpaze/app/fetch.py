@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ class Fetch:
             manner = msgspec.structs.replace(manner, is_single=self.total == 1)
         self.is_single = manner.is_single
         self.engine = Engine(**options.engine)
-        if options.outcomes is not None and options.outcomes == options.input:
+        if options.outcomes is not None and _is_same(options.outcomes, options.input):
             raise InputError(f"{options.outcomes}: is the input itself, and would be overwritten")
         kept = options.outcomes and Outcomes(options.outcomes, resume=manner.resume, clobber=manner.clobber)
         self.job = FetchJob(self.engine, manner, out=out, outcomes=kept or None, verbose=verbose)
@@ -81,3 +82,7 @@ class Fetch:
         async for rows in source.blocks():
             items = (self._read(number, raw or b"") for number, raw, _ in rows)
             yield [item for item in items if item is not None]
+
+
+def _is_same(path: str, other: str | None) -> bool:
+    return other is not None and Path(path).exists() and Path(other).exists() and Path(path).samefile(other)

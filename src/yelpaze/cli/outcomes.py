@@ -41,7 +41,7 @@ class View:
     def notes(self) -> list[str]:
         tally = self._fetch.job.tally
         failures = [f"{kind}: {count:,}" for kind, count in tally.kinds.most_common(3)]
-        return [size(tally.bytes), *failures, *troubles(self._fetch.engine.statistics())]
+        return [size(tally.bytes), *failures, *troubles(self._fetch.engine.troubles())]
 
 
 def say(lines: list[str]) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from yelpaze.model.statistics import Statistics
+from yelpaze.model.statistics import HostStatistics
 
 if TYPE_CHECKING:  # not worth its time where no bar is shown
     from rich.progress import Progress as Bar
@@ -112,10 +112,10 @@ class Progress:
         return (time.monotonic() - self._began) * (total - position) / position
 
 
-def troubles(statistics: Statistics) -> list[str]:
+def troubles(hosts: dict[str, HostStatistics]) -> list[str]:
     """Hosts that are away or asked for a pause, a few of them."""
     lines = []
-    for name, host in statistics.hosts.items():
+    for name, host in hosts.items():
         if host.state == "down":
             lines.append(f"{name} given up")
         elif host.state == "open":

@@ -161,7 +161,7 @@ class _View:
 
     def notes(self) -> list[str]:
         failures = [f"{kind}: {count:,}" for kind, count in self._job.failures.most_common(3)]
-        return failures + troubles(self._job.engine.statistics())
+        return failures + troubles(self._job.engine.troubles())
 
 
 def report(summary: Summary) -> None:

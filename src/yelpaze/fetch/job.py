@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from yelpaze.fetch.done import Outcomes
+from yelpaze.fetch.done import Outcomes, key_of
 from yelpaze.fetch.items import Item
 from yelpaze.fetch.record import Reason, Record, Tally, described, record_of
 from yelpaze.http.engine import Engine
@@ -18,11 +19,11 @@ from yelpaze.http.options import Pending
 from yelpaze.http.spool import Spool
 from yelpaze.model.errors import StoppedError
 from yelpaze.model.outcome import Outcome
+from yelpaze.model.url import shown
 
 _ASIDE = 8
 _IN_MEMORY = 1 << 20
 _COPY = 1 << 18
-_FLUSH_SECONDS = 1.0
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
@@ -103,15 +104,12 @@ class FetchJob:
 
     async def run(self, blocks: AsyncIterator[list[Item]]) -> Tally:
         """Fetch everything. Raises StoppedError (disk full), BrokenPipeError, InputError."""
-        flushing = asyncio.ensure_future(self._flush_now_and_then())
         try:
             async with self.engine:
                 await self._drive(blocks)
                 for call in list(self._calls.values()):
                     call.cancel()
         finally:
-            flushing.cancel()
-            await asyncio.gather(flushing, return_exceptions=True)
             if self._outcomes is not None:
                 self._outcomes.close()
         if self._error is not None:
@@ -121,6 +119,13 @@ class FetchJob:
     def stop(self) -> None:
         """Stop soon: what is under way is dropped, what is done is kept."""
         self.interrupted = True
+        self._wake()
+        if self._reading is not None:  # the input may be silent for long
+            self._reading.cancel()
+
+    def _fail(self, error: BaseException) -> None:
+        """There is no going on: stop, and `run` raises it."""
+        self._error = self._error or error
         self._wake()
         if self._reading is not None:
             self._reading.cancel()
@@ -149,7 +154,7 @@ class FetchJob:
         try:
             return await anext(blocks, None)
         except asyncio.CancelledError:
-            if self.interrupted and task is not None:
+            if self._over and task is not None:
                 task.uncancel()
                 return None
             raise
@@ -173,15 +178,21 @@ class FetchJob:
 
     def _start(self, item: Item) -> None:
         if item.request is None:
-            self._note(Record(item.number, item.url, error=Reason("input", item.bad)))
+            self._note(Record(item.number, shown(item.url), error=Reason("input", item.bad)))
             return
         if self._manner.resume and self._is_done(item):
             self.tally.skipped += 1
             return
-        if item.path is not None and (problem := self._problem_with(item.path)):
-            self._note(Record(item.number, item.url, error=Reason("output", problem), path=item.path))
+        target: str | Callable[[bytes], object]
+        if item.path is None:
+            target = self._write_out if self._manner.is_single else _Buffer()
+        elif _is_device(item.path):
+            target = _Buffer()
+        elif problem := self._problem_with(item.path):
+            self._note(Record(item.number, shown(item.url), error=Reason("output", problem), path=item.path))
             return
-        target = item.path or (self._write_out if self._manner.is_single else _Buffer())
+        else:
+            target = item.path
         spool = Spool(
             target,
             clobber=self._manner.clobber,
@@ -199,9 +210,16 @@ class FetchJob:
             self._calls[item.number] = call
 
     def _is_done(self, item: Item) -> bool:
-        if self._outcomes is not None and item.request is not None and self._outcomes.has(item.request):
+        """By the outcomes of a former call, or by a file that is there, unless it was another's."""
+        outcomes, path = self._outcomes, item.path
+        if outcomes is not None and outcomes.has(item):
             return True
-        return item.path is not None and os.path.lexists(item.path)
+        if path is None or not os.path.isfile(path) or (outcomes is not None and outcomes.knows(path)):
+            return False
+        if outcomes is not None:  # written just before a crash: it gets its line now
+            size, url = os.path.getsize(path), shown(item.url)
+            outcomes.add(Record(item.number, url, ok=True, bytes=size, path=path, key=key_of(item)))
+        return True
 
     def _problem_with(self, path: str) -> str:
         """Why that file can't be written, if it can't; its folder is made if need be."""
@@ -234,7 +252,7 @@ class FetchJob:
         error = spool.error
         try:
             if error is None and isinstance(target, _Buffer):
-                target.pour(self._out)
+                self._pour(target, item.path)
         except OSError as caught:
             error = caught
         if self._verbose is not None:
@@ -253,11 +271,19 @@ class FetchJob:
                     size=size,
                     path=item.path if kept else None,
                     fail=self._manner.fail,
+                    key="" if self._outcomes is None else key_of(item),
                 )
             )
         else:
             self._unwritable(item, error)
         self._wake()
+
+    def _pour(self, buffer: _Buffer, path: str | None) -> None:
+        if path is None:
+            buffer.pour(self._out)
+            return
+        with open(path, "wb", 0) as device:
+            buffer.pour(device)
 
     def _unwritable(self, item: Item, error: BaseException) -> None:
         if isinstance(error, FileExistsError):
@@ -267,9 +293,9 @@ class FetchJob:
         else:
             if isinstance(error, OSError) and item.path is not None:
                 error = StoppedError(f"{item.path}: cannot be written: {error.strerror}")
-            self._error = error
+            self._fail(error)
             return
-        self._note(Record(item.number, item.url, error=Reason("output", problem), path=item.path))
+        self._note(Record(item.number, shown(item.url), error=Reason("output", problem), path=item.path))
 
     def _note(self, record: Record) -> None:
         self.tally.add(record)
@@ -277,15 +303,19 @@ class FetchJob:
             try:
                 self._outcomes.add(record)
             except OSError as error:
-                self._error = StoppedError(f"{self._outcomes.path}: cannot be written: {error.strerror}")
-
-    async def _flush_now_and_then(self) -> None:
-        while self._outcomes is not None:
-            await asyncio.sleep(_FLUSH_SECONDS)
-            self._outcomes.flush()
+                self._fail(StoppedError(f"{self._outcomes.path}: cannot be written: {error.strerror}"))
 
     # ── waiting ─────────────────────────────────────────────────────────────────
 
     def _wake(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
+
+
+def _is_device(path: str) -> bool:
+    """Whether it is there and no file: /dev/null, a pipe. Such a thing is written to, not replaced."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

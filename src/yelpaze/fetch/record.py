@@ -6,6 +6,7 @@ import msgspec
 
 from yelpaze.model.errors import ErrorKind
 from yelpaze.model.outcome import Outcome
+from yelpaze.model.url import shown
 
 _SHOWN = 20
 _FIRST_ERROR = 400
@@ -29,7 +30,8 @@ class Tried(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True):
     """One line of the outcomes file. `n` is the URL's number; times are in seconds.
 
-    `url` is where the answer came from; `asked` what was asked for, where that differs.
+    `url` is where the answer came from; `asked` what was asked for, where that differs; `key` is
+    by what `--resume` knows the request again.
     """
 
     n: int
@@ -46,16 +48,17 @@ class Record(msgspec.Struct, frozen=True):
     path: str | None = None
     trace_id: str = ""
     asked: str | None = None
+    key: str = ""
 
 
-def record_of(outcome: Outcome, number: int, *, size: int, path: str | None, fail: bool) -> Record:
+def record_of(outcome: Outcome, number: int, *, size: int, path: str | None, fail: bool, key: str) -> Record:
     """The record of an answered or failed call; with `fail` an error status is a failure."""
     error = outcome.error
     if error is not None and error.kind is ErrorKind.STATUS and not fail:
         error = None
     return Record(
         number,
-        outcome.url,
+        shown(outcome.url),
         outcome.request.method,
         error is None,
         outcome.status or None,
@@ -72,7 +75,8 @@ def record_of(outcome: Outcome, number: int, *, size: int, path: str | None, fai
         None if error is None else Reason(str(error.kind), error.message),
         path,
         outcome.trace_id,
-        outcome.request.url if outcome.request.url != outcome.url else None,
+        shown(outcome.request.url) if outcome.request.url != outcome.url else None,
+        key,
     )
 
 
@@ -117,12 +121,12 @@ class Tally:
 
 def described(outcome: Outcome) -> list[str]:
     """The exchange as `-v` shows it: `>` what was sent, `<` what came, `*` what happened."""
-    request, lines = outcome.request, [f"* {outcome.url}"]
+    request, lines = outcome.request, [f"* {shown(outcome.url)}"]
     lines += [
         f"* attempt {number}: {tried.error or tried.status} after {tried.seconds:.3f} s"
         for number, tried in enumerate(outcome.attempts, 1)
     ]
-    lines.append(f"> {request.method} {request.url}")
+    lines.append(f"> {request.method} {shown(request.url)}")
     lines += [f"> {name}: {_hidden(name, value)}" for name, value in request.headers]
     if outcome.status:
         lines.append(f"< HTTP/{outcome.http_version or '1.1'} {outcome.status} from {outcome.remote_ip}")

@@ -6,6 +6,7 @@ import msgspec
 
 from yelpaze.compute.protocol import Fault
 from yelpaze.model.outcome import Attempt, Outcome
+from yelpaze.model.url import shown
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ def of_outcome(step: str, outcome: Outcome) -> Failure:
     return Failure(
         step=step,
         kind=str(error.kind) if error else "status",
-        message=f"{error.message if error else outcome.status} ({outcome.request.method} {outcome.url})",
+        message=f"{error.message if error else outcome.status} ({outcome.request.method} {shown(outcome.url)})",
         status=outcome.status or None,
         attempts=outcome.attempts,
         trace_id=outcome.trace_id,

@@ -133,9 +133,11 @@ class Try:
         if now >= call.deadline_at and not self._unheard:
             call.past_deadline()
             return
-        if elapsed < limits.attempt and handle.head:
-            due = min(self.began + limits.attempt, call.deadline_at if not self._unheard else _NEVER)
-            self._timer = self._core.timers.at(due, self._timed_out)
+        # Only what the attempt itself had too little time for is its failure.
+        due = self.began + (limits.attempt if handle.head else min(limits.first_byte, limits.attempt))
+        if now < due:
+            until = due if self._unheard else min(due, call.deadline_at)
+            self._timer = self._core.timers.at(until, self._timed_out)
             return
         if elapsed >= limits.attempt:
             kind, what = ErrorKind.ATTEMPT_TIMEOUT, f"no whole answer within {limits.attempt:g} s"

@@ -56,8 +56,10 @@ class Call:
         "_attempts",
         "_core",
         "_defaults",
+        "_first_began",
         "_held",
         "_hops",
+        "_is_aside",
         "_on_done",
         "_queued_since",
         "_retry",
@@ -101,9 +103,6 @@ class Call:
         self.spool = spool
         self._defaults = defaults
         self._aside = aside
-        self._enter(core.host_of(request.url))
-        policy = self.host.policy
-        self.timeout: Timeout = request.timeout or defaults.timeout or policy.timeout
         self._try: Try | None = None
         self._twin: Try | None = None
         self._held: tuple[Reading, Error] | None = None  # a failure, while the other may still win
@@ -112,9 +111,13 @@ class Call:
         self._attempts: tuple[Attempt, ...] = ()
         self.queued = 0.0
         self._queued_since = 0.0
+        self._is_aside = False
+        self._first_began = _NEVER
         self._started = now = core.now()
-        seconds = request.deadline or policy.deadline
-        self.deadline_at = deadline_at if seconds is None else min(deadline_at, now + seconds)
+        self.deadline_at = (
+            deadline_at if request.deadline is None else min(deadline_at, now + request.deadline)
+        )
+        self._enter(core.host_of(request.url), now)
         self.abandoned = False
         self.span = None if core.tracing is None else core.tracing.begin(request)
         self.trace_id = self.span.trace_id if self.span else trace_id or core.tracer.trace_id_of(request)
@@ -124,10 +127,14 @@ class Call:
         """Whether it waits for a host that is away, instead of failing."""
         return self._aside is not None
 
-    def _enter(self, host: "Host") -> None:
-        """Be a call of that host from now on."""
+    def _enter(self, host: "Host", now: float) -> None:
+        """Be a call of that host from now on, under its policies."""
         self.host = host
-        defaults, hop = self._defaults, self.hop
+        defaults, hop, policy = self._defaults, self.hop, host.policy
+        self.timeout: Timeout = hop.timeout or defaults.timeout or policy.timeout
+        if policy.deadline is not None and hop.deadline is None:
+            self.deadline_at = min(self.deadline_at, now + policy.deadline)
+        host.asked(now)
         self._retry = retry = defaults.retry if isinstance(defaults.retry, Retry) else host.retry
         if hop.idempotent is None and defaults.idempotent is not None:
             self.replayable = defaults.idempotent
@@ -141,12 +148,6 @@ class Call:
     def start(self) -> None:
         """Begin; `on_done` is called later, never from within this."""
         host, now = self.host, self._started
-        host.requests += 1
-        if host.purse is not None:
-            window = host.purse.window
-            if now >= window.ends:
-                window.roll(now)
-            window.calls += 1
         if not host.ailing and self._core.slots.take(host.lane, now):  # nearly always
             self._attempt(now)
         else:
@@ -164,8 +165,7 @@ class Call:
             self._refuse_soon(ErrorKind.DEADLINE_TIMEOUT, "the host asked for a pause past the deadline")
         else:
             self._queued_since = now
-            if self._aside is not None:
-                self._aside.set_aside(1)
+            self._step_aside()
             if self.deadline_at < _NEVER:
                 self._timer = core.timers.at(self.deadline_at, self.past_deadline)
             core.slots.wait(host.lane, self, now)
@@ -199,11 +199,28 @@ class Call:
         waited, self._queued_since = now - self._queued_since, 0.0
         self.queued += waited
         self.host.queueing.add(waited)
-        if self._aside is not None:
+
+    def _step_aside(self) -> None:
+        """Nothing is under way for a while: whoever makes calls in bulk may go on with others."""
+        if self._aside is not None and not self._is_aside:
+            self._is_aside = True
+            self._aside.set_aside(1)
+
+    def _step_back(self) -> None:
+        if self._aside is not None and self._is_aside:
+            self._is_aside = False
             self._aside.set_aside(-1)
+
+    def _begin_at(self, when: float) -> None:
+        """Pause until then."""
+        self._step_aside()
+        self._timer = self._core.timers.at(when, self.begin)
 
     def _attempt(self, now: float) -> None:
         self._tries += 1
+        if self._is_aside:
+            self._step_back()
+        self._first_began = min(self._first_began, now)
         hedged = self.host.hedger is not None and self.replayable and self.spool is None
         try:
             self._try = Try(self._core, self, now, hedged)
@@ -216,12 +233,16 @@ class Call:
         """The attempt is slower than most: send another, if there is room and budget."""
         core, host, now = self._core, self.host, self._core.now()
         # One that never waits: it must not take its turn from a first attempt.
-        if host.ailing or host.hedger is None or not host.hedger.may():
+        if host.ailing or host.hedger is None:
             return
-        if core.slots.take(host.lane, now):
+        if not core.slots.take(host.lane, now):
+            return
+        if host.hedger.may():
             host.hedges += 1
             core.hedges += 1
             self._twin = Try(core, self, now, hedged=False)
+        else:
+            core.give_slot(host, now)
 
     # ── what next ───────────────────────────────────────────────────────────────
 
@@ -242,7 +263,7 @@ class Call:
         if self.span is not None and attempt.parent is not None:
             self.span.end_attempt(attempt.parent, self._attempts[-1])
         if core.on_attempt is not None:
-            core.tell_attempt(self.request, self._attempts[-1])
+            core.tell_attempt(self.request, self._attempts[-1], self.trace_id)
         attempt.settle(reading, error, now)
         if self.abandoned:  # cancelled by somebody who was told just now
             return
@@ -261,11 +282,12 @@ class Call:
         """What the user's predicate says of a good answer."""
         assert self._retry.when is not None
         try:
-            refused = self._retry.when(self._outcome(reading, None, now))
-        except Exception as error:  # noqa: BLE001  the user's own code, and the call must end all the same
-            self._core.report("Retry(when=…) raised", error)
-            refused = False
-        return Error(ErrorKind.STATUS, f"{reading.status}, refused by Retry(when=…)") if refused else None
+            if not self._retry.when(self._outcome(reading, None, now)):
+                return None
+        except Exception as error:  # noqa: BLE001  it could not read the answer, so the answer is none
+            why = f"which raised {type(error).__name__}: {error}"
+            return Error(ErrorKind.STATUS, f"{reading.status}, refused by Retry(when=…), {why}")
+        return Error(ErrorKind.STATUS, f"{reading.status}, refused by Retry(when=…)")
 
     def _outcome(self, reading: Reading, error: Error | None, now: float) -> Outcome:
         return Outcome(
@@ -307,14 +329,15 @@ class Call:
         self._hops += 1
         self._tries = 0
         self.hop = target
-        self._enter(self._core.host_of(target.url))
-        when = self._core.now() + wait
+        now = self._core.now()
+        self._enter(self._core.host_of(target.url), now)
+        when = now + wait
         if not wait:
             self.begin()
         elif when > self.deadline_at:
             self.refuse(ErrorKind.DEADLINE_TIMEOUT, "the redirect's Retry-After would pass the deadline")
         else:
-            self._timer = self._core.timers.at(when, self.begin)
+            self._begin_at(when)
 
     def _decide(self, reading: Reading, error: Error, now: float) -> None:
         """All attempts under way have failed: park, try again, or end."""
@@ -334,7 +357,7 @@ class Call:
             self.replayable,
             self.hop.has_idempotency_key,
             self.parks,
-            self._started,
+            self._first_began,
             self.deadline_at,
             reading.status,
             error,
@@ -349,7 +372,11 @@ class Call:
             self._finish(self._outcome(reading, verdict.error, now))
         elif verdict.parked:
             self._tries = 0
-            self.begin()
+            if now + verdict.delay < self.deadline_at:
+                self._begin_at(now + verdict.delay)
+            else:
+                self._step_aside()
+                self._timer = core.timers.at(self.deadline_at, self.past_deadline)
         elif verdict.unpaid:
             self._ask_budget_at(now + verdict.delay)
         else:
@@ -358,18 +385,19 @@ class Call:
     def _again(self, when: float) -> None:
         self._core.retries += 1
         self.host.retries += 1
-        self._timer = self._core.timers.at(when, self.begin)
+        self._begin_at(when)
 
     def _ask_budget(self) -> None:
         core, host, now = self._core, self.host, self._core.now()
         if host.purse is None or host.purse.withdraw(now):
             self._again(now)
-        elif host.given_up(now, core.rules.park):
+        elif now >= host.give_up_at(core.rules.park):
             self.refuse(ErrorKind.HOST_DOWN, core.down_message(host))
         else:
             self._ask_budget_at(now + core.random.uniform(0.5, 1.5))
 
     def _ask_budget_at(self, when: float) -> None:
+        self._step_aside()
         if when < self.deadline_at:
             self._timer = self._core.timers.at(when, self._ask_budget)
         else:
@@ -407,10 +435,14 @@ class Call:
         if self.spool is not None:
             try:
                 self.spool.finish(outcome)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  the body's target is somebody else's code
                 self._over_with(error)
                 return
         self._over()
+        self._told_all(outcome)
+
+    def _told_all(self, outcome: Outcome) -> None:
+        """Tell everybody who wants to know."""
         if self.span is not None:
             self.span.end(outcome)
         if self._core.on_outcome is not None:
@@ -447,6 +479,8 @@ class Call:
         core.calls.pop(self, None)
         if self._try is not None:
             self._drop_attempts()
+        if self._is_aside:
+            self._step_back()
         if self._queued_since:
             self._leave_queue(core.now())
             self.host.lane.left()
@@ -457,7 +491,7 @@ class Call:
             self.spool.finish(None)
             self.spool.error = error
         self._over()
-        self._tell(self._cancelled_outcome("the body's target failed"))
+        self._told_all(self._cancelled_outcome("the body's target failed"))
 
     def _cancelled_outcome(self, why: str) -> Outcome:
         """The outcome of a call that ended before an answer."""
@@ -473,14 +507,14 @@ class Call:
         if self.spool is not None:
             self.spool.finish(None)
         self._on_done = _told
+        self._over()
         if self.span is not None:
             self.span.end(None)
-        self._over()
 
     def abort(self, why: str) -> None:
         """Cancel, and say so to the caller."""
         if not self.abandoned:
-            on_done = self._on_done
+            on_done, span, self.span = self._on_done, self.span, None
             self.cancel()
-            self._on_done = on_done
-            self._tell(self._cancelled_outcome(why))
+            self._on_done, self.span = on_done, span
+            self._told_all(self._cancelled_outcome(why))

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -78,9 +77,10 @@ class Core:
         self.timers = Timers(loop, self.now)
         self.soon: Callable[..., Any] = loop.call_soon
         self._by_prefix: dict[str, Host] = {}
-        self._hosts: OrderedDict[Origin, Host] = OrderedDict()
+        self._hosts: dict[Origin, Host] = {}
         self._by_lane: dict[Lane, Host] = {}
         self._granting: list[Ticket] | None = None
+        self.closing = False
         self.on_attempt, self.on_outcome = rules.hooks.on_attempt, rules.hooks.on_outcome
         self.tracing = rules.tracing
 
@@ -102,7 +102,6 @@ class Core:
         host = self._hosts.get(origin)
         if host is None:
             host = self._hosts[origin] = self._new_host(origin)
-        self._hosts.move_to_end(origin)
         if len(self._hosts) > _MAX_HOSTS:
             self._forget_idle()
         if len(self._by_prefix) >= _MAX_PREFIXES:
@@ -122,12 +121,17 @@ class Core:
                 host.share_of = (inner.policy.share, inner)
                 inner = host
         assert inner is not None
+        chain = _chain(inner)
+        for host in chain:
+            host.siblings = tuple(other for other in chain if other is not host)
         return inner
 
     def _forget_idle(self) -> None:
-        for origin, first in list(self._hosts.items())[: _MAX_HOSTS // 4]:
+        now = self.now()
+        oldest = sorted(self._hosts.items(), key=lambda item: max(host.used for host in _chain(item[1])))
+        for origin, first in oldest[: _MAX_HOSTS // 4]:
             chain = _chain(first)
-            if all(host.lane.busy == 0 and not host.lane.waiting for host in chain):
+            if not any(host.is_in_use(now) for host in chain):
                 del self._hosts[origin]
                 for host in chain:
                     del self._by_lane[host.lane]
@@ -161,27 +165,27 @@ class Core:
     def give_slot(self, host: Host, now: float) -> None:
         """An attempt is over: the next in line may start."""
         ticket = self.slots.give(host.lane, now)
-        if ticket is not None:
+        if ticket is not None and not self.closing:
             self.grant(ticket)
 
     def grant_all(self, now: float) -> None:
         """Start whatever may start."""
-        while (ticket := self.slots.next_ticket(now)) is not None:
+        while not self.closing and (ticket := self.slots.next_ticket(now)) is not None:
             self.grant(ticket)
 
     def _doze(self, lane: Lane) -> None:
         """Calls wait for a lane that is shut: come back when it opens, or is given up."""
         when = lane.shut_until
         host = self._by_lane.get(lane)
-        if host is not None and host.silent_since is not None and not host.down:
-            when = min(when, host.silent_since + self.rules.park)
+        if host is not None and not host.down:
+            when = min(when, host.give_up_at(self.rules.park))
         self.timers.at(when, lambda: self._wake(lane))
 
     def _wake(self, lane: Lane) -> None:
         now = self.now()
         host = self._by_lane.get(lane)
         if host is not None:
-            if host.given_up(now, self.rules.park):
+            if now >= host.give_up_at(self.rules.park):
                 self.give_up(host)
             if host.circuit is not None and host.circuit.cool(now):
                 self.reconsider(host, now)
@@ -199,6 +203,9 @@ class Core:
                 _refuse(host, ErrorKind.BREAKER_OPEN, "the host's breaker is open", parked=False)
         if host.paused_until > now >= host.told_pause:
             host.told_pause = host.paused_until
+            for sibling in host.siblings:
+                sibling.pause(host.paused_until)
+                sibling.refit(now)
             self.tell("host.paused", host, host.paused_until - now)
         if host.told_down and not host.down:
             host.told_down = False
@@ -216,7 +223,7 @@ class Core:
 
     def down_message(self, host: Host) -> str:
         """Why a host was given up."""
-        return f"{host.label} has not answered once for {self.rules.park:g} s"
+        return f"{host.label} has had no success for {self.rules.park:g} s"
 
     # ── hooks ───────────────────────────────────────────────────────────────────
 
@@ -225,10 +232,10 @@ class Core:
         if self.rules.hooks.on_event is not None:
             self._hooked(self.rules.hooks.on_event, HostEvent(kind, host.label, seconds))
 
-    def tell_attempt(self, request: Request, attempt: Attempt) -> None:
+    def tell_attempt(self, request: Request, attempt: Attempt, trace_id: str) -> None:
         """Report the end of an attempt."""
         if self.on_attempt is not None:
-            self._hooked(self.on_attempt, request, attempt)
+            self._hooked(self.on_attempt, request, attempt, trace_id)
 
     def tell_outcome(self, outcome: Outcome) -> None:
         """Report the end of a call."""

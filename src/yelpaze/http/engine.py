@@ -33,7 +33,7 @@ from yelpaze.model.errors import FanOutError, MisuseError
 from yelpaze.model.event import HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request, Timeout, check_headers
-from yelpaze.model.statistics import Statistics
+from yelpaze.model.statistics import HostStatistics, Statistics
 from yelpaze.policy.breaker import Breaker
 from yelpaze.policy.budget import Budget
 from yelpaze.policy.hedge import Hedge
@@ -113,7 +113,7 @@ class Engine:
         secret_headers: Iterable[str] = (),
         correlation_header: str | None = None,
         user_agent: str = f"yelpaze/{__version__}",
-        on_attempt: Callable[[Request, Attempt], object] | None = None,
+        on_attempt: Callable[[Request, Attempt, str], object] | None = None,
         on_outcome: Callable[[Outcome], object] | None = None,
         on_event: Callable[[HostEvent], object] | None = None,
         tracing: Tracing | None = None,
@@ -246,7 +246,7 @@ class Engine:
             raise MisuseError(f"a request is made by get(…), post(…) and so on, not {type(request).__name__}")
         shared = self._dedupe if request.dedupe is None else request.dedupe
         if shared and spool is None and request.method in ("GET", "HEAD") and request.body is None:
-            return self._join(core, request, on_done, defaults, aside, deadline_at)
+            return self._join(core, request, on_done, trace_id, defaults, aside, deadline_at)
         call = Call(
             core,
             request,
@@ -270,6 +270,7 @@ class Engine:
         core: Core,
         request: Request,
         on_done: OnDone,
+        trace_id: str | None,
         defaults: Defaults,
         aside: Aside | None,
         deadline_at: float,
@@ -282,10 +283,17 @@ class Engine:
         if flight is not None:
             core.shared += 1
             return flight.join(request, on_done, aside, deadline_at)
-        flight = self._flights[key] = Flight(core.timers, lambda: self._flights.pop(key, None), core.report)
+        trace_id = trace_id or core.tracer.trace_id_of(request)
+        flight = self._flights[key] = Flight(core, trace_id, lambda: self._flights.pop(key, None))
         first = flight.join(request, on_done, aside, deadline_at)
         alone = msgspec.structs.replace(request, dedupe=False)
-        flight.call = self.submit(alone, flight.landed, defaults=defaults, aside=flight if parks else None)
+        try:
+            flight.call = self.submit(
+                alone, flight.landed, trace_id=trace_id, defaults=defaults, aside=flight if parks else None
+            )
+        except BaseException:
+            del self._flights[key]
+            raise
         return first
 
     async def send(
@@ -396,6 +404,15 @@ class Engine:
             unmatched=tuple(sorted(self.policies.unmatched)),
         )
 
+    def troubles(self) -> dict[str, HostStatistics]:
+        """The hosts to which calls can't go now: away, given up, or paused."""
+        core = self._core
+        if core is None:
+            return {}
+        now = core.now()
+        ill = (host for host in core.all_hosts() if host.ailing or host.down or host.paused_until > now)
+        return {host.label: host.statistics(now) for host in ill}
+
     async def close(self, *, drain: float = 0.0) -> None:
         """Close every socket. Calls under way get `drain` seconds to end, then are aborted.
 
@@ -408,7 +425,7 @@ class Engine:
         give_up = core.now() + drain
         while core.calls and core.now() < give_up:  # noqa: ASYNC110  no cost to any call for this
             await asyncio.sleep(min(0.01, drain))
-        self._closed = True
+        self._closed = core.closing = True
         for call in list(core.calls):
             call.abort("the engine was closed")
         core.timers.close()

@@ -5,6 +5,7 @@ passes, leaves the others alone, and the call ends early only when all have left
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,17 +16,21 @@ from yelpaze.model.headers import Headers
 from yelpaze.model.outcome import Outcome, Timings
 from yelpaze.model.request import Request
 
+if TYPE_CHECKING:
+    from yelpaze.http.core import Core
+
 _NEVER = float("inf")
 
 
 class _Passenger:
     """One who waits for the shared answer."""
 
-    __slots__ = ("_flight", "_timer", "abandoned", "aside", "on_done", "request")
+    __slots__ = ("_flight", "_since", "_timer", "abandoned", "aside", "on_done", "request")
 
     def __init__(self, flight: "Flight", request: Request, on_done: OnDone, aside: Aside | None) -> None:
         self._flight = flight
         self._timer: Timer | None = None
+        self._since = flight.core.now()
         self.request = request
         self.on_done = on_done
         self.aside = aside
@@ -46,24 +51,18 @@ class _Passenger:
             self._timer.cancel()
 
     def _past_deadline(self) -> None:
-        request = self.request
-        error = Error(ErrorKind.DEADLINE_TIMEOUT, "not done within the deadline")
-        outcome = Outcome(
-            request, 0, Headers(), b"", error, (), Timings(), 0.0, request.url, "", "", ""
-        )  # fmt: skip
+        outcome = self._flight.missed(self.request, self._since)
         self.cancel()
-        self.on_done(outcome)
+        self._flight.tell(self, outcome)
 
 
 class Flight:
     """One call, and all who wait for it."""
 
-    def __init__(
-        self, timers: Timers, on_landed: Callable[[], object], report: Callable[[str, Exception], None]
-    ) -> None:
-        self._timers = timers
+    def __init__(self, core: "Core", trace_id: str, on_landed: Callable[[], object]) -> None:
+        self.core = core
+        self._trace_id = trace_id
         self._on_landed = on_landed
-        self._report = report
         self._passengers: dict[_Passenger, None] = {}
         self._aside = 0
         self.call: Pending | None = None
@@ -71,7 +70,7 @@ class Flight:
     def join(self, request: Request, on_done: OnDone, aside: Aside | None, deadline_at: float) -> Pending:
         """Wait for the answer, too."""
         passenger = _Passenger(self, request, on_done, aside)
-        passenger.bound(self._timers, deadline_at)
+        passenger.bound(self.core.timers, deadline_at)
         self._passengers[passenger] = None
         if aside is not None and self._aside:
             aside.set_aside(self._aside)
@@ -93,6 +92,13 @@ class Flight:
             if passenger.aside is not None:
                 passenger.aside.set_aside(change)
 
+    def missed(self, request: Request, since: float) -> Outcome:
+        """What a passenger gets whose deadline has passed."""
+        error = Error(ErrorKind.DEADLINE_TIMEOUT, "not done within the deadline")
+        elapsed = self.core.now() - since
+        url = request.url
+        return Outcome(request, 0, Headers(), b"", error, (), Timings(), elapsed, url, "", "", self._trace_id)
+
     def landed(self, outcome: Outcome) -> None:
         """Hand the answer to everybody, each with a request of their own."""
         self._on_landed()
@@ -100,7 +106,11 @@ class Flight:
         for passenger in passengers:
             if not passenger.abandoned:
                 passenger.over()
-                try:
-                    passenger.on_done(msgspec.structs.replace(outcome, request=passenger.request))
-                except Exception as error:  # noqa: BLE001  the others get their answer all the same
-                    self._report("a call's callback raised", error)
+                self.tell(passenger, msgspec.structs.replace(outcome, request=passenger.request))
+
+    def tell(self, passenger: _Passenger, outcome: Outcome) -> None:
+        """Hand one their outcome; what they make of it costs the others nothing."""
+        try:
+            passenger.on_done(outcome)
+        except Exception as error:  # noqa: BLE001
+            self.core.report("a call's callback raised", error)

@@ -31,6 +31,8 @@ _TOO_MANY, _UNAVAILABLE = 429, 503
 _NEVER = float("inf")
 # In every spelling of RateLimit-… that occurs; few other answers have it.
 _ABOUT_LIMITS = b"imit"
+# Resets are in whole seconds.
+_ROUNDING = 2.0
 _ILL = frozenset({500, 502, 503, 504})
 _DROPS = frozenset({ErrorKind.FIRST_BYTE_TIMEOUT, ErrorKind.ATTEMPT_TIMEOUT, ErrorKind.CONNECT_TIMEOUT})
 
@@ -70,18 +72,23 @@ class Host:
         "retries",
         "retry",
         "share_of",
+        "siblings",
         "silent_since",
         "streak",
         "told_down",
         "told_generation",
         "told_pause",
+        "used",
     )
 
     def __init__(self, origin: Origin, policy: Policy, *, most: int, needs_look_up: bool) -> None:
         limit = policy.limit
         self.origin = origin
         self.name = origin.host
-        self.label = str(origin) if policy.share == 1 else f"{origin} ({policy.share:.0%})"
+        self.label = str(origin) if policy.share == 1 else f"{origin} ({policy.pattern} {policy.share:.0%})"
+        # The records of the same origin under other policies: a pause holds for all of them.
+        self.siblings: tuple[Host, ...] = ()
+        self.used = 0.0
         self.needs_look_up = needs_look_up
         self.policy = policy
         self.retry = policy.retry or _ONCE
@@ -168,7 +175,7 @@ class Host:
         else:
             self.failures += 1
             self.silent_since = now if self.silent_since is None else self.silent_since
-        if self.circuit is not None and status != _TOO_MANY:
+        if self.circuit is not None and (status != _TOO_MANY or self.ailing):
             changed |= self.circuit.record(now, good, generation)
         if self.adaptive is not None:
             if error is None:
@@ -199,13 +206,34 @@ class Host:
         if shut > now:
             lane.shut_until = max(lane.shut_until, shut)
 
+    def is_in_use(self, now: float) -> bool:
+        """Whether something is known that must not be forgotten: calls, a pause, an open breaker."""
+        lane = self.lane
+        return bool(
+            lane.busy or lane.waiting or self.ailing or lane.shut_until > now or self.paused_until > now
+        )
+
     def pause(self, until: float) -> None:
         """Start nothing before that."""
         self.paused_until = max(self.paused_until, until)
 
-    def given_up(self, now: float, park: float) -> bool:
-        """Whether nothing has succeeded for so long that waiting makes no sense."""
-        return self.silent_since is not None and now - self.silent_since >= park
+    def give_up_at(self, park: float) -> float:
+        """When waiting makes no sense any more; a pause that the host asked for doesn't count."""
+        if self.silent_since is None:
+            return _NEVER
+        return max(self.silent_since, self.paused_until) + park
+
+    def asked(self, now: float) -> None:
+        """A new request: what failed before a time without any is no silence."""
+        self.requests += 1
+        self.used = now
+        if self.purse is not None:
+            window = self.purse.window
+            if now >= window.ends:
+                window.roll(now)
+            window.calls += 1
+        if self.silent_since is not None and not (self.down or self.lane.busy or self.lane.waiting):
+            self.silent_since = None
 
     def trip(self, now: float) -> bool:
         """Open the breaker; whether that changed anything."""
@@ -244,9 +272,11 @@ class Host:
             return False
         if quota.remaining == 0:
             self.pause(now + quota.reset)
-        fresh = self._quota_until == _NEVER or now >= self._quota_until
-        self._quota_left = quota.remaining if fresh else min(quota.remaining, self._quota_left)
-        self._quota_until = now + quota.reset
+        until = now + quota.reset
+        if self._quota_until == _NEVER or until > self._quota_until + _ROUNDING:  # a new window
+            self._quota_left, self._quota_until = quota.remaining, until
+        else:  # answers may overtake each other: the least counts
+            self._quota_left = min(quota.remaining, self._quota_left)
         return quota.remaining < self._width
 
     # ── counts ──────────────────────────────────────────────────────────────────

@@ -62,8 +62,8 @@ class Defaults(msgspec.Struct, frozen=True):
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """Plain callables that watch: every attempt, every outcome, every change of a host."""
+    """Plain callables that watch: every attempt with its trace id, every outcome, every change of a host."""
 
-    on_attempt: Callable[[Request, Attempt], object] | None = None
+    on_attempt: Callable[[Request, Attempt, str], object] | None = None
     on_outcome: Callable[[Outcome], object] | None = None
     on_event: Callable[[HostEvent], object] | None = None

@@ -7,14 +7,17 @@ collected as usual, so that it never lands in the file.
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from yelpaze.http.handle import Handle
+from yelpaze.model.errors import ErrorKind
 from yelpaze.model.outcome import Outcome
 
 Target = str | os.PathLike[str] | Callable[[bytes], object]
 _FIRST_ERROR, _FIRST_REDIRECT = 400, 300
+_MOST_COLLECTED = 64 * 1024 * 1024
 # Linux: a file without a name until it is whole, so nothing is left behind by a crash.
 _NAMELESS: int | None = getattr(os, "O_TMPFILE", None) if os.path.isdir("/proc/self/fd") else None
 
@@ -67,18 +70,22 @@ class Spool:
             self._restart()
         self.delivered = 0
         good: bool | None = None
+        # An error's body may be as large as any; where it can be taken back it is streamed, too.
+        takes_all = self._keep_all and (self._write is None or self._restart is not None)
 
         def write(data: bytes) -> None:
             nonlocal good
             if good is None:
-                good = _is_good(handle.head)
+                good = takes_all or _is_good(handle.head)
                 if good and self._with_head:
                     self._deliver(last_block(handle.head))
             if good:
                 self.delivered += len(data)
                 self._deliver(data)
-            else:
+            elif len(handle.body) + len(data) <= _MOST_COLLECTED:
                 handle.body.extend(data)
+            else:
+                raise OSError(errno.EFBIG, "the body of an error answer is larger than 64 MiB")
 
         handle.write_to(write)
 
@@ -101,9 +108,11 @@ class Spool:
         self._descriptor = -1
 
     def _wants(self, outcome: Outcome) -> bool:
-        if outcome.error is None and outcome.status < _FIRST_REDIRECT:
+        error = outcome.error
+        if error is None and outcome.status < _FIRST_REDIRECT:
             return True
-        return self._keep_all and outcome.status > 0
+        # What a policy ended is a failure, not an answer, even if there was one before.
+        return self._keep_all and outcome.status > 0 and (error is None or error.kind is ErrorKind.STATUS)
 
     def _put_in_place(self) -> None:
         """Give the file its name; one that nobody has seen until now, where the system can."""
@@ -129,7 +138,20 @@ class Spool:
                 os.unlink(self._part)
                 self._part = ""
                 return
-        os.replace(self._part, self._path)
+        self._replace()
+
+    def _replace(self) -> None:
+        """Take the place of an old file, or of the one that a link leads to; of nothing else."""
+        path = os.path.realpath(self._path)
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            mode = None
+        if mode is not None:
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.EINVAL, "is there, and no file", self._path)
+            os.chmod(self._part, stat.S_IMODE(mode))
+        os.replace(self._part, path)
         self._part = ""
 
     def _link(self, path: str) -> None:

@@ -67,16 +67,16 @@ def judge(  # noqa: PLR0911  a list of reasons to end, in order
     ):
         return Verdict(error)
     used_up = trial.tries >= policy.attempts
-    if trial.parks:
+    after = retry_after_seconds(trial.headers.get("retry-after"), wall=wall) if trial.status else None
+    delay = pause(policy, attempt=trial.tries, retry_after=after, uniform=uniform)
+    if trial.parks and policy.attempts > 1:
         tripped = used_up and not host.ailing and _has_gone(host, trial) and host.trip(now)
         if host.ailing:
-            return _given_up(host, error, now, park) or Verdict(None, parked=True, tripped=tripped)
+            return _given_up(host, error, now, park) or Verdict(None, delay, parked=True, tripped=tripped)
     if used_up:
         return Verdict(error)
     if host.ailing:
         return Verdict(_ended_by(ErrorKind.BREAKER_OPEN, error, "the host's breaker is open"))
-    after = retry_after_seconds(trial.headers.get("retry-after"), wall=wall) if trial.status else None
-    delay = pause(policy, attempt=trial.tries, retry_after=after, uniform=uniform)
     if now + delay > trial.deadline_at:
         why = "the pause" if after is None else f"Retry-After asks for {delay:g} s and that"
         return Verdict(_ended_by(ErrorKind.DEADLINE_TIMEOUT, error, f"{why} would pass the deadline"))
@@ -95,10 +95,10 @@ def _has_gone(host: Host, trial: Trial) -> bool:
 
 
 def _given_up(host: Host, error: Error, now: float, park: float) -> Verdict | None:
-    if not host.given_up(now, park):
+    if now < host.give_up_at(park):
         return None
     host.down = True
-    return Verdict(_ended_by(ErrorKind.HOST_DOWN, error, f"the host has not answered once for {park:g} s"))
+    return Verdict(_ended_by(ErrorKind.HOST_DOWN, error, f"the host has had no success for {park:g} s"))
 
 
 def _ended_by(kind: ErrorKind, error: Error, why: str) -> Error:

@@ -63,6 +63,14 @@ class FanOutError(YelpazeError):
         super().__init__(f"{name!r} failed: {outcome.error}")
 
 
+def check_numbers(settings: msgspec.Struct) -> None:
+    """Raise MisuseError unless each field is a number, or None where that is its default."""
+    for field in msgspec.structs.fields(settings):
+        value = getattr(settings, field.name)
+        if not isinstance(value, int | float) and not (value is None and field.default is None):
+            raise MisuseError(f"{type(settings).__name__}({field.name}=…) takes a number, not {value!r}")
+
+
 class ErrorKind(StrEnum):
     """The closed list of causes of a failed call. A kind compares equal to its name."""
 

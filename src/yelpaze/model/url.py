@@ -131,6 +131,18 @@ def join(base: str, location: str) -> str:
     return checked(target)
 
 
+def shown(url: str) -> str:
+    """The URL for logs, records and people: without user name and password.
+
+    >>> shown("http://me:secret@a.test/x")
+    'http://a.test/x'
+    """
+    if "@" not in url:
+        return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def with_userinfo_of(base: str, target: str) -> str:
     """`target` with the user name and password of `base`, unless it has its own."""
     userinfo, at, _ = urlsplit(base).netloc.rpartition("@")

@@ -16,6 +16,7 @@ import structlog
 from yelpaze.model.event import HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request
+from yelpaze.model.url import shown
 
 _GOOD_NEWS = frozenset({"breaker.closed", "breaker.half_open", "host.up"})
 
@@ -28,15 +29,16 @@ def log_hooks(logger: Any = None) -> dict[str, Callable[..., None]]:
     """
     log = structlog.get_logger("yelpaze") if logger is None else logger
 
-    def on_attempt(request: Request, attempt: Attempt) -> None:
+    def on_attempt(request: Request, attempt: Attempt, trace_id: str) -> None:
         if attempt.error is not None:
             log.debug(
                 "attempt.failed",
                 method=request.method,
-                url=request.url,
+                url=shown(request.url),
                 kind=str(attempt.error.kind),
                 status=attempt.status or None,
                 seconds=round(attempt.seconds, 6),
+                trace_id=trace_id,
             )
 
     def on_outcome(outcome: Outcome) -> None:
@@ -44,7 +46,7 @@ def log_hooks(logger: Any = None) -> dict[str, Callable[..., None]]:
             log.warning(
                 "call.failed",
                 method=outcome.request.method,
-                url=outcome.url,
+                url=shown(outcome.url),
                 kind=str(outcome.error.kind),
                 message=outcome.error.message,
                 status=outcome.status or None,

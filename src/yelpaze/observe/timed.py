@@ -34,7 +34,7 @@ class timed:  # noqa: N801  used as a decorator and in `with`, both of which rea
         self._histogram = _histogram_in(REGISTRY if registry is None else registry)
         self._logger = logger
         self._log = structlog.get_logger("yelpaze") if logger is None else logger
-        self._began = 0.0
+        self._began: list[float] = []
 
     def __call__(self, function: F) -> F:
         """Decorate; each call is timed on its own."""
@@ -60,13 +60,13 @@ class timed:  # noqa: N801  used as a decorator and in `with`, both of which rea
         return timed(self._name, registry=self._registry, logger=self._logger)
 
     def __enter__(self) -> Self:
-        self._began = time.perf_counter()
+        self._began.append(time.perf_counter())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._began.pop()
         outcome = "success" if kind is None else "failure"
         self._histogram.labels(self._name, outcome).observe(seconds)
         if self._logger is None and not structlog.is_configured():

@@ -13,6 +13,7 @@ from yelpaze.http.options import CallSpan, Tracing
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request
+from yelpaze.model.url import shown
 from yelpaze.version import __version__
 
 
@@ -40,7 +41,7 @@ class _Tracing:
             kind=self._trace.SpanKind.INTERNAL,
             attributes={
                 "http.request.method": request.method,
-                "url.full": parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
+                "url.full": shown(request.url),
                 "server.address": parts.hostname or "",
             },
         )

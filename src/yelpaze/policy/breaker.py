@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
-from yelpaze.model.errors import MisuseError
+from yelpaze.model.errors import MisuseError, check_numbers
 from yelpaze.policy.window import Window
 
 
@@ -50,6 +50,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     probes: int = 5
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 < self.share <= 1:
             raise MisuseError(f"Breaker(share=…) takes more than 0, at most 1: {self.share!r}")
         if self.calls < 1 or self.probes < 1:

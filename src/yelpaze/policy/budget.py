@@ -6,7 +6,7 @@ no more than `share` of the requests, however many attempts each is allowed.
 
 import msgspec
 
-from yelpaze.model.errors import MisuseError
+from yelpaze.model.errors import MisuseError, check_numbers
 from yelpaze.policy.window import Window
 
 
@@ -24,6 +24,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float = 10.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not (0 <= self.share <= 1 and 0 <= self.per_second < float("inf") and 0 < self.ttl <= 3600):  # noqa: PLR2004
             raise MisuseError(
                 f"Budget takes a share from 0 to 1, per_second of 0 or more, a ttl of up to 3600 s: {self!r}"

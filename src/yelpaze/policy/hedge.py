@@ -7,7 +7,7 @@ is slow as a whole is not made slower.
 
 import msgspec
 
-from yelpaze.model.errors import MisuseError
+from yelpaze.model.errors import MisuseError, check_numbers
 from yelpaze.model.histogram import Histogram
 
 _ENOUGH, _SAMPLED = 100, 4
@@ -24,6 +24,7 @@ class Hedge(msgspec.Struct, frozen=True, kw_only=True):
     share: float = 0.05
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.after is not None and not 0 < self.after < float("inf"):
             raise MisuseError(f"Hedge(after=…) takes a positive number of seconds: {self.after!r}")
         if not (0 < self.quantile < 1 and 0 < self.share <= 1):
@@ -37,7 +38,7 @@ class Hedger:
 
     def __init__(self, hedge: Hedge) -> None:
         self._hedge = hedge
-        self._saved = 0.0
+        self._saved = 1.0
         self._seen = 0
         # Two halves, so that what a quantile is made of is never older than two of them.
         self._fresh, self._stale = Histogram(), Histogram()

@@ -93,6 +93,8 @@ class Policies:
     """Finds the policies of a host, and remembers which patterns have been of use."""
 
     def __init__(self, default: Policy, hosts: Mapping[str, HostPolicy]) -> None:
+        if not isinstance(hosts, Mapping):
+            raise MisuseError(f"hosts takes a dict of patterns and HostPolicy, not {hosts!r}")
         for pattern, given in hosts.items():
             if not isinstance(pattern, str) or not pattern or "/" in pattern:
                 raise MisuseError(f'hosts=… takes names such as "api.example.com" or "*.test": {pattern!r}')
@@ -125,4 +127,9 @@ class Policies:
 
 def _matches(pattern: str, origin: Origin) -> bool:
     host = origin.host.lower()
+    if pattern in (
+        host,
+        f"{host}:{origin.port}",
+    ):  # an IPv6 address has brackets, which fnmatch reads its own way
+        return True
     return fnmatchcase(host, pattern) or fnmatchcase(f"{host}:{origin.port}", pattern)

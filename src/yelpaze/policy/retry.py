@@ -35,8 +35,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     - `statuses`, `errors`: the answers and the kinds of error worth another try.
     - `methods`: those that may be sent twice where the request itself does not say, instead
       of the idempotent ones of RFC 9110.
-    - `when`: a predicate on the outcome; an answer for which it is true is a failure, whatever
-      its status (a 200 with an error inside), and worth another try.
+    - `when`: a predicate on the outcome; an answer for which it is true, or for which it raises,
+      is a failure, whatever its status (a 200 with an error inside), and worth another try.
     - `max_time`: no attempt begins later than so many seconds after the first.
     - `retry_after_cap`: the seconds that a Retry-After header can ask for at most.
 
@@ -55,6 +55,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_cap: float = 300.0
 
     def __post_init__(self) -> None:
+        if self.when is not None and not callable(self.when):
+            raise MisuseError(f"Retry(when=…) takes a function of the outcome, not {self.when!r}")
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise MisuseError(
                 "Retry(attempts=…) is a whole number and counts the first try too, "
