@@ -27,6 +27,7 @@ async def prices(shop: str, products: list[str], *, rate: str = "200/s") -> dict
         connections=50,
         limit=Limit(concurrency=20, rate=rate, burst=5),
         retry=Retry(attempts=5),
+        park=30,
     ) as engine:
         names = iter(products)
         async for outcome in engine.stream(requests, ordered=True):

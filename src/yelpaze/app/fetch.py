@@ -43,6 +43,7 @@ class Fetch:
         self.seconds = 0.0
         self.total: int | None = None
         manner = options.manner
+        options.shape.made("http://a.test/")  # flags that no request can have are said once
         if options.input is not None:
             self._read = line_reader(list(options.outputs), options.shape, folder=options.folder)
             self.source = JsonlSource(options.input)

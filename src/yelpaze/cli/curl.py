@@ -12,7 +12,7 @@ from urllib.parse import quote_plus
 import click
 
 from yelpaze.app.fetch import FetchOptions
-from yelpaze.cli.policies import Seconds, engine_options
+from yelpaze.cli.policies import Seconds, engine_options, host_policies_of
 from yelpaze.fetch.items import REMOTE_NAME, Shape
 from yelpaze.fetch.job import Manner
 from yelpaze.model.errors import InputError, MisuseError
@@ -24,8 +24,9 @@ from yelpaze.version import __version__
 F = TypeVar("F", bound=Callable[..., Any])
 # curl has no limit; none of ours is infinite.
 _HOURS = 24 * 3600.0
-_PARK = 60.0
+_PARK, _FIRST_BYTE = 60.0, 30.0
 _MANY = 1 << 62  # bodies go to files: the disk is the limit
+_URLENCODE = re.compile(r"([^=@]*)([=@])(.*)", re.DOTALL)
 _HEADER = re.compile(r"([^:;]+)([:;])\s*(.*)", re.DOTALL)
 
 
@@ -51,14 +52,14 @@ REQUEST = _group(
     click.option("-d", "--data", "data", metavar="TEXT", multiple=True, help="Body as a form; @file reads one without its line ends. Several are joined by &."),
     click.option("--data-raw", metavar="TEXT", multiple=True, help="As -d, but @ means itself."),
     click.option("--data-binary", metavar="TEXT", multiple=True, help="As -d, but @file is sent as it is."),
-    click.option("--data-urlencode", metavar="TEXT", multiple=True, help="As -d, encoded: `content` or `name=content`."),
+    click.option("--data-urlencode", metavar="TEXT", multiple=True, help="As -d, encoded: `content`, `name=content`, `@file` or `name@file`."),
     click.option("--json", "json_data", metavar="TEXT", multiple=True, help="JSON body, with its headers; @file reads one."),
     click.option("-G", "--get", "as_query", is_flag=True, help="Put the -d data into the URL's query."),
     click.option("-I", "--head", "as_head", is_flag=True, help="Ask for the headers only."),
     click.option("-u", "--user", metavar="USER:PASSWORD", help="Basic authentication."),
     click.option("-A", "--user-agent", metavar="TEXT", default=f"yelpaze/{__version__}", help="[default: yelpaze/VERSION]"),
     click.option("-e", "--referer", metavar="URL"),
-    click.option("-b", "--cookie", metavar="NAME=VALUE", help="Cookies to send."),
+    click.option("-b", "--cookie", "cookies", metavar="NAME=VALUE", multiple=True, help="Cookies to send."),
     click.option("--compressed", is_flag=True, help="Ask for a compressed body, and decode it."),
     click.option("-g", "--globoff", is_flag=True, help="Take {} and [] in URLs as they are."),
 )  # fmt: skip
@@ -135,17 +136,14 @@ def _engine(flags: dict[str, Any]) -> dict[str, Any]:
         deadline=flags["deadline"],
         park=flags["park"] or _PARK,
         breaker=flags["breaker"],
-        hedge=flags["hedge"],
-        dedupe=flags["dedupe"],
-        host_policies=flags["host_policies"],
         host_rate=host_rate,
     )
     longest = flags["max_time"] or _HOURS
     connect = flags["connect_timeout"] or Timeout().connect
-    return options | {
+    options |= {
         "concurrency": at_once,
         "rate": rate,
-        "timeout": Timeout(connect=connect, first_byte=min(longest, max(30.0, connect)), attempt=longest),
+        "timeout": Timeout(connect=connect, first_byte=flags["max_time"] or _FIRST_BYTE, attempt=longest),
         "retry": Retry(attempts=flags["retries"] + 1, max_time=flags["retry_max_time"] or float("inf")),
         "verify": not flags["insecure"],
         "ca_file": flags["cacert"],
@@ -156,7 +154,11 @@ def _engine(flags: dict[str, Any]) -> dict[str, Any]:
         "max_body": flags["max_filesize"] or _MANY,
         "compressed": flags["compressed"],
         "user_agent": flags["user_agent"],
+        "omit_headers": [name for name, value in _headers(flags["headers"]) if value is None],
     }
+    if flags["host_policies"]:
+        options["hosts"] = host_policies_of(flags["host_policies"], options)
+    return options
 
 
 def _rate(text: str | None, flag: str) -> str | None:
@@ -186,7 +188,7 @@ def _shape(flags: dict[str, Any]) -> Shape:
         query, body = body.decode("utf-8", "replace"), None
     named = {name.lower() for name, _ in headers}
     defaults = {"Content-Type": content_type if body is not None else None, "Referer": flags["referer"]}
-    defaults["Cookie"] = flags["cookie"]
+    defaults["Cookie"] = "; ".join(_cookie(text) for text in flags["cookies"]) or None
     if content_type == "application/json":
         defaults["Accept"] = "application/json"
     if flags["user"] is not None:
@@ -197,9 +199,17 @@ def _shape(flags: dict[str, Any]) -> Shape:
     return Shape(method=method, headers=wanted, body=body, query=query)
 
 
+def _cookie(text: str) -> str:
+    if "=" not in text:
+        raise MisuseError(f"-b {text!r}: write NAME=VALUE; cookie files are not read")
+    return text
+
+
 def _user(text: str) -> str:
     if ":" in text:
         return text
+    if not sys.stdin.isatty():
+        raise MisuseError(f"-u {text!r}: write USER:PASSWORD; there is no terminal to ask on")
     return f"{text}:{click.prompt('Password', hide_input=True, err=True, default='', show_default=False)}"
 
 
@@ -217,6 +227,9 @@ def _headers(given: tuple[str, ...]) -> list[tuple[str, str | None]]:
 
 
 def _body(flags: dict[str, Any]) -> tuple[bytes | None, str | None]:
+    forms = ("data", "data_raw", "data_binary", "data_urlencode")
+    if flags["json_data"] and any(flags[name] for name in forms):
+        raise MisuseError("give --json or -d, not both")
     if flags["json_data"]:
         return b"".join(_content(text, keep=True) for text in flags["json_data"]), "application/json"
     parts = [_content(text, keep=False) for text in flags["data"]]
@@ -227,8 +240,12 @@ def _body(flags: dict[str, Any]) -> tuple[bytes | None, str | None]:
 
 
 def _encoded(text: str) -> bytes:
-    name, equals, content = text.partition("=")
-    return (f"{name}={quote_plus(content)}" if equals and name else quote_plus(content or name)).encode()
+    """`content`, `=content`, `name=content`, `@file`, `name@file`: curl's forms."""
+    found = _URLENCODE.fullmatch(text)
+    if found is None:
+        return quote_plus(text).encode()
+    content = _read(found[3]) if found[2] == "@" else found[3].encode()
+    return (f"{found[1]}=" if found[1] else "").encode() + quote_plus(content).encode()
 
 
 def _content(text: str, *, keep: bool) -> bytes:

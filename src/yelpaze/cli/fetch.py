@@ -43,6 +43,8 @@ def command(urls: tuple[str, ...], explain_only: bool, metrics: str | None, **fl
     with ExitStack() as stack:
         options = options_of(urls, flags, observing_options(flags["log"], stack))
         verbose = say if flags["verbose"] else None
+        if sys.stdout is None:
+            raise MisuseError("stdout is closed: open it, or redirect it to a file")
         out = _Terminal(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer
         fetch = Fetch(options, out=out, verbose=verbose)
         return _fetch(fetch, stack, explain_only=explain_only, metrics=metrics, flags=flags)

@@ -57,7 +57,8 @@ def report(fetch: Fetch, tally: Tally, *, silent: bool, errors: bool) -> None:
         if errors:
             say([f"yelpaze: {failure.url}: {_reason(failure)}" for failure in tally.failures])
         return
-    _table(tally)
+    if tally.failures or tally.successes:
+        _table(tally)
     seconds = fetch.seconds
     state = "interrupted" if fetch.job.interrupted else "done"
     counts = f"{tally.succeeded:,} succeeded, {tally.failed:,} failed"

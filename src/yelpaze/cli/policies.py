@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from yelpaze.http.engine import Engine
 from yelpaze.model.errors import MisuseError
@@ -67,17 +68,14 @@ def policy_options(function: F) -> F:
             help="For each call with all its attempts and waiting.",
         ),
         click.option(
-            "--park", metavar="SECONDS", type=Seconds(), help="How long calls wait for a host that is away."
+            "--park",
+            metavar="SECONDS",
+            type=Seconds(),
+            help="How long calls wait for a host that is away. [default: 600; fetch: 60]",
         ),
         click.option(
             "--breaker/--no-breaker", default=True, help="Stop calling a host that fails.  [default: on]"
         ),
-        click.option(
-            "--hedge",
-            is_flag=True,
-            help="Ask again when an answer is slow (repeatable requests, +5 % at most).",
-        ),
-        click.option("--dedupe", is_flag=True, help="Identical GETs under way share one call."),
         click.option(
             "--host-policy",
             "host_policies",
@@ -111,7 +109,6 @@ def engine_options(
     breaker: bool = True,
     hedge: bool = False,
     dedupe: bool = False,
-    host_policies: Iterable[str] = (),
     host_rate: str | None = None,
     retries: int | None = None,
     timeout: float | None = None,
@@ -130,8 +127,6 @@ def engine_options(
         options["hedge"] = Hedge()
     if dedupe:
         options["dedupe"] = True
-    if host_policies:
-        options["hosts"] = dict(map(host_policy, host_policies))
     return options | _given(deadline=deadline, park=park)
 
 
@@ -139,13 +134,16 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def host_policy(text: str) -> tuple[str, HostPolicy]:
-    """Read `api.example.com:rate=10/s,retries=5`."""
+def host_policies_of(texts: Iterable[str], options: dict[str, Any]) -> dict[str, HostPolicy]:
+    """Read `api.example.com:rate=10/s,retries=5`; what it leaves out is as the other flags say."""
+    return dict(_host_policy(text, options) for text in texts)
+
+
+def _host_policy(text: str, options: dict[str, Any]) -> tuple[str, HostPolicy]:
     found = _HOST.fullmatch(text)
     if found is None:
-        raise MisuseError(
-            f"--host-policy {text!r}: write HOST:KEY=VALUE,…, such as api.example.com:rate=10/s"
-        )
+        wanted = "write HOST:KEY=VALUE,…, such as api.example.com:rate=10/s"
+        raise MisuseError(f"--host-policy {text!r}: {wanted}")
     settings: dict[str, str] = {}
     for setting in found["settings"].split(","):
         key, equals, value = setting.partition("=")
@@ -153,23 +151,15 @@ def host_policy(text: str) -> tuple[str, HostPolicy]:
             raise MisuseError(f"--host-policy {text!r}: {setting!r} is no setting; there are {_KEYS}")
         settings[key] = value
     try:
-        return found["pattern"], _policy(settings)
+        return found["pattern"], _policy(settings, options)
     except (MisuseError, ValueError) as error:
         raise MisuseError(f"--host-policy {text!r}: {error}") from None
 
 
-_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "retries": lambda value: {"retry": Retry(attempts=int(value) + 1)},
-    "timeout": lambda value: {"timeout": Timeout(attempt=float(value))},
-    "deadline": lambda value: {"deadline": float(value)},
-    "share": lambda value: {"share": float(value)},
-    "breaker": lambda value: {"breaker": Breaker() if _is_on(value) else None},
-    "hedge": lambda value: {"hedge": Hedge() if _is_on(value) else None},
-    "budget": lambda value: {"budget": Budget() if _is_on(value) else None},
-}
+_SWITCHES: dict[str, Callable[[], Any]] = {"breaker": Breaker, "hedge": Hedge, "budget": Budget}
 
 
-def _policy(settings: dict[str, str]) -> HostPolicy:
+def _policy(settings: dict[str, str], options: dict[str, Any]) -> HostPolicy:
     given: dict[str, Any] = {}
     limit: dict[str, Any] = {}
     for key, value in settings.items():
@@ -177,10 +167,16 @@ def _policy(settings: dict[str, str]) -> HostPolicy:
             limit[key] = value
         elif key in ("concurrency", "burst"):
             limit[key] = value if value == "auto" else int(value)
+        elif key == "retries":
+            given["retry"] = msgspec.structs.replace(options.get("retry") or Retry(), attempts=int(value) + 1)
+        elif key == "timeout":
+            given[key] = msgspec.structs.replace(options.get("timeout") or Timeout(), attempt=float(value))
+        elif key in _SWITCHES:
+            given[key] = _SWITCHES[key]() if _is_on(value) else None
         else:
-            given |= _READERS[key](value)
+            given[key] = float(value)
     if limit:
-        given["limit"] = Limit(**limit)
+        given["limit"] = msgspec.structs.replace(options.get("limit") or Limit(), **limit)
     return HostPolicy(**given)
 
 

@@ -12,7 +12,7 @@ from yelpaze.app.observing import observing_options, served_metrics
 from yelpaze.app.run import Job, RunOptions, Summary
 from yelpaze.app.stopping import until_stopped
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import Seconds, engine_options, explain, policy_options
+from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, policy_options
 from yelpaze.cli.progress import Progress, troubles
 from yelpaze.flow.loading import find
 from yelpaze.flow.machine import engine_for
@@ -55,6 +55,8 @@ from yelpaze.model.cores import usable_cores
 @click.option("--rate", metavar="N/s", help="Calls to one host in time: 100/s, 30/m, 1000/h.")
 @click.option("--retries", metavar="N", type=click.IntRange(0), help="Attempts after the first. [default: 2]")
 @click.option("--timeout", metavar="SECONDS", type=Seconds(), help="For each attempt. [default: 60]")
+@click.option("--hedge", is_flag=True, help="Ask again when an answer is slow, +5 % requests at most.")
+@click.option("--dedupe", is_flag=True, help="Identical GETs under way share one call.")
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
@@ -83,6 +85,10 @@ def command(
     """
     if as_json and output == "-":
         raise click.UsageError("--json and `-o -` both want stdout: give the results a file")
+    texts = policies.pop("host_policies")
+    engine = engine_options(host_rate=rate, retries=retries, timeout=timeout, **policies)
+    if texts:
+        engine["hosts"] = host_policies_of(texts, engine)
     options = RunOptions(
         input=input,
         output=output,
@@ -90,7 +96,7 @@ def command(
         workers=usable_cores() if workers is None else workers,
         batch=batch,
         limit=limit,
-        engine=engine_options(host_rate=rate, retries=retries, timeout=timeout, **policies),
+        engine=engine,
     )
     stdout = sys.stdout
     sys.stdout = sys.stderr  # what a flow prints must not end up among the results

@@ -1,5 +1,6 @@
 """The outcomes file, and what a former call has completed (`--resume`)."""
 
+import errno
 import io
 import os
 from array import array
@@ -69,7 +70,7 @@ class Outcomes:
         try:
             written = self._file.write(line)
             if written != len(line):
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
         except OSError:
             self._file.truncate(before)
             self._file.seek(before)

@@ -59,7 +59,9 @@ def of_outcome(step: str, outcome: Outcome) -> Failure:
     return Failure(
         step=step,
         kind=str(error.kind) if error else "status",
-        message=f"{error.message if error else outcome.status} ({outcome.request.method} {shown(outcome.url)})",
+        message=(
+            f"{error.message if error else outcome.status} ({outcome.request.method} {shown(outcome.url)})"
+        ),
         status=outcome.status or None,
         attempts=outcome.attempts,
         trace_id=outcome.trace_id,

@@ -10,6 +10,7 @@ async with Engine(concurrency=200) as engine:
 import asyncio
 import os
 import random
+import re
 import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Mapping
@@ -34,6 +35,7 @@ from yelpaze.model.event import HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request, Timeout, check_headers
 from yelpaze.model.statistics import HostStatistics, Statistics
+from yelpaze.model.url import shown
 from yelpaze.policy.breaker import Breaker
 from yelpaze.policy.budget import Budget
 from yelpaze.policy.hedge import Hedge
@@ -44,6 +46,7 @@ from yelpaze.policy.retry import Retry
 from yelpaze.version import __version__
 
 TransportFactory = Callable[..., Transport]
+_PROXY = re.compile(r"(?:(?:https?|socks4a?|socks5h?)://)?[^/\s]+/?\Z", re.IGNORECASE)
 _MAX_BODY = 64 * 1024 * 1024
 
 
@@ -75,7 +78,8 @@ class Engine:
     - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or what makes a Resolver.
     - `secret_headers`: names dropped when a redirect leaves the origin, beside Authorization,
       Cookie and X-API-Key. `correlation_header`: a second one to carry the trace id, such as
-      X-Request-ID.
+      X-Request-ID. `omit_headers`: those that are sent by default and shall not be, such as
+      User-Agent, Accept or traceparent.
     - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch (`log_hooks()`);
       `tracing`: spans (`open_telemetry()`).
     - `rng`, `clock`, `transport`: the source of jitter and ids, the time of the event loop,
@@ -113,6 +117,7 @@ class Engine:
         secret_headers: Iterable[str] = (),
         correlation_header: str | None = None,
         user_agent: str = f"yelpaze/{__version__}",
+        omit_headers: Iterable[str] = (),
         on_attempt: Callable[[Request, Attempt, str], object] | None = None,
         on_outcome: Callable[[Outcome], object] | None = None,
         on_event: Callable[[HostEvent], object] | None = None,
@@ -122,6 +127,12 @@ class Engine:
         transport: TransportFactory = Transport,
     ) -> None:
         _at_least_one(concurrency=concurrency, max_body=max_body)
+        omit_headers = tuple(omit_headers)
+        check_headers([(name, "x") for name in omit_headers])
+        if proxy is not None and not _PROXY.match(proxy):
+            raise MisuseError(
+                f"proxy takes a URL such as http://proxy.test:3128 or socks5h://…: {shown(proxy)!r}"
+            )
         if http_version not in ("auto", "1.1", "2"):
             raise MisuseError(f'http_version takes "auto", "1.1" or "2": {http_version!r}')
         if per_host is not None and limit is not None:
@@ -172,7 +183,9 @@ class Engine:
             keep_alive=self._connections > 0,
             compressed=compressed,
             user_agent=user_agent,
+            omit=tuple(name for name in omit_headers if name.lower() != "traceparent"),
         )
+        self._traced = not any(name.lower() == "traceparent" for name in omit_headers)
         self._flights: dict[Hashable, Flight] = {}
         self._core: Core | None = None
         self._closed = False
@@ -189,7 +202,7 @@ class Engine:
                 self._wire, connections=self._connections // -(-widest // SHARD), loop=loop
             ),
             resolver=self._new_resolver(),
-            tracer=Tracer(self._rng, self._correlation_header),
+            tracer=Tracer(self._rng, self._correlation_header, sends=self._traced),
             rng=self._rng,
             clock=self.clock,
             loop=loop,

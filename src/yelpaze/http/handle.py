@@ -31,8 +31,9 @@ _VERSIONS = {
 # An own Content-Type is always given where there is a body worth one; libcurl's form
 # default and its Expect: 100-continue are never wanted.
 _SUPPRESSED = ("Expect:",)
-_SUPPRESSED_WITH_BODY = ("Expect:", "Content-Type:")
+_SUPPRESSED_IN_POST = ("Expect:", "Content-Type:")
 _DNS_CACHE_SECONDS = 900
+_WITH_EMPTY_BODY = ("POST", "PUT", "PATCH")
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +49,14 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: bool
     compressed: bool
     user_agent: str
+    omit: tuple[str, ...] = ()
 
 
 class Handle:
     """An easy handle with the buffers that collect its answer."""
 
     __slots__ = (
+        "_suppressed",
         "body",
         "connect_timeout",
         "done",
@@ -77,6 +80,11 @@ class Handle:
         self.shard: Shard | None = None
         self.resolve_set = False
         self.write_error: BaseException | None = None
+        is_post = shape[1] or shape[0] in _WITH_EMPTY_BODY
+        self._suppressed = (
+            *(_SUPPRESSED_IN_POST if is_post else _SUPPRESSED),
+            *(f"{name}:" for name in wire.omit),
+        )
         _set_wire(self.easy, wire)
         _set_shape(self.easy, shape)
         self.easy.setopt(pycurl.HEADERFUNCTION, self.head.extend)
@@ -95,7 +103,7 @@ class Handle:
             easy.setopt(pycurl.URL, url)
             self.url = url
         _, has_body, replayable = self.shape
-        headers.extend(_SUPPRESSED_WITH_BODY if has_body else _SUPPRESSED)
+        headers.extend(self._suppressed)
         easy.setopt(pycurl.HTTPHEADER, headers)
         if has_body and body is not None:
             if replayable:
@@ -174,7 +182,7 @@ def _set_shape(easy: pycurl.Curl, shape: Shape) -> None:
         return
     if has_body:
         easy.setopt(pycurl.POST, 1)
-    elif method in ("POST", "PUT", "PATCH"):
+    elif method in _WITH_EMPTY_BODY:
         # RFC 9110 §8.6: these say Content-Length: 0 when there is no content.
         easy.setopt(pycurl.POST, 1)
         easy.setopt(pycurl.POSTFIELDS, b"")

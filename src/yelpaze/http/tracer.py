@@ -20,13 +20,17 @@ _PARENT = re.compile(
 
 
 class Tracer:
-    """Makes ids from the engine's random source; `extra` is a second header for the trace id."""
+    """Makes ids from the engine's random source.
 
-    __slots__ = ("_bits", "_extra")
+    `extra` is a second header for the trace id; `sends=False` sends no traceparent.
+    """
 
-    def __init__(self, rng: random.Random, extra: str | None = None) -> None:
+    __slots__ = ("_bits", "_extra", "_sends")
+
+    def __init__(self, rng: random.Random, extra: str | None = None, *, sends: bool = True) -> None:
         self._bits = rng.getrandbits
         self._extra = extra
+        self._sends = sends
 
     def trace_id_of(self, request: Request) -> str:
         """The incoming trace id, or a new one."""
@@ -55,7 +59,8 @@ class Tracer:
             lines.append(line if line.isascii() else line.encode())
         if found is not None:
             flags = f"{int(found[2], 16) & _KNOWN_FLAGS:02x}"
-        lines.append(f"traceparent: {parent or f'00-{trace_id}-{self._bits(64) or 1:016x}-{flags}'}")
+        if self._sends:
+            lines.append(f"traceparent: {parent or f'00-{trace_id}-{self._bits(64) or 1:016x}-{flags}'}")
         if extra is not None:
             lines.append(f"{extra}: {trace_id}")
         return lines
