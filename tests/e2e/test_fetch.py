@@ -116,6 +116,9 @@ def test_one_url_goes_to_stdout_and_nothing_else_is_said(echo, tmp_path):
         (["-X", "DELETE"], {"method": "DELETE"}),
         (["-d", "a=1", "-d", "b=2"], {"method": "POST", "body": "a=1&b=2", "Content-Type": "application/x-www-form-urlencoded"}),
         (["--data-urlencode", "q=a b&c"], {"method": "POST", "body": "q=a+b%26c"}),
+        (["--data-urlencode", "@body.txt"], {"body": "one%0Atwo%0A"}),
+        (["--data-urlencode", "n@body.txt"], {"body": "n=one%0Atwo%0A"}),
+        (["-b", "a=1", "-b", "b=2"], {"Cookie": "a=1; b=2"}),
         (["-d", "@body.txt"], {"body": "onetwo"}),
         (["--data-binary", "@body.txt"], {"body": "one\ntwo\n"}),
         (["--data-raw", "@body.txt"], {"body": "@body.txt"}),
@@ -401,6 +404,12 @@ def test_metrics_and_log(echo, tmp_path):
         (["http://a/", "--metrics", "x"], "--metrics takes PORT"),
         (["http://a/", "--outcomes", "no/such/folder/o"], "cannot be written"),
         (["http://a/", "--loud"], "--loud"),
+        (["http://a/", "-X", "A B"], "not a method"),
+        (["http://a/", "-I", "-d", "a=1"], "HEAD"),
+        (["http://a/", "-x", "ftp://proxy"], "proxy takes"),
+        (["http://a/", "-b", "jar.txt"], "cookie files"),
+        (["http://a/", "--json", "{}", "-d", "a=1"], "not both"),
+        (["http://a/", "-u", "nobody"], "USER:PASSWORD"),
     ],
 )  # fmt: skip
 def test_wrong_input_gets_one_clear_message(arguments, message, tmp_path):
@@ -454,6 +463,108 @@ def test_a_hundred_thousand_urls_in_bounded_memory(nginx, tmp_path):
         pytest.skip("peak memory is read from /proc")
     small, large = peak(10_000), peak(100_000)
     assert large < small + 8_000
+
+
+def test_a_request_is_known_again_by_all_that_makes_it(echo, tmp_path):
+    first = ["-d", "a=1", f"{echo}/p", "--outcomes", "o.jsonl"]
+    assert json.loads(fetch(*first, cwd=tmp_path).stdout)["body"] == "a=1"
+    again = fetch(*first, "--resume", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (0, "")
+    other = fetch("-d", "a=2", f"{echo}/p", "--outcomes", "o.jsonl", "--resume", cwd=tmp_path)
+    assert json.loads(other.stdout)["body"] == "a=2"
+    bodies = "".join(f'{{"url":"{echo}/p","json":{n},"output":"{n}"}}\n' for n in range(3))
+    assert fetch("--input", "-", "--outcomes", "j.jsonl", cwd=tmp_path, stdin=bodies).returncode == 0
+    (tmp_path / "1").unlink()
+    done = fetch("--input", "-", "--outcomes", "j.jsonl", "--resume", cwd=tmp_path, stdin=bodies)
+    assert "2 skipped" in done.stderr
+    assert json.loads((tmp_path / "1").read_text())["body"] == "1"
+
+
+def test_resume_takes_no_file_of_another_url(echo, tmp_path):
+    assert fetch(f"{echo}/A", f"{echo}/B", "-o", "{n}", "--outcomes", "o.jsonl", cwd=tmp_path).returncode == 0
+    done = fetch(f"{echo}/B", f"{echo}/A", "-o", "{n}", "--outcomes", "o.jsonl", "--resume", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "exists" in done.stderr
+    assert json.loads((tmp_path / "1").read_text())["path"] == "/A"
+
+
+def test_a_failure_leaves_no_file_behind_that_looks_done(echo, tmp_path):
+    flags = ["-L", "--max-redirs", "0", "-o", "f", "--outcomes", "o.jsonl"]
+    assert fetch(f"{echo}/slow/9", "-m", "0.3", "--retry", "0", *flags, cwd=tmp_path).returncode == 1
+    assert not (tmp_path / "f").exists()
+
+
+def test_after_a_kill_every_url_has_one_outcome(echo, tmp_path):
+    (tmp_path / "urls").write_text("".join(f"{echo}/k{n}\n" for n in range(2000)))
+    command = ["--input", "urls", "-o", "out/{name}", "--outcomes", "o.jsonl"]
+    process = subprocess.Popen([*YELPAZE, "fetch", *command], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_for(lambda: (tmp_path / "o.jsonl").exists() and len((tmp_path / "o.jsonl").read_bytes()) > 20_000)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = fetch(*command, "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(record["n"] for record in lines(tmp_path / "o.jsonl")) == list(range(1, 2001))
+    assert len(list((tmp_path / "out").iterdir())) == 2000
+
+
+def test_devices_are_written_to_and_links_followed(echo, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "target").chmod(0o640)
+    (tmp_path / "link").symlink_to("target")
+    assert fetch(f"{echo}/[1-2]", "-s", "-o", "/dev/null", cwd=tmp_path).returncode == 0
+    assert fetch(f"{echo}/x", "-s", "-o", "link", "--clobber", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "target").read_text())["path"] == "/x"
+    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o640
+    with subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE) as reader:
+        assert fetch(f"{echo}/p", "-s", "-o", "pipe", "--clobber", cwd=tmp_path).returncode == 0
+        assert json.loads(reader.communicate(timeout=10)[0])["path"] == "/p"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_no_password_is_written_anywhere(echo, tmp_path):
+    url = echo.replace("http://", "http://me:hunter2@")
+    done = fetch(
+        f"{url}/a",
+        f"{url}/status/500",
+        "-v",
+        "--fail",
+        "--retry",
+        "0",
+        "--outcomes",
+        "o",
+        "--log",
+        "l",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    for said in (done.stderr, (tmp_path / "o").read_text(), (tmp_path / "l").read_text()):
+        assert said
+        assert "hunter2" not in said
+
+
+def test_headers_of_ours_can_be_left_out(echo, tmp_path):
+    flags = [flag for name in ("User-Agent", "Accept", "traceparent") for flag in ("-H", f"{name}:")]
+    said = json.loads(fetch(f"{echo}/x", *flags, cwd=tmp_path).stdout)
+    assert set(said["headers"]) == {"Host"}
+
+
+def test_a_host_policy_keeps_the_other_flags(tmp_path):
+    done = fetch(
+        "http://a.test/", "--explain", "--connect-timeout", "2", "--parallel-max", "3", "--retry-max-time", "7",
+        "--host-policy", "a.test:rate=5/s,retries=1,timeout=9", cwd=tmp_path,
+    )  # fmt: skip
+    assert "connect 2 s" in done.stdout
+    assert "attempt 9 s" in done.stdout
+    assert "3 at once, 5/s" in done.stdout
+    assert "none begun after 7 s" in done.stdout
+
+
+def test_the_outcomes_never_replace_the_input(echo, tmp_path):
+    (tmp_path / "urls").write_text(f"{echo}/x\n")
+    done = fetch("--input", "urls", "--outcomes", "./urls", "--clobber", cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "urls").read_text()) == (2, f"{echo}/x\n")
 
 
 def test_the_help_is_one_people_know(tmp_path):

@@ -639,3 +639,208 @@ def test_a_call_that_cannot_be_sent_ends_and_gives_its_slot_on():
     assert first.error.kind == "protocol"
     assert second.ok
     assert reported == ["a call could not be sent"]
+
+
+# ── what policies do to each other ──────────────────────────────────────────────────
+
+
+def at(host):
+    return f"http://{host}/x"
+
+
+def test_a_429_in_half_open_is_no_hot_loop():
+    def server(_url, now):
+        return Answer(503 if now < 1001 else 429, 0.01)
+
+    sim = Simulation(server, park=120)
+    outcomes = sim.run(lambda engine: drain(engine, (get(API) for _ in range(60))))
+    assert {outcome.error.kind for outcome in outcomes} == {"host_down"}
+    assert sim.attempts < 60 * 3 + 100
+
+
+def test_an_old_failure_gives_no_healthy_host_up():
+    def server(_url, now):
+        return Answer(500 if now < 1000.5 else 200)
+
+    sim = Simulation(server, limit=Limit(rate="1/s"))
+
+    async def main(engine):
+        await engine.send(post(API))
+        await asyncio.sleep(700)
+        return await drain(engine, (get(API) for _ in range(10)))
+
+    assert all(outcome.ok for outcome in sim.run(main))
+
+
+def test_a_pause_that_the_host_asked_for_is_no_silence():
+    def server(_url, now):
+        return Answer(503, headers="Retry-After: 120\r\n") if now < 1100 else Answer()
+
+    sim = Simulation(server, park=60, breaker=None)
+    outcomes = sim.run(lambda engine: drain(engine, (get(API) for _ in range(50))))
+    assert all(outcome.ok for outcome in outcomes)
+
+
+def test_calls_that_pause_leave_the_look_ahead_to_others():
+    def server(url, now):
+        ill = "10.0.0.1" in url and now < 1099
+        return Answer(503, headers="Retry-After: 100\r\n") if ill else Answer()
+
+    sim = Simulation(server, concurrency=15)
+    urls = [at("10.0.0.1")] * 15 + [at("10.0.0.2")] * 50
+
+    async def main(engine):
+        return [(o.url, sim.loop.now - 1000) async for o in engine.stream(get(url) for url in urls)]
+
+    order = sim.run(main)
+    assert max(when for url, when in order if "10.0.0.2" in url) < 2
+    assert len(order) == 65
+
+
+def test_the_quota_of_a_new_window_is_believed():
+    left = {"n": 100, "until": 10.0}
+    limits = []
+
+    def server(_url, now):
+        while now - 1000 >= left["until"]:
+            left.update(n=100, until=left["until"] + 10)
+        left["n"] -= 1
+        if left["n"] < 0:
+            return Answer(429)
+        reset = int(-(-(left["until"] - (now - 1000)) // 1))
+        return Answer(200, 0.05, headers=f'RateLimit: "d";r={left["n"]};t={reset}\r\n')
+
+    sim = Simulation(server, per_host=20)
+
+    async def main(engine):
+        async for outcome in engine.stream(get(API) for _ in range(500)):
+            assert outcome.ok
+            limits.append((sim.loop.now - 1000, engine.statistics().hosts["http://10.0.0.1:80"].limit))
+
+    sim.run(main)
+    assert sim.loop.now - 1000 < 50  # five windows of a hundred
+    assert any(limit == 20 for when, limit in limits if when > 10)
+
+
+def test_with_retries_off_no_failed_call_is_sent_again():
+    sim = Simulation(only_503, retry=None, park=60)
+    outcomes = sim.run(lambda engine: drain(engine, (get(f"{API}?{n}") for n in range(60))))
+    assert len(outcomes) == 60
+    sent = Counter(url for _, url in sim.transport.log)
+    assert max(sent.values()) == 1
+
+
+def test_a_redirect_is_under_the_policies_of_its_new_host():
+    def server(url, _now):
+        if "10.0.0.1" in url:
+            return Answer(302, headers=f"Location: {at('10.0.0.2')}\r\n")
+        return Answer(200, 20)
+
+    hosts = {"10.0.0.2": HostPolicy(timeout=Timeout(attempt=1), deadline=2.5)}
+    sim = Simulation(server, hosts=hosts, retry=Retry(attempts=10, base=0))
+    outcome = sim.run(lambda engine: engine.send(get(at("10.0.0.1"))))
+    assert outcome.error.kind == "timeout.deadline"
+    assert outcome.elapsed == pytest.approx(2.5, abs=0.02)
+    assert sim.engine.statistics().hosts["http://10.0.0.2:80"].requests == 1
+
+
+def test_a_pause_holds_for_all_shares_of_a_host():
+    first = []
+
+    def server(_url, _now):
+        first.append(1)
+        return Answer(503, headers="Retry-After: 60\r\n") if len(first) == 1 else Answer()
+
+    sim = Simulation(server, hosts={"10.0.0.1": HostPolicy(share=0.5, retry=None)})
+
+    async def main(engine):
+        await engine.send(get(API, retry=False))
+        await send_all(engine, 20)
+
+    sim.run(main)
+    assert min(sim.times[1:]) >= 60
+
+
+def test_a_host_that_asked_for_a_pause_is_not_forgotten():
+    def server(url, _now):
+        return Answer(503, headers="Retry-After: 100\r\n") if "10.0.0.1" in url else Answer()
+
+    sim = Simulation(server)
+
+    async def main(engine):
+        await engine.send(get(at("10.0.0.1"), retry=False))
+        await drain(engine, (get(at(f"h{number}.test")) for number in range(10_100)))
+        await engine.send(get(at("10.0.0.1"), retry=False))
+
+    sim.run(main)
+    times = [when for when, url in sim.transport.log if "10.0.0.1" in url]
+    assert times[1] - times[0] >= 100
+
+
+def test_a_hedges_loser_is_no_failure_of_the_host():
+    count = [0]
+
+    def server(_url, _now):
+        count[0] += 1
+        return Answer(200, 5 if count[0] % 2 else 0.05)
+
+    sim = Simulation(server, hedge=Hedge(after=0.2, share=1), per_host=100)
+
+    async def main(engine):
+        outcomes = [await engine.send(get(API), deadline=1) for _ in range(20)]
+        await asyncio.sleep(20)
+        return outcomes
+
+    assert all(outcome.ok for outcome in sim.run(main))
+    host = sim.engine.statistics().hosts["http://10.0.0.1:80"]
+    assert (host.failures, host.state, host.in_flight) == (0, "closed", 0)
+
+
+def test_sharing_a_call_keeps_the_trace():
+    sim = Simulation(ok, dedupe=True)
+
+    async def main(engine):
+        done = asyncio.get_running_loop().create_future()
+        engine.submit(get(API), done.set_result, trace_id="a" * 32)
+        return await done
+
+    assert sim.run(main).trace_id == "a" * 32
+
+
+def test_a_predicate_that_raises_refuses_the_answer():
+    policy = Retry(attempts=2, base=0, when=lambda outcome: "error" in outcome.json())
+    sim = Simulation(lambda *_: Answer(200, body=b"<html>"), retry=policy)
+    outcome = sim.run(lambda engine: engine.send(get(API)))
+    assert not outcome.ok
+    assert "DecodeError" in outcome.error.message
+    assert len(outcome.attempts) == 2
+
+
+def test_aborted_calls_are_told_to_the_hook():
+    outcomes = []
+    sim = Simulation(lambda *_: Answer(200, 60), per_host=1, on_outcome=outcomes.append)
+
+    async def main(engine):
+        tasks = [asyncio.ensure_future(engine.send(get(API))) for _ in range(50)]
+        await asyncio.sleep(0.1)
+        await engine.close()
+        return await asyncio.gather(*tasks)
+
+    ended = sim.run(main)
+    assert {outcome.error.kind for outcome in ended} == {"cancelled"}
+    assert len(outcomes) == 50
+    assert sim.attempts == 1  # none was begun only to be stopped
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Breaker(pause="3s"),
+        lambda: Budget(share=None),
+        lambda: Hedge(after="soon"),
+        lambda: Retry(when=3),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused(make):
+    with pytest.raises(MisuseError):
+        make()

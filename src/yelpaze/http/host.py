@@ -277,7 +277,7 @@ class Host:
             self._quota_left, self._quota_until = quota.remaining, until
         else:  # answers may overtake each other: the least counts
             self._quota_left = min(quota.remaining, self._quota_left)
-        return quota.remaining < self._width
+        return quota.remaining < self._width or self.lane.limit < self._width
 
     # ── counts ──────────────────────────────────────────────────────────────────
 

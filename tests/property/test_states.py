@@ -1,0 +1,166 @@
+"""The states of policies hold their promises whatever happens, in whatever order."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yelpaze.model.headers import Headers
+from yelpaze.policy.adaptive import Adaptive
+from yelpaze.policy.breaker import Breaker, Circuit, State
+from yelpaze.policy.budget import Budget, Purse
+from yelpaze.policy.hedge import Hedge, Hedger
+from yelpaze.policy.quota import Quota, read_quota
+from yelpaze.policy.rate import Gcra, Rate
+from yelpaze.policy.window import Window
+
+steps = st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=120)
+
+
+@given(steps)
+def test_a_window_counts_what_is_not_too_old(events):
+    window, now, seen = Window(10.0), 0.0, []
+    for wait, marked in events:
+        now += wait
+        window.roll(now)
+        window.calls += 1
+        window.marked += marked
+        seen.append((now, marked))
+        certain = [mark for when, mark in seen if now - when <= 9.0]
+        possible = [mark for when, mark in seen if now - when <= 10.0]
+        assert len(certain) <= window.calls <= len(possible)
+        assert sum(certain) <= window.marked <= sum(possible)
+
+
+@given(steps, st.floats(0, 1), st.floats(0, 5))
+def test_a_purse_never_pays_more_than_its_budget(events, share, per_second):
+    budget = Budget(share=share, per_second=per_second, ttl=10)
+    purse, now, calls, paid = Purse(budget), 0.0, [], []
+    for wait, is_call in events:
+        now += wait
+        if is_call:
+            purse.window.roll(now)
+            purse.window.calls += 1
+            calls.append(now)
+        elif purse.withdraw(now):
+            paid.append(now)
+            within = [when for when in paid if now - when <= 9.0]
+            assert len(within) <= share * sum(now - when <= 10.0 for when in calls) + per_second * 10 + 1e-6
+
+
+@given(steps)
+def test_a_circuit_moves_only_as_its_table_says(events):
+    circuit, now = Circuit(Breaker(calls=5, pause=4, probes=3)), 0.0
+    row = 0
+    allowed = {
+        (State.CLOSED, State.OPEN),
+        (State.OPEN, State.HALF_OPEN),
+        (State.HALF_OPEN, State.OPEN),
+        (State.HALF_OPEN, State.CLOSED),
+    }
+    for wait, good in events:
+        now += wait
+        before = circuit.state
+        if circuit.cool(now):
+            assert before is State.OPEN
+            assert now >= circuit.until
+            before = circuit.state
+        generation = circuit.generation
+        changed = circuit.record(now, good, generation)
+        row = 0 if good or changed else row + 1
+        if circuit.state is not before:
+            assert changed
+            assert (before, circuit.state) in allowed
+            assert circuit.generation == generation + 1
+        assert row < 5  # five in a row would have opened it
+        assert not circuit.record(now, False, circuit.generation - 1)  # old news
+
+
+def test_half_open_judges_by_its_probes_alone():
+    for results, state in (
+        ((True, True, True), State.CLOSED),
+        ((True, True, False, True), State.CLOSED),
+        ((False, False, False), State.OPEN),
+        ((True, False, False, True, False), State.OPEN),
+        ((True, True), State.HALF_OPEN),
+    ):
+        circuit = Circuit(Breaker(probes=5, pause=1))
+        circuit.trip(0.0)
+        assert circuit.cool(1.0)
+        for good in results:
+            circuit.record(1.0, good, circuit.generation)
+        assert circuit.state is state, results
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.integers(0, 300), st.booleans()), max_size=400),
+    st.integers(1, 200),
+)
+def test_an_adaptive_limit_stays_within_its_bounds(events, most):
+    adaptive = Adaptive(most)
+    for seconds, under_way, dropped in events:
+        before = adaptive.limit
+        changed = adaptive.dropped() if dropped else adaptive.sample(seconds, under_way)
+        assert changed == (adaptive.limit != before)
+        assert 1 <= adaptive.limit <= most
+
+
+@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=300), st.floats(0.01, 1))
+def test_hedges_are_no_more_than_their_share(latencies, share):
+    hedger, paid = Hedger(Hedge(share=share)), 0
+    for number, seconds in enumerate(latencies, 1):
+        hedger.answered(seconds)
+        paid += hedger.may()
+        assert paid <= share * number + 1 + 1e-6
+        assert (hedger.after == float("inf")) == (number < 100)
+    if len(latencies) >= 100:
+        assert min(latencies) <= hedger.after <= max(latencies) * 1.05
+
+
+@given(st.floats(0.5, 1000), st.integers(1, 20), st.lists(st.floats(0, 2), min_size=1, max_size=100))
+def test_a_rate_is_never_exceeded(rate, burst, waits):
+    gcra = Gcra(Rate(rate, 1.0), burst)
+    now, opens, starts = 0.0, float("-inf"), []
+    for wait in waits:
+        now = max(now + wait, opens)
+        opens = gcra.take(now)
+        starts.append(now)
+    slack = max(burst - 1, 0.010 * rate)
+    for index, first in enumerate(starts):
+        for later in range(index, len(starts)):
+            assert later - index + 1 <= (starts[later] - first) * rate + 1 + slack + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("fields", "quota"),
+    [
+        ('RateLimit: "d";r=50;t=30', Quota(50, 30)),
+        ('RateLimit: "d";r=50;t=30, "e";r=0;t=5', Quota(0, 5)),
+        ('RateLimit: "d";r=0;t=5, "e";r=0;t=9', Quota(0, 9)),
+        ("RateLimit: d;r=1;t=2", Quota(1, 2)),
+        ('RateLimit: "d";r=1\r\nRateLimit-Policy: "d";q=10;w=60', Quota(1, 60)),
+        ('RateLimit: "d";r=1', None),
+        ('RateLimit: "d";r=-1;t=2', None),
+        ('RateLimit: "d";r=1.5;t=2', None),
+        ('RateLimit: "d";r=1;t', None),
+        ('RateLimit: "d;r=1;t=2', None),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 7", Quota(3, 7)),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 1700000030", Quota(3, 30)),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 1600000000", Quota(3, 0)),
+        ("RateLimit-Remaining: 3\r\nRateLimit-Reset: 7", Quota(3, 7)),
+        ("X-RateLimit-Remaining: 3, 9;w=60\r\nX-RateLimit-Reset: 7", Quota(3, 7)),
+        ("X-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 99999999", Quota(0, 3600)),
+        ("X-RateLimit-Remaining: many\r\nX-RateLimit-Reset: 7", None),
+        ("X-RateLimit-Remaining: nan\r\nX-RateLimit-Reset: inf", None),
+        ("X-RateLimit-Remaining: 3", None),
+    ],
+)
+def test_what_a_host_says_of_its_limits(fields, quota):
+    headers = Headers(f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode())
+    assert read_quota(headers, wall=1_700_000_000) == quota
+
+
+@given(st.text(max_size=60), st.text(max_size=20), st.text(max_size=20))
+def test_limits_that_make_no_sense_are_no_limits(one, two, three):
+    raw = f"RateLimit: {one}\r\nX-RateLimit-Remaining: {two}\r\nX-RateLimit-Reset: {three}\r\n"
+    quota = read_quota(Headers(raw.encode("utf-8", "surrogatepass")), wall=0)
+    assert quota is None or (quota.remaining >= 0 and 0 <= quota.reset <= 3600)
