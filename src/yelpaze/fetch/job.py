@@ -218,7 +218,7 @@ class FetchJob:
             return False
         if outcomes is not None:  # written just before a crash: it gets its line now
             size, url = os.path.getsize(path), shown(item.url)
-            outcomes.add(Record(item.number, url, ok=True, bytes=size, path=path, key=key_of(item)))
+            self._write(Record(item.number, url, ok=True, bytes=size, path=path, key=key_of(item)))
         return True
 
     def _problem_with(self, path: str) -> str:
@@ -299,6 +299,9 @@ class FetchJob:
 
     def _note(self, record: Record) -> None:
         self.tally.add(record)
+        self._write(record)
+
+    def _write(self, record: Record) -> None:
         if self._outcomes is not None:
             try:
                 self._outcomes.add(record)
