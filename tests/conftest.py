@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.nginx import Nginx
 from support.raw import RawServer
+
+# The same examples in every run, however slow the machine is just now.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
