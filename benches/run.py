@@ -45,7 +45,9 @@ ALL = ("yelpaze", "aiohttp", "httpx", "pyreqwest", "pycurl", "wrk")
 ENGINE = (
     ("plain, 64 connections", "plain", 64, 40_000, False, False, ALL),
     ("TLS, 64 connections", "tls", 64, 40_000, False, False, ALL),
-    ("TLS, 1,000 connections", "tls", 1000, 40_000, False, False, ALL),
+    ("TLS, 1,000 connections", "tls", 1000, 40_000, False, False, ("yelpaze", "aiohttp", "pyreqwest", "pycurl", "wrk")),
+    ("plain, 1,000 connections", "plain", 1000, 40_000, False, False, ("yelpaze", "aiohttp", "pyreqwest", "pycurl", "wrk")),
+    ("HTTP/2 over TLS, 1,000 at once", "http2", 1000, 20_000, True, False, ("yelpaze", "pyreqwest", "pycurl")),
     ("HTTP/2 over TLS, 64 at once", "http2", 64, 20_000, True, False, ("yelpaze", "httpx", "pyreqwest", "pycurl")),
     ("a new TLS connection each, 64", "tls", 64, 2_000, False, True, ("yelpaze", "aiohttp", "httpx", "pyreqwest", "pycurl")),
 )  # fmt: skip
