@@ -593,7 +593,7 @@ def no_more_than(before: tuple[int, int, int]) -> bool:
     return all(now <= then for now, then in zip(standing(), before, strict=True))
 
 
-async def closes_in_mid_flight(before, engine: Engine, tasks) -> None:
+async def assert_closes_in_mid_flight(before, engine: Engine, tasks) -> None:
     await engine.close()
     outcomes = await asyncio.wait_for(asyncio.gather(*tasks), 5)
     assert {outcome.error.kind for outcome in outcomes} == {ErrorKind.CANCELLED}
@@ -612,7 +612,7 @@ async def test_closing_ends_hedged_calls(toxic):
         tasks = [asyncio.create_task(engine.send(get(proxy.url))) for _ in range(5)]
         await until(lambda: proxy.stalled == 10)
         assert engine.statistics().hedges == 5
-        await closes_in_mid_flight(before, engine, tasks)
+        await assert_closes_in_mid_flight(before, engine, tasks)
 
 
 async def test_closing_ends_what_a_hedge_has_beaten(toxic):
@@ -678,7 +678,7 @@ async def test_closing_ends_paused_calls(raw):
         await until(lambda: host_of(engine, server.url).paused > 1)
         tasks.append(asyncio.create_task(engine.send(get(server.url))))
         await until(lambda: host_of(engine, server.url).waiting == 1)
-        await closes_in_mid_flight(before, engine, tasks)
+        await assert_closes_in_mid_flight(before, engine, tasks)
 
 
 async def test_closing_ends_calls_that_look_a_name_up_or_wait_for_a_slot(raw):
@@ -688,7 +688,7 @@ async def test_closing_ends_calls_that_look_a_name_up_or_wait_for_a_slot(raw):
         tasks = [asyncio.create_task(engine.send(get(server.url), deadline=9)) for _ in range(5)]
         tasks.append(asyncio.create_task(engine.send(get(f"http://localhost:{server.port}/"), deadline=9)))
         await until(lambda: server.connections)
-        await closes_in_mid_flight(before, engine, tasks)
+        await assert_closes_in_mid_flight(before, engine, tasks)
 
 
 # ── callbacks that raise ────────────────────────────────────────────────────────

@@ -20,8 +20,8 @@ from yelpaze.http.spool import Spool
 from yelpaze.model.errors import StoppedError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.url import shown
+from yelpaze.policy.look_ahead import LookAhead
 
-_ASIDE = 8
 _IN_MEMORY = 1 << 20
 _COPY = 1 << 18
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
@@ -95,7 +95,7 @@ class FetchJob:
         self._outcomes = outcomes
         self._verbose = verbose
         self._calls: dict[int, Pending] = {}
-        self._held = self._aside = 0
+        self._ahead = LookAhead(manner.parallel_max)
         self._claimed: set[str] = set()
         self._folders: set[str] = set()
         self._room: asyncio.Future[None] | None = None
@@ -135,11 +135,11 @@ class FetchJob:
     async def _drive(self, blocks: AsyncIterator[list[Item]]) -> None:
         while (block := await self._next(blocks)) is not None:
             for item in block:
-                if not await self._until(lambda: not self._is_full):
+                if not await self._until(lambda: self._ahead.has_room):
                     return
                 self._start(item)
             await asyncio.sleep(0)
-        await self._until(lambda: not self._held)
+        await self._until(lambda: not self._ahead.held)
 
     async def _until(self, is_so: Callable[[], bool]) -> bool:
         """Wait for that; False if the work is over before."""
@@ -165,14 +165,9 @@ class FetchJob:
     def _over(self) -> bool:
         return self.interrupted or self._error is not None
 
-    @property
-    def _is_full(self) -> bool:
-        size = self._manner.parallel_max
-        return self._held - min(self._aside, size * _ASIDE) >= size
-
     def set_aside(self, change: int) -> None:
         """A call waits for its host, or no longer does."""
-        self._aside += change
+        self._ahead.aside += change
         if change > 0:
             self._wake()
 
@@ -199,7 +194,7 @@ class FetchJob:
             with_head=self._manner.include,
             keep_all=not self._manner.fail,
         )
-        self._held += 1
+        self._ahead.held += 1
         call = self.engine.submit(
             item.request,
             lambda outcome: self._done(item, outcome, spool, target),
@@ -246,7 +241,7 @@ class FetchJob:
 
     def _done(self, item: Item, outcome: Outcome, spool: Spool, target: object) -> None:
         self._calls.pop(item.number, None)
-        self._held -= 1
+        self._ahead.held -= 1
         if item.path is not None:
             self._claimed.discard(item.path)
         error = spool.error

@@ -9,11 +9,11 @@ import msgspec
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.machine import Machine
 from yelpaze.flow.row import RowRun
+from yelpaze.policy.look_ahead import LookAhead
 
 # What a source yields: (number, raw JSON or None, value where there is no raw JSON).
 Row = tuple[int, bytes | None, Any]
 _TURN = 256
-_ASIDE = 8
 Deliver = Callable[[RowRun, Any, Failure | None], None]
 
 
@@ -50,14 +50,12 @@ class Runner:
         self._machine = machine
         self._deliver = deliver
         self._on_start = on_start
-        self._limit = concurrency
+        self._ahead = LookAhead(concurrency)
         self._low = concurrency - max(1, concurrency // 8)
         self._rows: dict[RowRun, None] = {}
         self._room: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._reading: asyncio.Task[None] | None = None
-        self.held = 0
-        self.aside = 0
         self.stopped = False
 
     async def drive(self, blocks: AsyncIterator[list[Row]]) -> None:
@@ -66,7 +64,7 @@ class Runner:
             started = 0
             while (block := await self._read(blocks)) is not None:
                 for number, raw, value in block:
-                    while self._busy >= self._limit and not self.stopped:
+                    while not (self._ahead.has_room or self.stopped):
                         await self._wait()
                     if self.stopped:
                         return
@@ -97,7 +95,7 @@ class Runner:
     def _start(self, number: int, raw: bytes | None, value: Any) -> None:
         row = RowRun(self._machine, number, raw, value, self._ended, self._set_aside)
         self._rows[row] = None
-        self.held += 1
+        self._ahead.held += 1
         if self._on_start is not None:
             self._on_start(number)
         row.start()
@@ -114,20 +112,16 @@ class Runner:
             self._error = error
             self.stop()
 
-    @property
-    def _busy(self) -> int:
-        return self.held - min(self.aside, self._limit * _ASIDE)
-
     def _set_aside(self, change: int) -> None:
         """A row waits for a host, or no longer does."""
-        self.aside += change
-        if change > 0 and self._busy <= self._low:
+        self._ahead.aside += change
+        if change > 0 and self._ahead.busy <= self._low:
             self._wake()
 
     def release(self) -> None:
         """A delivered row has been dealt with: one more may start."""
-        self.held -= 1
-        if self._busy <= self._low:
+        self._ahead.held -= 1
+        if self._ahead.busy <= self._low:
             self._wake()
 
     def stop(self) -> None:

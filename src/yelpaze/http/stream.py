@@ -9,9 +9,7 @@ from yelpaze.http.options import OnDone, Pending
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
-
-# Calls that wait for a host may be this many times the window.
-_ASIDE = 8
+from yelpaze.policy.look_ahead import LookAhead
 
 
 class Submit(Protocol):
@@ -50,30 +48,22 @@ class _Window:
     def __init__(self, submit: Submit, size: int, *, ordered: bool) -> None:
         self._submit = submit
         self._ordered = ordered
-        self.size = size
-        self._aside = 0
+        self.ahead = LookAhead(size, sets_aside=not ordered)
         self._ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
         self._calls: dict[int, Pending] = {}
         self._next_in = self._next_out = 0
         self._waiter: asyncio.Future[None] | None = None
-        self.held = 0
-
-    @property
-    def has_room(self) -> bool:
-        if self.held < self.size:
-            return True
-        return not self._ordered and self.held - min(self._aside, self.size * _ASIDE) < self.size
 
     def set_aside(self, change: int) -> None:
-        self._aside += change
+        self.ahead.aside += change
         if change > 0:
             self.wake()
 
     def add(self, request: Request) -> None:
         number = self._next_in
         self._next_in += 1
-        self.held += 1
+        self.ahead.held += 1
 
         def on_done(outcome: Outcome) -> None:
             self._calls.pop(number, None)
@@ -101,7 +91,7 @@ class _Window:
     def take(self) -> Outcome | None:
         if not self._ready:
             return None
-        self.held -= 1
+        self.ahead.held -= 1
         return self._ready.popleft()
 
     async def changed(self) -> None:
@@ -114,9 +104,9 @@ class _Window:
 
 
 async def _from_sync(window: _Window, requests: Iterator[Request]) -> AsyncIterator[Outcome]:
-    more, refused = True, None
+    more, refused, ahead = True, None, window.ahead
     while True:
-        while more and (window.held < window.size or window.has_room):
+        while more and (ahead.held < ahead.size or ahead.has_room):
             try:
                 request = next(requests)
             except StopIteration:
@@ -129,7 +119,7 @@ async def _from_sync(window: _Window, requests: Iterator[Request]) -> AsyncItera
         outcome = window.take()
         if outcome is not None:
             yield outcome
-        elif window.held:
+        elif window.ahead.held:
             await window.changed()
         elif refused is not None:
             raise refused
@@ -143,7 +133,7 @@ async def _from_async(window: _Window, requests: AsyncIterable[Request]) -> Asyn
     async def feed() -> None:
         try:
             async for request in requests:
-                while not window.has_room:
+                while not window.ahead.has_room:
                     room.clear()
                     await room.wait()
                 window.add(request)
@@ -157,7 +147,7 @@ async def _from_async(window: _Window, requests: AsyncIterable[Request]) -> Asyn
             if outcome is not None:
                 yield outcome
                 room.set()
-            elif window.held or not feeder.done():
+            elif window.ahead.held or not feeder.done():
                 await window.changed()
                 room.set()
             else:
