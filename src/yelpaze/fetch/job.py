@@ -17,6 +17,7 @@ from yelpaze.fetch.record import Reason, Record, Tally, described, record_of
 from yelpaze.http.engine import Engine
 from yelpaze.http.options import Pending
 from yelpaze.http.spool import Spool
+from yelpaze.io.feed import Feed
 from yelpaze.model.errors import StoppedError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.url import shown
@@ -99,7 +100,7 @@ class FetchJob:
         self._claimed: set[str] = set()
         self._folders: set[str] = set()
         self._room: asyncio.Future[None] | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._feed: Feed[list[Item]] | None = None
         self._error: BaseException | None = None
 
     async def run(self, blocks: AsyncIterator[list[Item]]) -> Tally:
@@ -119,21 +120,23 @@ class FetchJob:
     def stop(self) -> None:
         """Stop soon: what is under way is dropped, what is done is kept."""
         self.interrupted = True
-        self._wake()
-        if self._reading is not None:  # the input may be silent for long
-            self._reading.cancel()
+        self._stop_reading()
 
     def _fail(self, error: BaseException) -> None:
         """There is no going on: stop, and `run` raises it."""
         self._error = self._error or error
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
         self._wake()
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._feed is not None:
+            self._feed.stop()
 
     # ── items ───────────────────────────────────────────────────────────────────
 
     async def _drive(self, blocks: AsyncIterator[list[Item]]) -> None:
-        while (block := await self._next(blocks)) is not None:
+        feed = self._feed = Feed(blocks)
+        while not self._over and (block := await feed.next()) is not None:
             for item in block:
                 if not await self._until(lambda: self._ahead.has_room):
                     return
@@ -147,19 +150,6 @@ class FetchJob:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
         return not self._over
-
-    async def _next(self, blocks: AsyncIterator[list[Item]]) -> list[Item] | None:
-        """The next block; None at the end, or once `stop` is called while the input is silent."""
-        task = self._reading = asyncio.current_task()
-        try:
-            return await anext(blocks, None)
-        except asyncio.CancelledError:
-            if self._over and task is not None:
-                task.uncancel()
-                return None
-            raise
-        finally:
-            self._reading = None
 
     @property
     def _over(self) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.machine import Machine
 from yelpaze.flow.row import RowRun
+from yelpaze.io.feed import Feed
 from yelpaze.policy.look_ahead import LookAhead
 
 # What a source yields: (number, raw JSON or None, value where there is no raw JSON).
@@ -55,14 +56,15 @@ class Runner:
         self._rows: dict[RowRun, None] = {}
         self._room: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._feed: Feed[list[Row]] | None = None
         self.stopped = False
 
     async def drive(self, blocks: AsyncIterator[list[Row]]) -> None:
         """Run all rows; return when the last has ended, or after `stop`."""
         try:
             started = 0
-            while (block := await self._read(blocks)) is not None:
+            feed = self._feed = Feed(blocks)
+            while (block := await feed.next()) is not None:
                 for number, raw, value in block:
                     while not (self._ahead.has_room or self.stopped):
                         await self._wait()
@@ -78,19 +80,6 @@ class Runner:
             self._cancel_rows()
             if self._error is not None:
                 raise self._error
-
-    async def _read(self, blocks: AsyncIterator[list[Row]]) -> list[Row] | None:
-        """The next block; None at the end, or once `stop` is called, even if the input is silent."""
-        task = self._reading = asyncio.current_task()
-        try:
-            return await anext(blocks, None)
-        except asyncio.CancelledError:
-            if self.stopped and task is not None:
-                task.uncancel()
-                return None
-            raise
-        finally:
-            self._reading = None
 
     def _start(self, number: int, raw: bytes | None, value: Any) -> None:
         row = RowRun(self._machine, number, raw, value, self._ended, self._set_aside)
@@ -127,8 +116,8 @@ class Runner:
     def stop(self) -> None:
         """Take no more rows and drop those under way."""
         self.stopped = True
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._feed is not None:
+            self._feed.stop()
         self._wake()
 
     def _cancel_rows(self) -> None:
