@@ -29,7 +29,9 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     channel = socket.socket(fileno=channel_fd)
     decoder = Decoder()
     messages = _messages(channel, decoder)
-    target: Target = next(messages)
+    target: Target | None = next(messages, None)
+    if target is None:  # stopped before there was any work
+        return
     try:
         handler = load(target)
     except BaseException as error:  # noqa: BLE001  reported, then gone
