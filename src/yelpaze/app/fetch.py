@@ -13,7 +13,7 @@ from yelpaze.fetch.items import Item, Shape, blocks_of, from_arguments, line_rea
 from yelpaze.fetch.job import FetchJob, Manner, Out
 from yelpaze.fetch.record import Tally
 from yelpaze.http.engine import Engine
-from yelpaze.io.jsonl import JsonlSource
+from yelpaze.io.reading import Lines
 from yelpaze.model.errors import InputError
 
 
@@ -39,14 +39,15 @@ class Fetch:
         self, options: FetchOptions, *, out: Out, verbose: Callable[[list[str]], None] | None = None
     ) -> None:
         self._options = options
-        self.source: JsonlSource | None = None
+        self.source: Lines | None = None
+        self.lines_read = 0
         self.seconds = 0.0
         self.total: int | None = None
         manner = options.manner
         options.shape.made("http://a.test/")  # flags that no request can have are said once
         if options.input is not None:
             self._read = line_reader(list(options.outputs), options.shape, folder=options.folder)
-            self.source = JsonlSource(options.input)
+            self.source = Lines([options.input])
         else:
             self.items()  # what is wrong with a flag or a glob is said before anything is opened
             self.total = sum(count(url, globbing=options.globbing) for url in options.urls)
@@ -79,9 +80,13 @@ class Fetch:
             name_all=options.name_all,
         )
 
-    async def _from_lines(self, source: JsonlSource) -> AsyncIterator[list[Item]]:
-        async for rows in source.blocks():
-            items = (self._read(number, raw or b"") for number, raw, _ in rows)
+    async def _from_lines(self, source: Lines) -> AsyncIterator[list[Item]]:
+        async for chunk in source.chunks():
+            if chunk.too_long:
+                raise InputError(f"{self._options.input}, line {chunk.number}: the line is too long")
+            numbered = enumerate(chunk.lines, chunk.number)
+            items = [self._read(number, line) for number, line in numbered if line and not line.isspace()]
+            self.lines_read += len(items)
             yield [item for item in items if item is not None]
 
 

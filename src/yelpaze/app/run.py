@@ -1,49 +1,80 @@
-"""`yelpaze run`: a flow over a file, built from options."""
+"""`yelpaze run`: a flow over rows, from a source to a sink, stopped and gone on with at will."""
 
 import asyncio
 import contextlib
 import resource
 import time
-from collections import Counter
-from pathlib import Path
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from yelpaze.app.committer import Committer
+from yelpaze.app.identity import changes, identity_of
+from yelpaze.app.places import default_output, open_sink, open_source
+from yelpaze.app.recorder import Recorder
+from yelpaze.app.runs import Runs, new_id
 from yelpaze.compute.worker import peak_rss_mb
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
-from yelpaze.flow.machine import Machine, engine_for, machine_for
+from yelpaze.flow.graph import result_type
+from yelpaze.flow.letters import letter_of
+from yelpaze.flow.machine import Machine, Manner, engine_for, machine_for
 from yelpaze.flow.row import RowRun
 from yelpaze.flow.runner import Runner
-from yelpaze.io.jsonl import JsonlSink, JsonlSource, StdoutSink
-from yelpaze.io.protocol import Ledger, Sink
+from yelpaze.io.protocol import Ledger, Misfit, Progress, Row, Sink, Source, Standing
+from yelpaze.io.reading import in_thread
+from yelpaze.io.sampled import Sampled
 from yelpaze.model.errors import InputError, StoppedError
+from yelpaze.model.histogram import Histogram
+from yelpaze.model.secrets import Secrets
 
-_COMMIT_SECONDS = 1.0
+_FEW_ROWS = 100  # before so many have ended, a share of failures says nothing
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `yelpaze run` was asked for. `output` is a path or `-`; None is the default name.
+    """What `yelpaze run` was asked for.
 
-    `engine` holds Engine options that win over those of the flow.
+    - `inputs`: paths, globs, one URL, or `-`; `output`: a path, a URL or `-`; None is the default name.
+    - `engine`: Engine options that win over those of the flow.
+    - `restart`: begin anew; `accept`: which changes (`flow`, `input`, `output`) are all right.
+    - `max_failures`: rows (`100`) or a share (`0.05`, a float); `grace`: seconds for rows under
+      way when the run is stopped; `memory`: bytes of answers that rows under way may hold.
     """
 
-    input: str
+    inputs: tuple[str, ...]
     output: str | None = None
     concurrency: int = 256
     workers: int = 1
     batch: int = 64
     limit: int | None = None
+    sample: int | None = None
+    ordered: bool = False
+    restart: bool = False
+    accept: frozenset[str] = frozenset()
+    row_deadline: float | None = None
+    row_retries: int = 0
+    max_failures: int | float | None = None
+    grace: float = 10.0
+    memory: int = 128 << 20
+    commit_seconds: float = 1.0
     engine: dict[str, Any] = {}
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run went. `latency_ms` is of calls; `peak_rss_mb` of all processes, summed."""
+    """How a run went. `rows`, `succeeded`, `failed`: of the whole run; the rest: of this time.
 
+    `latency_ms` is of calls; `peak_rss_mb` of all processes, summed; `done_before`: rows that
+    were done when it began.
+    """
+
+    run: str
     rows: int
     succeeded: int
     failed: int
+    done_before: int
     requests: int
     retries: int
     seconds: float
@@ -54,164 +85,329 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     failures_file: str | None
     interrupted: bool
+    already_finished: bool = False
 
 
 class Job:
-    """One run of a flow over a file; its counters can be read while it runs."""
+    """One run of a flow; its counters can be read while it runs. Raises InputError, FlowError."""
 
-    def __init__(self, flow: Flow, options: RunOptions) -> None:
+    def __init__(self, flow: Flow, options: RunOptions, *, runs: Runs | None = None) -> None:
         self.flow = flow
         self.options = options
         self.engine = engine_for(flow, concurrency=options.concurrency, overrides=options.engine)
-        self.source = JsonlSource(options.input, limit=options.limit)
-        self.output, self.failures_path = _paths(options)
-        source = Path(flow.where.rpartition(":")[0])
-        written = Path(self.output)
-        if source.exists() and written.exists() and source.samefile(written):
-            raise InputError(f"{self.output}: is the flow itself; give another file with -o")
-        self.succeeded = self.failed = 0
+        source = open_source(options.inputs)
+        self.source: Source = source if options.sample is None else Sampled(source, options.sample)
+        self.output = options.output or default_output(options.inputs)
+        self.sink: Sink = open_sink(self.output, options.inputs, result_type(flow))
+        self.succeeded = self.failed = self.done_before = self.started = 0
         self.failures: Counter[str] = Counter()
+        self.notes: Callable[[str], None] = lambda _: None
+        self.is_stopping = False
         self.interrupted = False
         self.began = time.monotonic()
         self.machine: Machine | None = None
+        self.run_id = ""
+        self._secrets = Secrets((*flow.secrets, *self.engine.secret_headers))
+        self._identity: dict[str, Any] = {}
+        self._recorder = Recorder(self, runs or Runs())
         self._runner: Runner | None = None
-        self._write_error: OSError | None = None
         self._ledger = Ledger()
+        self._progress = Progress()
+        self._fault: Exception | None = None
+        self._withheld = 0
+        self._order: deque[int] | None = deque() if options.ordered else None
+        self._ended: dict[int, tuple[RowRun, Any, Failure | None]] = {}
 
     @property
     def rows(self) -> int:
-        """Rows that have ended."""
+        """Rows that have ended, of the whole run."""
         return self.succeeded + self.failed
+
+    # ── the run ─────────────────────────────────────────────────────────────────
 
     async def run(self) -> Summary:
         """Run to the end, or until `stop`. Raises InputError, StoppedError."""
+        try:
+            if not await in_thread(self._prepare):
+                return self._summary()
+            self._recorder.begin()
+            return await self._work()
+        finally:
+            with contextlib.suppress(OSError):
+                await in_thread(self.sink.close)
+
+    async def _work(self) -> Summary:
         options = self.options
-        sink = self._open_sink()
+        manner = Manner(
+            as_json=True,
+            lax=self.source.lax,
+            row_retries=options.row_retries,
+            row_deadline=options.row_deadline,
+            key=self.run_id,
+        )
         try:
             async with machine_for(
-                self.flow, self.engine, workers=options.workers, batch=options.batch, as_json=True
+                self.flow, self.engine, workers=options.workers, batch=options.batch, manner=manner
             ) as machine:
                 self.machine = machine
                 self.began = time.monotonic()
-                await self._drive(machine, sink)
-                statistics = machine.engine.statistics(by_host=False)
-            seconds = time.monotonic() - self.began
-            return self._summary(machine, statistics.requests, statistics.retries, seconds)
+                await self._drive(machine)
+        except (InputError, StoppedError) as error:
+            self._recorder.end("stopped", str(error))
+            raise
         except OSError as error:
-            raise StoppedError(f"{self.output}: cannot be written: {error.strerror}") from None
-        finally:
-            with contextlib.suppress(OSError):  # whatever happened, what was done is not thrown away
-                sink.flush()
-            sink.close()
+            stopped = StoppedError(f"{self.sink.name}: cannot be written: {error.strerror or error}")
+            self._recorder.end("stopped", str(stopped))
+            raise stopped from None
+        except BaseException as error:
+            self._recorder.end("stopped", type(error).__name__)
+            raise
+        self._recorder.end("interrupted" if self.interrupted else "finished")
+        return self._summary()
 
-    def stop(self) -> None:
-        """Stop soon: rows under way are dropped, results so far are kept."""
-        self.interrupted = True
+    def stop(self) -> bool:
+        """Take no more rows and let those under way end, for `grace`; called again, drop them.
+
+        True if calling it again would help.
+        """
+        first = not self.is_stopping
+        self.is_stopping = self.interrupted = True
+        if self._runner is None:
+            return False
+        if first and self.options.grace > 0:
+            self._runner.drain()
+            asyncio.get_running_loop().call_later(self.options.grace, self._runner.stop)
+        else:
+            self._runner.stop()
+        return first
+
+    # ── where it begins ─────────────────────────────────────────────────────────
+
+    def _prepare(self) -> bool:
+        """Lock the output, and find out where to begin; False if there is nothing left to do."""
+        options, sink = self.options, self.sink
+        try:
+            standing = sink.standing()
+            self._identity = identity_of(self.flow, self.source, sample=options.sample)
+            if options.restart:
+                for kept in sink.restart():
+                    self.notes(f"the earlier output is kept as {kept}")
+                standing = None
+            elif standing is None:
+                if damage := sink.damage():
+                    raise InputError(f"{damage}; --restart begins anew and keeps it beside")
+                sink.resume()
+            else:
+                self._check(standing, sink.damage())
+                if standing.is_finished and not self._is_limit_raised(standing):
+                    self._adopt(standing)
+                    return False
+                sink.resume()
+        except OSError as error:
+            raise InputError(f"{sink.name}: cannot be written: {error.strerror or error}") from None
+        if standing is None:
+            self.run_id = new_id(self.flow.name, datetime.now(UTC))
+        else:
+            self._adopt(standing)
+            self.notes(f"going on after {self.done_before:,} rows")
+        return True
+
+    def _check(self, standing: Standing, damage: str | None) -> None:
+        found = changes(standing.identity, self._identity)
+        if damage is not None:
+            found["output"] = damage
+        for name in self.options.accept:
+            found.pop(name, None)
+        if found:
+            flags = " ".join(f"--accept-changed {name}" for name in found)
+            raise InputError(
+                f"{self.sink.name}: holds {standing.succeeded + standing.failed:,} rows of the run "
+                f"{standing.run}, but since then {'; '.join(found.values())}. "
+                f"{flags} goes on all the same; --restart begins anew and keeps the old output"
+            )
+
+    def _is_limit_raised(self, standing: Standing) -> bool:
+        limit = self.options.limit
+        return standing.limit is not None and (limit is None or limit > standing.limit)
+
+    def _adopt(self, standing: Standing) -> None:
+        self.run_id = standing.run
+        self.succeeded, self.failed = standing.succeeded, standing.failed
+        self.done_before = self.rows
+        self._progress = standing.progress
+        self._ledger = Ledger(standing.progress)
+
+    def standing(self, is_finished: bool = False) -> Standing:
+        """How the run stands now."""
+        return Standing(
+            run=self.run_id,
+            identity=self._identity,
+            progress=self._ledger.progress(),
+            is_finished=is_finished,
+            limit=self.options.limit,
+            succeeded=self.succeeded,
+            failed=self.failed,
+        )
+
+    # ── rows ────────────────────────────────────────────────────────────────────
+
+    async def _drive(self, machine: Machine) -> None:
+        options = self.options
+        runner = self._runner = Runner(
+            machine,
+            self._deliver if self._order is None else self._deliver_in_order,
+            concurrency=options.concurrency,
+            memory=options.memory,
+            on_start=self._started,
+        )
+        if self.interrupted:
+            return
+        committer = self._committer = Committer(
+            self.sink,
+            self.standing,
+            seconds=options.commit_seconds,
+            after=self._committed,
+            on_error=self._cannot_commit,
+        )
+        committer.start()
+        try:
+            await runner.drive(self._blocks())
+        finally:
+            await committer.stop()
+            if not isinstance(self._fault, OSError):
+                is_over = not (self.is_stopping or self._fault or runner.stopped)
+                await committer.commit(is_finished=is_over)
+        if self._fault is not None:
+            raise self._fault
+
+    async def _blocks(self) -> AsyncIterator[list[Row]]:
+        """The rows that are not done, no more than `limit` of the whole input."""
+        progress, limit = self._progress, self.options.limit
+        again = frozenset(progress.open)
+        left = float("inf") if limit is None else limit - self.done_before - len(again)
+        if left <= 0 and not again:
+            return
+        try:
+            async for mark, rows in self.source.blocks(progress.mark):
+                block = rows
+                if rows and rows[0][0] <= progress.through:
+                    block = [row for row in rows if row[0] > progress.through or row[0] in again]
+                fresh = sum(row[0] > progress.through for row in block)
+                if fresh > left:
+                    block = block[: len(block) - (fresh - int(left))]
+                left -= fresh
+                if block:
+                    self._ledger.block(mark, first=block[0][0])
+                    yield block
+                if left <= 0 and not any(number > (rows[-1][0] if rows else 0) for number in again):
+                    return
+        except (InputError, StoppedError) as error:
+            self._fault = error  # rows under way go on to their end, and are committed
+
+    def _started(self, number: int) -> None:
+        self.started += 1
+        self._ledger.start(number)
+        if self._order is not None:
+            self._order.append(number)
+
+    def _deliver_in_order(self, row: RowRun, value: Any, failure: Failure | None) -> None:
+        order = self._order
+        assert order is not None
+        self._ended[row.number] = (row, value, failure)
+        while order and order[0] in self._ended:
+            self._deliver(*self._ended.pop(order.popleft()))
+
+    def _deliver(self, row: RowRun, value: Any, failure: Failure | None) -> None:
+        assert self.machine is not None
+        if failure is None:
+            try:
+                self.sink.write(row.number, value)
+            except Misfit as error:
+                failure = Failure(step=None, kind="result", message=str(error), trace_id=row.trace_id)
+        elif self.machine.compute.broken:
+            raise StoppedError(self.machine.compute.broken)
+        if failure is None:
+            self.succeeded += 1
+        else:
+            self._failed(row, failure)
+        self._recorder.row(row)
+        self._ledger.done(row.number)
+        if self._committer.is_full:
+            self._withheld += 1
+        elif self._runner is not None:
+            self._runner.release()
+
+    def _failed(self, row: RowRun, failure: Failure) -> None:
+        self.failed += 1
+        self.failures[failure.kind] += 1
+        self._recorder.failure(row.number, failure)
+        self.sink.fail(
+            letter_of(
+                row,
+                failure,
+                secrets=self._secrets,
+                mark=self._ledger.mark_of(row.number),
+                wall=time.time(),
+                clock=self.engine.clock(),
+            )
+        )
+        most = self.options.max_failures
+        if most is None or self._fault is not None:
+            return
+        failed = self.failures.total()
+        ended = self.rows - self.done_before
+        if failed > most if isinstance(most, int) else ended >= _FEW_ROWS and failed > most * ended:
+            shown = most if isinstance(most, int) else f"{most:.4g} of the rows"
+            self._fault = StoppedError(
+                f"{failed:,} of {ended:,} rows failed, more than --max-failures allows ({shown}); "
+                f"see {self.sink.failures}; the same command goes on, "
+                f"`yelpaze retry` runs the failed rows again"
+            )
+            if self._runner is not None:
+                self._runner.stop()
+
+    # ── commits ─────────────────────────────────────────────────────────────────
+
+    def _committed(self) -> None:
+        self._recorder.note()
+        withheld, self._withheld = self._withheld, 0
+        for _ in range(withheld):
+            if self._runner is not None:
+                self._runner.release()
+
+    def _cannot_commit(self, error: Exception) -> None:
+        self._fault = error
         if self._runner is not None:
             self._runner.stop()
 
-    def _open_sink(self) -> Sink:
-        if self.output == "-":
-            sink: Sink = StdoutSink(self.failures_path)
-        else:
-            sink = JsonlSink(Path(self.output), self.failures_path, fresh=True)
-        try:
-            sink.recover()
-        except OSError as error:
-            raise InputError(f"{self.output}: cannot be written: {error.strerror}") from None
-        return sink
+    # ── the end ─────────────────────────────────────────────────────────────────
 
-    async def _drive(self, machine: Machine, sink: Sink) -> None:
-        def deliver(row: RowRun, value: Any, failure: Failure | None) -> None:
-            if failure is None:
-                self.succeeded += 1
-                sink.write(row.number, value)
-            else:
-                self.failed += 1
-                self.failures[failure.kind] += 1
-                sink.fail(failure.record(row.number, _input_of(row)))
-            self._ledger.done(row.number)
-            self._runner.release()  # type: ignore[union-attr]
-
-        runner = Runner(machine, deliver, concurrency=self.options.concurrency, on_start=self._ledger.start)
-        self._runner = runner
-        if self.interrupted:
-            return
-        committing = asyncio.ensure_future(self._commit_now_and_then(sink, runner))
-        try:
-            await runner.drive(self.source.blocks())
-        finally:
-            committing.cancel()
-            await asyncio.gather(committing, return_exceptions=True)
-        if self._write_error is not None:
-            raise self._write_error
-        self._settle(sink)
-
-    def _settle(self, sink: Sink) -> None:
-        if self.interrupted:
-            sink.commit(self._ledger.progress())
-        else:
-            sink.finish()
-
-    async def _commit_now_and_then(self, sink: Sink, runner: Runner) -> None:
-        try:
-            while True:
-                await asyncio.sleep(_COMMIT_SECONDS)
-                sink.commit(self._ledger.progress())
-        except OSError as error:
-            self._write_error = error
-            runner.stop()
-
-    def _summary(self, machine: Machine, requests: int, retries: int, seconds: float) -> Summary:
+    def _summary(self) -> Summary:
+        seconds = time.monotonic() - self.began
+        machine, latency = self.machine, Histogram()
+        for histogram in machine.latency if machine is not None else ():
+            latency = latency.merged(histogram)
+        statistics = self.engine.statistics(by_host=False)
         own = peak_rss_mb(resource.getrusage(resource.RUSAGE_SELF))
-        latency = machine.latency
+        theirs = machine.compute.peak_rss_mb() if machine is not None else 0.0
+        rows = self.rows - self.done_before
         return Summary(
+            run=self.run_id,
             rows=self.rows,
             succeeded=self.succeeded,
             failed=self.failed,
-            requests=requests,
-            retries=retries,
+            done_before=self.done_before,
+            requests=statistics.requests,
+            retries=statistics.retries,
             seconds=round(seconds, 3),
-            rows_per_second=round(self.rows / seconds, 1) if seconds else 0.0,
-            peak_rss_mb=round(own + machine.compute.peak_rss_mb(), 1),
+            rows_per_second=round(rows / seconds, 1) if seconds else 0.0,
+            peak_rss_mb=round(own + theirs, 1),
             latency_ms={
                 f"p{share}": round(latency.quantile(share / 100) * 1000, 2) for share in (50, 95, 99)
             },
             failures=dict(self.failures.most_common()),
-            output=self.output,
-            failures_file=str(self.failures_path) if self.failed else None,
+            output=self.sink.name,
+            failures_file=self.sink.failures if self.failed else None,
             interrupted=self.interrupted,
+            already_finished=machine is None,
         )
-
-
-def _input_of(row: RowRun) -> Any:
-    """The row as it stood in the input: JSON where it is JSON, else its text."""
-    if row.raw is None:
-        return row.value
-    try:
-        return msgspec.json.decode(row.raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return row.raw.decode("utf-8", "replace").rstrip("\r")
-
-
-def _paths(options: RunOptions) -> tuple[str, Path]:
-    stem = "stdin" if options.input == "-" else Path(options.input).stem
-    if options.output == "-":
-        failures = Path(f"{stem}.failures.jsonl")
-        if options.input != "-" and failures.exists() and failures.samefile(options.input):
-            raise InputError(
-                f"{failures}: is the input itself, and would be overwritten; give it another name"
-            )
-        return "-", failures
-    output = Path(options.output or f"{stem}.results.jsonl")
-    folder = output.parent
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; give a file name with -o")
-    if not folder.is_dir():
-        raise InputError(f"{output}: the folder {folder} does not exist: create it first")
-    failures = output.with_name(f"{output.stem}.failures.jsonl")
-    journal = output.with_name(f"{output.name}.journal")
-    for path in (output, failures, journal):
-        if options.input != "-" and path.exists() and path.samefile(options.input):
-            raise InputError(f"{path}: is the input itself, and would be overwritten; give another -o")
-    return str(output), failures

@@ -11,17 +11,18 @@ T = TypeVar("T")
 class Stoppable(Protocol):
     """Work that can be asked to stop."""
 
-    def stop(self) -> None:
-        """Stop soon, keeping what is done."""
+    def stop(self) -> bool | None:
+        """Stop soon, keeping what is done; true if asking again would hurry it."""
 
 
 async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
-    """Do the work; the first Ctrl-C or SIGTERM stops the job cleanly, a second one at once."""
+    """Do the work; Ctrl-C or SIGTERM stops the job cleanly, and where that is no help any more, at once."""
     loop = asyncio.get_running_loop()
     handled = (signal.SIGINT, signal.SIGTERM)
 
     def stop() -> None:
-        job.stop()
+        if job.stop():
+            return
         for number in handled:
             loop.remove_signal_handler(number)
 

@@ -28,7 +28,7 @@ class View:
     @property
     def position(self) -> float:
         source = self._fetch.source
-        return self.done if source is None else source.position * self.done / max(source.rows, 1)
+        return self.done if source is None else source.position * self.done / max(self._fetch.lines_read, 1)
 
     @property
     def done(self) -> int:

@@ -82,14 +82,15 @@ class Progress:
             if self._bar is not None:
                 self._update()
             else:
-                print(self._text(), file=sys.stderr, flush=True)  # noqa: T201
+                print(self.text(), file=sys.stderr, flush=True)  # noqa: T201
 
     def _update(self) -> None:
         assert self._bar is not None
         view = self._view
-        self._bar.update(self._bar.task_ids[0], total=view.total, completed=view.position, text=self._text())
+        self._bar.update(self._bar.task_ids[0], total=view.total, completed=view.position, text=self.text())
 
-    def _text(self) -> str:
+    def text(self) -> str:
+        """Where it stands, and how fast it went since this was last asked."""
         view, (then, done_then, requests_then) = self._view, self._last
         now, done, requests = time.monotonic(), view.done, view.requests
         span = max(now - then, 1e-9)

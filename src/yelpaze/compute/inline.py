@@ -14,6 +14,8 @@ _TURN_SECONDS = 0.005
 class Inline:
     """The simplest backend. A call that never ends stops the whole program."""
 
+    broken = None
+
     def __init__(self, target: Target) -> None:
         self._target = target
         self._handler: Handler | None = None
@@ -22,7 +24,15 @@ class Inline:
     async def start(self) -> None:
         self._handler = load(self._target)
 
-    def submit(self, function: int, payload: Any, on_done: OnResult, *, timeout: float) -> None:  # noqa: ARG002
+    def submit(
+        self,
+        function: int,
+        payload: Any,
+        on_done: OnResult,
+        *,
+        timeout: float,  # noqa: ARG002  nothing can stop it
+        size: int = 0,  # noqa: ARG002  it goes nowhere
+    ) -> None:
         # Not at once: results arrive after submit() has returned, as from every backend.
         if not self._queue:
             asyncio.get_running_loop().call_soon(self._drain)

@@ -28,6 +28,7 @@ _BOOT = (
     "from yelpaze.compute.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 _BATCH_SECONDS = 0.02
+_BATCH_BYTES = 4 << 20
 _SMOOTHING = 0.1
 _TICK = 0.05
 _LATE = 4
@@ -36,14 +37,17 @@ _FAILED_STARTS = 3
 
 
 class _Call:
-    __slots__ = ("function", "number", "on_done", "payload", "timeout", "tries")
+    __slots__ = ("function", "number", "on_done", "payload", "size", "timeout", "tries")
 
-    def __init__(self, number: int, function: int, payload: Any, on_done: OnResult, timeout: float) -> None:
+    def __init__(
+        self, number: int, function: int, payload: Any, on_done: OnResult, timeout: float, size: int
+    ) -> None:
         self.number = number
         self.function = function
         self.payload = payload
         self.on_done = on_done
         self.timeout = timeout
+        self.size = size
         self.tries = 0
 
 
@@ -197,7 +201,7 @@ class Processes:
         self._tick_at = 0.0
         self._starting: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._broken: str | None = None
+        self.broken: str | None = None
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -207,13 +211,13 @@ class Processes:
             raise StoppedError(f"the worker processes cannot start: {error}") from None
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while sum(worker.ready for worker in self._workers) < self._size and not self._broken:
+                while sum(worker.ready for worker in self._workers) < self._size and not self.broken:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             raise StoppedError(f"the worker processes did not start within {_START_SECONDS:g} s") from None
-        if self._broken:
-            raise StoppedError(self._broken)
+        if self.broken:
+            raise StoppedError(self.broken)
         self._watch()
 
     async def _add_worker(self) -> None:
@@ -221,11 +225,13 @@ class Processes:
         await worker.start(self._target)
         self._workers.append(worker)
 
-    def submit(self, function: int, payload: Any, on_done: OnResult, *, timeout: float) -> None:
+    def submit(
+        self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
+    ) -> None:
         self._number += 1
-        call = _Call(self._number, function, payload, on_done, timeout)
-        if self._broken:
-            self._loop.call_soon(on_done, None, Fault("crashed", self._broken))
+        call = _Call(self._number, function, payload, on_done, timeout, size)
+        if self.broken:
+            self._loop.call_soon(on_done, None, Fault("crashed", self.broken))
             return
         self._queue.append(call)
         self._dispatch_soon()
@@ -250,10 +256,18 @@ class Processes:
             if not self._queue:
                 return
             share = -(-len(self._queue) // (len(takers) - position))
-            calls = [self._queue.popleft() for _ in range(min(size, share, len(self._queue)))]
-            self._give(worker, calls, now)
+            self._give(worker, self._taken(min(size, share)), now)
             if self._recycle is not None and worker.calls >= self._recycle:
                 self._retire(worker)
+
+    def _taken(self, most: int) -> list[_Call]:
+        """The next calls in line, no more than that many and, beyond the first, _BATCH_BYTES."""
+        calls: list[_Call] = []
+        left = _BATCH_BYTES
+        while self._queue and len(calls) < most and (left > self._queue[0].size or not calls):
+            calls.append(self._queue.popleft())
+            left -= calls[-1].size
+        return calls
 
     def _give(self, worker: _Worker, calls: list[_Call], now: float) -> None:
         try:
@@ -340,11 +354,11 @@ class Processes:
 
     def _break(self, why: str) -> None:
         """No more processes: every call that waits fails, with the reason."""
-        self._broken = why
+        self.broken = why
         self._changed.set()
         queue, self._queue = self._queue, deque()
         for call in queue:
-            call.on_done(None, Fault("crashed", self._broken))
+            call.on_done(None, Fault("crashed", self.broken))
 
     def _blame(self, worker: _Worker, fault: Fault) -> None:
         """The first call without a result was running; the others only waited behind it."""

@@ -46,11 +46,20 @@ OnResult = Callable[[Any, Fault | None], None]
 class Compute(Protocol):
     """Runs calls; each ends in exactly one `on_done(value, fault)` on the event loop."""
 
+    @property
+    def broken(self) -> str | None:
+        """Why no call can run any more, if that is so."""
+
     async def start(self) -> None:
         """Be ready for calls, or raise StoppedError."""
 
-    def submit(self, function: int, payload: Any, on_done: OnResult, *, timeout: float) -> None:
-        """Queue a call of function number `function`; `timeout` in seconds of its own running."""
+    def submit(
+        self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
+    ) -> None:
+        """Queue a call of function number `function`; `timeout` in seconds of its own running.
+
+        `size`: the payload's, in bytes, where it matters.
+        """
 
     def peak_rss_mb(self) -> float:
         """The most memory that the backend's own processes held, in MB, summed."""

@@ -33,16 +33,32 @@ def _carry_item(item: Any, *, whole: bool) -> Any:
     return item.body if type(item) is Outcome and not whole else (item,)
 
 
-def carry_row(parameter: Parameter, raw: bytes | None, value: Any) -> Carried:
-    """Pack the input record: its raw JSON if there is one, to be decoded where it is used."""
+def carry_row(parameter: Parameter, raw: bytes | None, value: Any, *, lax: bool = False) -> Carried:
+    """Pack the input record: its raw JSON if there is one, to be decoded where it is used.
+
+    `lax`: the values are texts, which are read as what the flow asks for.
+    """
     if raw is not None:
         return raw
-    if parameter.want.type is not Any and not isinstance(value, Failure):
+    wanted = parameter.want.type
+    if wanted is not Any and not isinstance(value, Failure):
         try:
-            return (msgspec.convert(value, parameter.want.type, from_attributes=True),)
+            return (_lax(value, wanted) if lax else msgspec.convert(value, wanted, from_attributes=True),)
         except msgspec.ValidationError as error:
             raise CallError("input", f"the row does not fit: {error}") from None
     return (value,)
+
+
+def _lax(value: dict[str, Any], wanted: Any) -> Any:
+    """Convert texts; an empty one that does not fit as such is None."""
+    while True:
+        try:
+            return msgspec.convert(value, wanted, strict=False)
+        except msgspec.ValidationError as error:
+            name = str(error).rpartition("$.")[2].rstrip("`")
+            if value.get(name) != "":
+                raise
+            value = value | {name: None}
 
 
 def opened(node: Node, carried: list[Carried]) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """Why a row, or an optional step of it, has no value."""
 
-from typing import Any
-
 import msgspec
 
 from yelpaze.compute.protocol import Fault
+from yelpaze.model.errors import ErrorKind
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.url import shown
 
@@ -29,28 +28,6 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     trace_id: str = ""
     traceback: str = ""
-
-    def record(self, row: int, input_: Any) -> dict[str, Any]:
-        """The failure as one line of a failures file."""
-        error: dict[str, Any] = {"kind": self.kind, "status": self.status, "message": self.message}
-        if self.traceback:
-            error["traceback"] = self.traceback
-        attempts = [
-            {
-                "status": attempt.status or None,
-                "error": attempt.error and attempt.error.kind,
-                "seconds": round(attempt.seconds, 6),
-            }
-            for attempt in self.attempts
-        ]
-        return {
-            "row": row,
-            "input": input_,
-            "step": self.step,
-            "error": error,
-            "attempts": attempts,
-            "trace_id": self.trace_id,
-        }
 
 
 def of_outcome(step: str, outcome: Outcome) -> Failure:
@@ -77,3 +54,28 @@ def of_fault(step: str | None, fault: Fault, trace_id: str) -> Failure:
         trace_id=trace_id,
         traceback=fault.traceback,
     )
+
+
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TRANSIENT = frozenset(
+    {
+        ErrorKind.DNS,
+        ErrorKind.CONNECT,
+        ErrorKind.TLS,
+        ErrorKind.CONNECT_TIMEOUT,
+        ErrorKind.FIRST_BYTE_TIMEOUT,
+        ErrorKind.ATTEMPT_TIMEOUT,
+        ErrorKind.DEADLINE_TIMEOUT,
+        ErrorKind.PROTOCOL,
+        ErrorKind.BREAKER_OPEN,
+        ErrorKind.BUDGET_SPENT,
+        ErrorKind.HOST_DOWN,
+        "timeout.compute",
+        "crashed",
+    }
+)
+
+
+def is_transient(failure: Failure) -> bool:
+    """Whether another time may help: the network, a busy server, a process that died."""
+    return failure.kind in _TRANSIENT or failure.status in _TRANSIENT_STATUSES

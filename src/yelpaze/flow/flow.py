@@ -47,6 +47,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     accept: Accept | None = None
     limits: Timeout | None = None
     retry: bool | Retry = True
+    idempotency_key: bool = False
 
 
 class Flow:
@@ -54,7 +55,8 @@ class Flow:
 
     `engine` holds options for the Engine that runs it (`limit`, `timeout`, `retry`, `hosts`,
     `ca_file`, …) where the defaults don't fit. `deadline`: seconds for a whole row, its calls
-    with their retries and waiting, and its CPU steps.
+    with their retries and waiting, and its CPU steps. `secrets`: names of fields and headers that
+    must not be written into dead letters, beside those that everybody knows (Authorization, …).
 
     >>> from yelpaze import Flow
     >>> flow = Flow("squares")
@@ -67,12 +69,18 @@ class Flow:
     """
 
     def __init__(
-        self, name: str, *, engine: Mapping[str, Any] | None = None, deadline: float | None = None
+        self,
+        name: str,
+        *,
+        engine: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        secrets: Iterable[str] = (),
     ) -> None:
         if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
             raise MisuseError(f"Flow(deadline=…) takes a positive number of seconds: {deadline!r}")
         self.name = name
         self.deadline = deadline
+        self.secrets = tuple(secrets)
         self.engine_options = dict(engine or {})
         self.steps: dict[str, Step] = {}
         caller = sys._getframe(1)  # noqa: SLF001  where the flow is defined, for workers and messages
@@ -97,6 +105,7 @@ class Flow:
         accept: Collection[int] | Accept | None = None,
         timeout: Timeout | float | None = None,
         retry: bool | Retry = True,
+        idempotency_key: bool = False,
     ) -> Callable[[F], F]: ...
     def request(
         self,
@@ -108,6 +117,7 @@ class Flow:
         accept: Collection[int] | Accept | None = None,
         timeout: Timeout | float | None = None,
         retry: bool | Retry = True,
+        idempotency_key: bool = False,
     ) -> Any:
         """A step that makes calls: it returns a request, a list or dict of them, or None to skip.
 
@@ -117,6 +127,8 @@ class Flow:
           default every status below 400.
         - `timeout`: seconds for each attempt, or a Timeout.
         - `retry`: a Retry instead of the host's; False makes one attempt.
+        - `idempotency_key`: each request gets an Idempotency-Key of its own, which is the same in
+          every attempt, when the row is run again, and when a run goes on after a crash.
         """
         limits = Timeout(attempt=timeout) if isinstance(timeout, int | float) else timeout
         options = {
@@ -126,6 +138,7 @@ class Flow:
             "accept": _predicate(accept),
             "limits": limits,
             "retry": retry,
+            "idempotency_key": idempotency_key,
         }
         return self._register(function, options)
 

@@ -168,3 +168,10 @@ def _check_failures_wanted(
                 f"{step.where}: step {step.name!r} takes {parameter.name!r}, which is optional and may be "
                 f"a Failure: annotate it `… | Failure`"
             )
+
+
+def result_type(flow: "Flow") -> Any:
+    """What the last step says that it returns; Any if it does not say."""
+    graph = flow.graph()
+    step = graph.nodes[graph.last].step
+    return get_type_hints(step.function).get("return", Any) if step.is_compute else Any

@@ -1,9 +1,13 @@
 """What the rows of one run share: graph, engine, compute backend, counters."""
 
 import random
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from typing import Any
+
+import msgspec
 
 from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
@@ -18,18 +22,39 @@ from yelpaze.model.histogram import Histogram
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
 
+_PAUSE_BASE, _PAUSE_CAP = 1.0, 60.0  # seconds
+
+
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How rows are run.
+
+    - `as_json`: the last value is wanted encoded; `lax`: rows are texts, as in CSV.
+    - `row_retries`: how often a row that failed is run again; `row_deadline`: seconds for a row.
+    - `key`: what makes the Idempotency-Keys of this run its own.
+    """
+
+    as_json: bool = False
+    lax: bool = False
+    row_retries: int = 0
+    row_deadline: float | None = None
+    key: str = ""
+
 
 class Machine:
-    """Made once a run, for all its rows. `as_json`: the last value is wanted encoded."""
+    """Made once a run, for all its rows. `held_bytes` counts the answers that rows under way hold."""
 
-    def __init__(self, flow: Flow, engine: Engine, compute: Compute, *, as_json: bool) -> None:
+    def __init__(self, flow: Flow, engine: Engine, compute: Compute, manner: Manner) -> None:
         self.graph = flow.graph()
         self.waits = tuple(node.waits_for for node in self.graph.nodes)
         self.engine = engine
         self.compute = compute
-        self.as_json = as_json
-        self.latency = Histogram()
-        self._deadline = flow.deadline
+        self.as_json, self.lax = manner.as_json, manner.lax
+        self.row_retries = manner.row_retries
+        self.latency = [Histogram() for _ in self.graph.nodes]
+        self.held_bytes = 0
+        self.deadline = manner.row_deadline or flow.deadline or float("inf")
+        self._key = uuid.UUID(bytes=blake2b(manner.key.encode(), digest_size=16).digest())
+        self._uniform = random.Random().uniform  # noqa: S311  pauses need no secrecy
         self._defaults = [
             Defaults(node.step.idempotent, node.step.limits, node.step.retry) for node in self.graph.nodes
         ]
@@ -55,9 +80,16 @@ class Machine:
             deadline_at=deadline_at,
         )
 
-    def deadline_of_row(self) -> float:
-        """The time by which a row that starts now must be done."""
-        return self.engine.clock() + self._deadline if self._deadline else float("inf")
+    def row_pause(self, tries: int) -> float:
+        """Seconds before a failed row is run again: full jitter, as for calls."""
+        return self._uniform(0, min(_PAUSE_CAP, _PAUSE_BASE * 2**tries))
+
+    def keyed(self, request: Request, place: str) -> Request:
+        """The request with an Idempotency-Key that is the same whenever the run comes to that place."""
+        if request.has_idempotency_key:
+            return request
+        key = uuid.uuid5(self._key, place)
+        return msgspec.structs.replace(request, headers=(*request.headers, ("Idempotency-Key", f'"{key}"')))
 
     def new_trace_id(self) -> str:
         """A row's trace id."""
@@ -83,14 +115,14 @@ def engine_for(flow: Flow, *, concurrency: int, overrides: Mapping[str, Any] | N
 
 @asynccontextmanager
 async def machine_for(
-    flow: Flow, engine: Engine, *, workers: int, batch: int, as_json: bool
+    flow: Flow, engine: Engine, *, workers: int, batch: int, manner: Manner
 ) -> AsyncIterator[Machine]:
     """Open the engine and the compute backend for a flow, and close them after it."""
     compute = _compute_for(flow, workers=workers, batch=batch)
     try:
         await compute.start()
         async with engine:
-            yield Machine(flow, engine, compute, as_json=as_json)
+            yield Machine(flow, engine, compute, manner)
     finally:
         await compute.close()
 

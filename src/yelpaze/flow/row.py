@@ -8,7 +8,7 @@ The row is over once the last step has a value or a step has failed; calls that 
 under way then are cancelled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,9 +16,11 @@ import msgspec
 from yelpaze.compute.handler import fault_of
 from yelpaze.compute.protocol import CallError, Fault
 from yelpaze.flow.arguments import carry, carry_row, opened
-from yelpaze.flow.failure import Failure, of_fault, of_outcome
-from yelpaze.flow.graph import ROW, Node
+from yelpaze.flow.failure import Failure, is_transient, of_fault, of_outcome
+from yelpaze.flow.graph import ROW, Graph, Node
 from yelpaze.flow.loading import encoded
+from yelpaze.http.timers import Timer
+from yelpaze.io.protocol import BadRow
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from yelpaze.flow.machine import Machine
 
 OnEnd = Callable[["RowRun", Any, Failure | None], None]
-_SKIPPED = object()
+SKIPPED = object()
+_NONE_YET = object()
 _NEVER = float("inf")
+_NOT_NEEDED = 1 << 30
 _LEAST = 0.001  # seconds for a CPU step of a row that is past its deadline: it fails as too slow
 
 
@@ -39,11 +43,15 @@ class RowRun:
         "_aside",
         "_calls",
         "_deadline_at",
+        "_held",
         "_left",
         "_machine",
         "_on_aside",
         "_on_end",
+        "_pause",
+        "_tries",
         "_values",
+        "began",
         "number",
         "over",
         "raw",
@@ -68,17 +76,57 @@ class RowRun:
         self.value = value
         self.trace_id = machine.new_trace_id()
         self.over = False
-        self._values: list[Any] = [None] * len(machine.graph.nodes)
+        self._values: list[Any] = [_NONE_YET] * len(machine.graph.nodes)
         self._left = list(machine.waits)
         self._calls: dict[Any, None] = {}
         self._aside = 0
-        self._deadline_at = machine.deadline_of_row()
+        self._held = 0
+        self._tries = 0
+        self._pause: Timer | None = None
+        self.began = machine.engine.clock()
+        self._deadline_at = self.began + machine.deadline
+
+    @property
+    def graph(self) -> Graph:
+        """The flow's."""
+        return self._machine.graph
 
     def start(self) -> None:
         """Begin with the steps that need no other."""
+        if type(self.value) is BadRow:
+            self._finish(None, Failure(step=None, kind="input", message=self.value.message))
+            return
         for number in self._machine.graph.first:
             if not self.over:
                 self._run(self._machine.graph.nodes[number])
+
+    def start_with(self, answers: Mapping[int, Any]) -> None:
+        """Begin where these answers of steps (by number) are known; only what still needs to run does."""
+        graph = self._machine.graph
+        self._values = [answers.get(number, _NONE_YET) for number in range(len(graph.nodes))]
+        needed, ahead = set(), [graph.last]
+        while ahead:
+            number = ahead.pop()
+            if number not in needed and number not in answers:
+                needed.add(number)
+                ahead += [p.source for p in graph.nodes[number].parameters if p.source != ROW]
+        self._left = [
+            sum(p.source != ROW and p.source not in answers for p in node.parameters)
+            if node.number in needed
+            else _NOT_NEEDED
+            for node in graph.nodes
+        ]
+        for number in sorted(needed):
+            if not self._left[number] and not self.over and self._values[number] is _NONE_YET:
+                self._run(graph.nodes[number])
+
+    def answers(self) -> dict[int, Any]:
+        """What the request steps that succeeded have got, by the step's number."""
+        return {
+            node.number: value
+            for node, value in zip(self._machine.graph.nodes, self._values, strict=True)
+            if not node.step.is_compute and value is not _NONE_YET and not _has_failure(value)
+        }
 
     def set_aside(self, change: int) -> None:
         """Some call of the row waits for its host, or no longer does."""
@@ -89,6 +137,13 @@ class RowRun:
     def cancel(self) -> None:
         """Stop without an end."""
         self.over = True
+        self._drop_calls()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._machine.held_bytes -= self._held
+        self._held = 0
+
+    def _drop_calls(self) -> None:
         for call in self._calls:
             call.cancel()
         self._calls.clear()
@@ -99,12 +154,12 @@ class RowRun:
         for parameter in node.parameters:
             if parameter.source != ROW:
                 value = self._values[parameter.source]
-                if value is _SKIPPED and not parameter.want.accepts_none:
-                    self._settle(node, _SKIPPED)
+                if value is SKIPPED and not parameter.want.accepts_none:
+                    self._settle(node, SKIPPED)
                     return
         try:
             carried = [
-                carry_row(parameter, self.raw, self.value)
+                carry_row(parameter, self.raw, self.value, lax=self._machine.lax)
                 if parameter.source == ROW
                 else carry(parameter, self._value(parameter.source))
                 for parameter in node.parameters
@@ -122,7 +177,7 @@ class RowRun:
 
     def _value(self, number: int) -> Any:
         value = self._values[number]
-        return None if value is _SKIPPED else value
+        return None if value is SKIPPED else value
 
     def _failure(self, node: Node, kind: str, message: str) -> Failure:
         step = None if kind == "input" else node.step.name
@@ -130,9 +185,9 @@ class RowRun:
 
     def _request(self, node: Node, made: Any) -> None:
         if type(made) is Request:
-            self._send(node, made, lambda outcome: self._answered(node, outcome))
+            self._send(node, made, 0, lambda outcome: self._answered(node, outcome))
         elif made is None:
-            self._settle(node, _SKIPPED)
+            self._settle(node, SKIPPED)
         elif isinstance(made, list | tuple):
             self._request_many(node, list(range(len(made))), list(made), list)
         elif isinstance(made, dict):
@@ -141,16 +196,21 @@ class RowRun:
             wanted = "a request step returns a request, a list or dict of requests, or None"
             self._failed(node, self._failure(node, "exception", f"{wanted}, not {type(made).__name__}"))
 
-    def _send(self, node: Node, request: Request, on_done: Callable[[Outcome], None]) -> None:
+    def _send(self, node: Node, request: Request, item: Any, on_done: Callable[[Outcome], None]) -> None:
         call: Any = None
+        machine = self._machine
+        if node.step.idempotency_key:
+            request = machine.keyed(request, f"{self.number}/{node.step.name}/{item}")
 
         def done(outcome: Outcome) -> None:
             self._calls.pop(call, None)
-            self._machine.latency.add(outcome.timings.total)
+            machine.latency[node.number].add(outcome.timings.total)
+            machine.held_bytes += len(outcome.body)
+            self._held += len(outcome.body)
             if not self.over:
                 on_done(outcome)
 
-        call = self._machine.submit(
+        call = machine.submit(
             node,
             request,
             done,
@@ -203,14 +263,15 @@ class RowRun:
         for name, request in zip(names, made, strict=True):
             if self.over:
                 return
-            self._send(node, request, lambda outcome, name=name: done(name, outcome))  # type: ignore[misc]
+            self._send(node, request, name, lambda outcome, name=name: done(name, outcome))  # type: ignore[misc]
 
     def _compute(self, node: Node, carried: list[Any]) -> None:
         machine = self._machine
         as_json = machine.as_json and node.number == machine.graph.last
+        tries = self._tries
 
         def done(value: Any, fault: Fault | None) -> None:
-            if self.over:
+            if self.over or tries != self._tries:
                 return
             if fault is None:
                 self._settle(node, value)
@@ -221,14 +282,15 @@ class RowRun:
         timeout = node.step.timeout
         if self._deadline_at < _NEVER:
             timeout = max(_LEAST, min(timeout or _NEVER, self._deadline_at - machine.engine.clock()))
-        machine.compute.submit(node.number, (carried, as_json), done, timeout=timeout)
+        size = sum(len(item) for item in carried if type(item) is bytes)
+        machine.compute.submit(node.number, (carried, as_json), done, timeout=timeout, size=size)
 
     # ── ends ────────────────────────────────────────────────────────────────────
 
     def _settle(self, node: Node, value: Any) -> None:
         """The step has its value: start what waited for it."""
         if node.number == self._machine.graph.last:
-            self._end(None if value is _SKIPPED else value, node)
+            self._end(None if value is SKIPPED else value, node)
             return
         self._values[node.number] = value
         left, nodes = self._left, self._machine.graph.nodes
@@ -259,8 +321,30 @@ class RowRun:
         self._finish(value, None)
 
     def _finish(self, value: Any, failure: Failure | None) -> None:
+        machine = self._machine
+        if failure is not None and self._tries < machine.row_retries and is_transient(failure):
+            self._tries += 1
+            self.over = True  # until then
+            self._drop_calls()
+            self.set_aside(1)
+            pause = machine.row_pause(self._tries)
+            self._pause = machine.engine.call_later(pause, self._again)
+            return
         self.cancel()
         self._on_end(self, value, failure)
+
+    def _again(self) -> None:
+        """The row failed and is run again: its failed branches only."""
+        self._pause = None
+        self.over = False
+        self.set_aside(-1)
+        self._deadline_at = self._machine.engine.clock() + self._machine.deadline
+        self.start_with(self.answers())
+
+
+def _has_failure(value: Any) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+    return any(isinstance(item, Failure) for item in items)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Many rows at once, within bounds: no more are taken than can be under way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -10,10 +10,9 @@ from yelpaze.flow.failure import Failure
 from yelpaze.flow.machine import Machine
 from yelpaze.flow.row import RowRun
 from yelpaze.io.feed import Feed
+from yelpaze.io.protocol import Row
 from yelpaze.policy.look_ahead import LookAhead
 
-# What a source yields: (number, raw JSON or None, value where there is no raw JSON).
-Row = tuple[int, bytes | None, Any]
 _TURN = 256
 Deliver = Callable[[RowRun, Any, Failure | None], None]
 
@@ -37,7 +36,9 @@ class Runner:
 
     A row is held until `release` is called for it, so that a slow consumer holds up the
     input. Rows whose calls wait for a host don't count, up to eight times as many, so that one
-    host that is away does not hold up the others. What `deliver` raises ends the run: `drive` raises it.
+    host that is away does not hold up the others. No row starts while those under way hold
+    answers of `memory` bytes. What `deliver` raises ends the run: `drive` raises it. `answers_of`
+    gives what is known of a row's steps from before.
     """
 
     def __init__(
@@ -46,17 +47,22 @@ class Runner:
         deliver: Deliver,
         *,
         concurrency: int,
+        memory: float = float("inf"),
         on_start: Callable[[int], None] | None = None,
+        answers_of: Callable[[int], Mapping[int, Any] | None] | None = None,
     ) -> None:
         self._machine = machine
         self._deliver = deliver
         self._on_start = on_start
+        self._answers_of = answers_of
+        self._memory = memory
         self._ahead = LookAhead(concurrency)
         self._low = concurrency - max(1, concurrency // 8)
         self._rows: dict[RowRun, None] = {}
         self._room: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._feed: Feed[list[Row]] | None = None
+        self._draining = self._is_short = False
         self.stopped = False
 
     async def drive(self, blocks: AsyncIterator[list[Row]]) -> None:
@@ -66,10 +72,10 @@ class Runner:
             feed = self._feed = Feed(blocks)
             while (block := await feed.next()) is not None:
                 for number, raw, value in block:
-                    while not (self._ahead.has_room or self.stopped):
+                    while not (self._has_room() or self.stopped or self._draining):
                         await self._wait()
-                    if self.stopped:
-                        return
+                    if self.stopped or self._draining:
+                        break
                     self._start(number, raw, value)
                     started += 1
                     if started % _TURN == 0:  # rows that end at once must not keep the loop to themselves
@@ -87,7 +93,11 @@ class Runner:
         self._ahead.held += 1
         if self._on_start is not None:
             self._on_start(number)
-        row.start()
+        answers = self._answers_of(number) if self._answers_of is not None else None
+        if answers:
+            row.start_with(answers)
+        else:
+            row.start()
 
     def _ended(self, row: RowRun, value: Any, failure: Failure | None) -> None:
         del self._rows[row]
@@ -110,8 +120,19 @@ class Runner:
     def release(self) -> None:
         """A delivered row has been dealt with: one more may start."""
         self._ahead.held -= 1
-        if self._ahead.busy <= self._low:
+        if self._ahead.busy <= self._low or self._is_short:
             self._wake()
+
+    def _has_room(self) -> bool:
+        self._is_short = self._machine.held_bytes >= self._memory and bool(self._rows)
+        return self._ahead.has_room and not self._is_short
+
+    def drain(self) -> None:
+        """Take no more rows; those under way go on to their end."""
+        self._draining = True
+        if self._feed is not None:
+            self._feed.stop()
+        self._wake()
 
     def stop(self) -> None:
         """Take no more rows and drop those under way."""

@@ -1,15 +1,17 @@
 """`Flow.stream`: rows from Python in, results out, as they complete."""
 
 import asyncio
+import uuid
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
-from yelpaze.flow.machine import engine_for, machine_for
+from yelpaze.flow.machine import Manner, engine_for, machine_for
 from yelpaze.flow.row import RowRun
-from yelpaze.flow.runner import Result, Row, Runner
+from yelpaze.flow.runner import Result, Runner
+from yelpaze.io.protocol import Row
 from yelpaze.model.errors import MisuseError
 
 
@@ -32,7 +34,8 @@ async def stream(
         arrived.set()
 
     engine = engine_for(flow, concurrency=concurrency)
-    async with machine_for(flow, engine, workers=workers, batch=batch, as_json=False) as machine:
+    manner = Manner(key=uuid.uuid4().hex)
+    async with machine_for(flow, engine, workers=workers, batch=batch, manner=manner) as machine:
         runner = Runner(machine, deliver, concurrency=concurrency)
         driving = asyncio.ensure_future(runner.drive(_blocks(rows)))
         driving.add_done_callback(lambda _: arrived.set())

@@ -259,7 +259,7 @@ class Call:
         if error is None and self._retry.when is not None and status not in _REDIRECTS:
             error = self._examined(reading, now)
         seconds = now - attempt.began
-        self._attempts += (Attempt(status, error, seconds),)
+        self._attempts += (Attempt(status, error, seconds, attempt.began),)
         if self.span is not None and attempt.parent is not None:
             self.span.end_attempt(attempt.parent, self._attempts[-1])
         if core.on_attempt is not None:
@@ -424,7 +424,7 @@ class Call:
         if attempt is not None:
             ran = now - attempt.began
             error = Error(ErrorKind.DEADLINE_TIMEOUT, "cut short by the call's deadline")
-            self._attempts += (Attempt(0, error, ran),)
+            self._attempts += (Attempt(0, error, ran, attempt.began),)
             # A host that got most of the time and gave no answer has failed; one that got little has not.
             host = self.host
             if ran * 2 > whole and host.learn(now, 0, error, ran, Headers(), attempt.generation):
@@ -496,8 +496,9 @@ class Call:
     def _cancelled_outcome(self, why: str) -> Outcome:
         """The outcome of a call that ended before an answer."""
         error = Error(ErrorKind.CANCELLED, why)
-        self._attempts += (Attempt(0, error, 0.0),)
-        return self._outcome(Reading(0, error), error, self._core.now())
+        now = self._core.now()
+        self._attempts += (Attempt(0, error, 0.0, now),)
+        return self._outcome(Reading(0, error), error, now)
 
     def cancel(self) -> None:
         """Stop now, wherever it stands; harmless when it is over."""

@@ -28,6 +28,7 @@ from yelpaze.http.options import Aside, Defaults, Hooks, OnDone, Pending, Tracin
 from yelpaze.http.resolver import AsyncResolver, Resolver
 from yelpaze.http.spool import Spool, Target
 from yelpaze.http.stream import stream
+from yelpaze.http.timers import Timer
 from yelpaze.http.tracer import Tracer
 from yelpaze.http.transport import SHARD, Transport
 from yelpaze.model.errors import FanOutError, MisuseError
@@ -158,6 +159,7 @@ class Engine:
         self._resolver = resolver
         self._rng = rng or random.Random()  # noqa: S311  jitter and ids need no secrecy
         self.clock = clock
+        self.secret_headers = frozenset(name.lower() for name in secret_headers)
         self._transport = transport
         self._correlation_header = correlation_header
         self._dedupe = dedupe
@@ -168,7 +170,7 @@ class Engine:
             park=park,
             max_redirects=max_redirects,
             max_body=max_body,
-            secret_headers=frozenset(name.lower() for name in secret_headers),
+            secret_headers=self.secret_headers,
             tracing=tracing,
             hooks=Hooks(on_attempt=on_attempt, on_outcome=on_outcome, on_event=on_event),
         )
@@ -277,6 +279,11 @@ class Engine:
             call.cancel()
             raise
         return call
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` after that long, unless the timer is cancelled or the engine closed."""
+        core = self._open()
+        return core.timers.at(core.now() + seconds, callback)
 
     def _join(
         self,

@@ -1,13 +1,16 @@
 """What a source and a sink promise.
 
-The sink owns progress. `commit(progress)` makes everything written so far durable together
-with the progress, and `recover()` gives back the progress of the last commit, with all
-that was written after it undone. So after a crash each row is either wholly there and in
-the progress, or neither.
+The sink owns progress. What `commit(standing)` gives back makes everything taken so far
+durable, together with that standing; `standing()` tells of the last commit, and `resume()`
+undoes all that came after it. So after a crash each row is either wholly there and in the
+progress, or neither.
+
+A source's rows come in blocks, each with a *mark*: a JSON value from which the source can
+read that block again, without reading what lies before it.
 """
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -16,15 +19,26 @@ import msgspec
 Row = tuple[int, bytes | None, Any]
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """The rows that are done: all up to `through`, and those in `beyond`."""
+class BadRow(msgspec.Struct, frozen=True):
+    """Stands for a row that the source could not make: why, and what there was instead."""
 
-    through: int = 0
-    beyond: tuple[int, ...] = ()
+    message: str
+    text: Any
+
+
+class Block(NamedTuple):
+    """Rows in order, some at a time; `mark` is where reading them again begins."""
+
+    mark: Any
+    rows: list[Row]
 
 
 class Source(Protocol):
     """Where rows come from."""
+
+    @property
+    def lax(self) -> bool:
+        """Whether values are texts, to be read as the types that a flow asks for (CSV)."""
 
     @property
     def size(self) -> int | None:
@@ -34,68 +48,172 @@ class Source(Protocol):
     def position(self) -> int:
         """How much has been read."""
 
-    @property
-    def rows(self) -> int:
-        """How many rows that was."""
+    def identity(self) -> list[dict[str, Any]] | None:
+        """What it is recognised by when a run goes on; None if it can't be read twice."""
 
-    def blocks(self) -> AsyncIterator[list[Row]]:
-        """Rows in order, some at a time. Raises InputError if it can't be read on."""
+    def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
+        """The rows from that mark on. Raises InputError if it can't be read on."""
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The rows that are done: all up to `through` but those in `open`; `mark` lies before these.
+
+    >>> Progress(through=5, open=(2,)).has(2), Progress(through=5, open=(2,)).has(3)
+    (False, True)
+    """
+
+    through: int = 0
+    open: tuple[int, ...] = ()
+    mark: Any = None
+
+    def has(self, number: int) -> bool:
+        """Whether that row is done."""
+        return number <= self.through and number not in self.open
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a run stands: what it is recognised by, and how far it has come."""
+
+    run: str
+    identity: dict[str, Any]
+    progress: Progress = Progress()
+    is_finished: bool = False
+    limit: int | None = None
+    succeeded: int = 0
+    failed: int = 0
+
+
+class Misfit(ValueError):  # noqa: N818  a value's fault, not an error of the sink
+    """A result has no place in the sink: the message names the field."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that failed: all that is needed to understand it, and to run it again.
+
+    `answers` holds what the steps that succeeded had got, by name; `mark` is where the
+    source finds the row, should `input` have lost its secrets (`is_redacted`).
+    """
+
+    row: int
+    input: Any
+    step: str | None
+    error: dict[str, Any]
+    attempts: list[dict[str, Any]] = []
+    trace_id: str = ""
+    at: str = ""
+    answers: dict[str, Any] = {}
+    mark: Any = None
+    is_redacted: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The kind of the error."""
+        return str(self.error["kind"])
+
+    @property
+    def status(self) -> int | None:
+        """The status of the answer that failed it, if there was one."""
+        status: int | None = self.error.get("status")
+        return status
 
 
 class Sink(Protocol):
-    """Where results and failures go. Methods raise OSError when there is no room or right."""
+    """Where results and dead letters go.
 
-    def recover(self) -> Progress:
-        """Open, cut back to the last commit; Progress() where there is none."""
+    What may take long is called in a thread: `standing`, `resume`, `restart`, `dead_letters`
+    and what `commit` gives back. There, OSError means that the run can't go on.
+    """
+
+    @property
+    def name(self) -> str:
+        """The output, as the user knows it; without secrets."""
+
+    @property
+    def failures(self) -> str:
+        """Where the dead letters are."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were taken and are not yet durable."""
+
+    def standing(self) -> Standing | None:
+        """Lock the output and tell of its last commit; None where there is none.
+
+        Raises InputError if another run holds the lock, or if something is there that no
+        run of ours wrote.
+        """
+
+    def damage(self) -> str | None:
+        """How the output differs from what was committed, or None."""
+
+    def resume(self) -> None:
+        """Undo all that came after the last commit."""
+
+    def restart(self) -> list[str]:
+        """Begin anew: put an earlier output aside, and tell under which names."""
 
     def write(self, row: int, result: bytes) -> None:
-        """Take a row's result, encoded as JSON."""
+        """Take a row's result, encoded as JSON. Raises Misfit."""
 
-    def fail(self, record: dict[str, Any]) -> None:
-        """Take a failed row's record."""
+    def fail(self, letter: DeadLetter) -> None:
+        """Take a dead letter."""
 
-    def flush(self) -> None:
-        """Hand over to the operating system what was taken, for readers to see."""
+    def resolve(self, row: int) -> None:
+        """The dead letter of that row, of before, is no more."""
 
-    def commit(self, progress: Progress) -> None:
-        """Make durable what was taken, and the progress with it."""
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """Those that were committed."""
 
-    def finish(self) -> None:
-        """The whole input is done: commit, and drop what only a continuation would need."""
+    def commit(self, standing: Standing) -> Callable[[], None]:
+        """What makes durable all that was taken until now, and the standing with it."""
+
+    def tidy(self) -> None:
+        """Take away what is left of resolved dead letters."""
 
     def close(self) -> None:
-        """Give the files back. What was not committed may be lost."""
+        """Give lock and files back. What was not committed is undone later."""
 
 
 class Ledger:
     """Turns rows that start in order and end in any order into a Progress.
 
     >>> ledger = Ledger()
+    >>> ledger.block(0, first=1)
     >>> for number in (1, 2, 4, 7):  # 3, 5 and 6 were blank lines
     ...     ledger.start(number)
     >>> for number in (1, 4, 7):
     ...     ledger.done(number)
     >>> ledger.progress()
-    Progress(through=1, beyond=(4, 7))
+    Progress(through=7, open=(2,), mark=0)
     """
 
     def __init__(self, start: Progress = Progress()) -> None:  # noqa: B008  frozen
-        self._open: dict[int, None] = {}
+        self._open = dict.fromkeys(start.open)
         self._last = start.through
-        self._beyond = set(start.beyond)
+        self._marks: list[tuple[int, Any]] = [(0, start.mark)]
+
+    def block(self, mark: Any, *, first: int) -> None:
+        """A block begins, whose first row has that number."""
+        oldest = next(iter(self._open), self._last + 1)
+        marks = self._marks
+        while len(marks) > 1 and marks[1][0] <= oldest:
+            marks.pop(0)
+        marks.append((first, mark))
+
+    def mark_of(self, number: int) -> Any:
+        """Where the source finds an open row."""
+        return next(mark for first, mark in reversed(self._marks) if first <= number)
 
     def start(self, number: int) -> None:
         """The row is under way."""
         self._open[number] = None
-        self._last = number
+        self._last = max(self._last, number)
 
     def done(self, number: int) -> None:
         """The sink has taken the row."""
         del self._open[number]
-        self._beyond.add(number)
 
     def progress(self) -> Progress:
         """As it stands."""
-        through = next(iter(self._open)) - 1 if self._open else self._last
-        self._beyond = {number for number in self._beyond if number > through}
-        return Progress(through, tuple(sorted(self._beyond)))
+        oldest = next(iter(self._open), self._last + 1)
+        return Progress(self._last, tuple(self._open), self.mark_of(oldest))

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from math import floor, log
 
 # Size classes grow by 2 %; only those met are kept. What is below 1 µs counts as 1 µs.
@@ -36,6 +37,22 @@ class Histogram:
     def copy(self) -> "Histogram":
         """One that stays as it is now."""
         return self.merged(Histogram())
+
+    def counts(self) -> dict[str, float]:
+        """What it has counted, to be kept in a file; `of` makes a histogram of it again."""
+        return {str(bucket): count for bucket, count in self._counts.items()} | {"total": self.total}
+
+    @staticmethod
+    def of(counts: Mapping[str, float]) -> "Histogram":
+        """The histogram that had those `counts()`."""
+        histogram = Histogram()
+        for name, count in counts.items():
+            if name == "total":
+                histogram.total = count
+            else:
+                histogram._counts[int(name)] = int(count)
+                histogram.count += int(count)
+        return histogram
 
     def merged(self, other: "Histogram") -> "Histogram":
         """A new one that has counted what both have."""

@@ -28,11 +28,15 @@ class Timings(msgspec.Struct, frozen=True, gc=False):
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """One try at a call: its status (0 without an answer), error, and length in seconds."""
+    """One try at a call: its status (0 without an answer), error, and length in seconds.
+
+    `began` is when, on the engine's clock (`engine.clock()`).
+    """
 
     status: int
     error: Error | None
     seconds: float
+    began: float = 0.0
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 import msgspec
 
 from yelpaze.model.errors import MisuseError
+from yelpaze.model.secrets import SECRETS
 
 # Anything outside this needs a closer look; almost no URL does.
 _PLAIN = re.compile(r"https?://[A-Za-z0-9._\-]+(?::([0-9]{1,5}))?(?:[/?#][!#-;=?-\[\]_a-z~]*)?").fullmatch
@@ -132,15 +133,12 @@ def join(base: str, location: str) -> str:
 
 
 def shown(url: str) -> str:
-    """The URL for logs, records and people: without user name and password.
+    """The URL for logs, records and people: without password, and the values of secret parameters.
 
-    >>> shown("http://me:secret@a.test/x")
-    'http://a.test/x'
+    >>> shown("http://me:secret@a.test/x?id=1&api_key=k")
+    'http://a.test/x?id=1&api_key=[redacted]'
     """
-    if "@" not in url:
-        return url
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return SECRETS.url(url)
 
 
 def with_userinfo_of(base: str, target: str) -> str:

@@ -1,0 +1,72 @@
+"""What a run is recognised by: its flow's files, its input, and what was asked of it."""
+
+import sys
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from yelpaze.flow.flow import Flow
+from yelpaze.io.protocol import Source
+
+_OURS = Path(__file__).parents[1]
+
+
+def identity_of(flow: Flow, source: Source, *, sample: int | None) -> dict[str, Any]:
+    """All of it, as a JSON value."""
+    return {
+        "flow": {"name": flow.name, "files": flow_files(flow)},
+        "input": source.identity(),
+        "sample": sample,
+    }
+
+
+def flow_files(flow: Flow) -> dict[str, str]:
+    """A hash of the flow's file and of each module beside or below it that has been imported."""
+    path = Path(flow.where.rpartition(":")[0]).resolve()
+    if not path.is_file():
+        return {}
+    found = {path, *_modules_in(path.parent)}
+    return {
+        str(file.relative_to(path.parent)): blake2b(file.read_bytes(), digest_size=12).hexdigest()
+        for file in sorted(found)
+    }
+
+
+def _modules_in(folder: Path) -> Iterator[Path]:
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if not isinstance(name, str) or not name.endswith(".py"):
+            continue
+        file = Path(name).resolve()
+        installed = "site-packages" in file.parts or file.is_relative_to(_OURS)
+        if file.is_relative_to(folder) and file.is_file() and not installed:
+            yield file
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """What is no longer as it was, by its name for --accept-changed, in words."""
+    found = {}
+    if old["flow"] != new["flow"]:
+        before, after = old["flow"]["files"], new["flow"]["files"]
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        found["flow"] = f"the flow is another one ({', '.join(names) or new['flow']['name']})"
+    if old["input"] is None or new["input"] is None:
+        found["input"] = "standard input can't be read twice"
+    elif old["input"] != new["input"]:
+        found["input"] = f"the input is another one ({_input_changes(old['input'], new['input'])})"
+    if old["sample"] != new["sample"]:
+        found["input"] = f"--sample was {old['sample'] or 'not given'}"
+    return found
+
+
+def _input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
+    if len(old) != len(new):
+        return f"{len(new)} inputs, not {len(old)}"
+    words = []
+    for before, after in zip(old, new, strict=True):
+        different = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        if different:
+            where = after.get("file") or after.get("table") or "query"
+            words.append(f"{where}: {', '.join(different)} differ{'s' if len(different) == 1 else ''}")
+    return "; ".join(words)

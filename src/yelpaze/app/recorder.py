@@ -1,0 +1,161 @@
+"""Keeps a run's record in the list of runs up to date while the run works."""
+
+import contextlib
+import heapq
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from yelpaze.app.runs import Example, HostRecord, Point, RunRecord, Runs
+from yelpaze.flow.failure import Failure
+from yelpaze.flow.loading import reference
+from yelpaze.flow.row import RowRun
+from yelpaze.model.errors import FlowError
+from yelpaze.model.histogram import Histogram
+from yelpaze.model.secrets import SECRETS
+
+if TYPE_CHECKING:
+    from yelpaze.app.run import Job
+
+_SAVE_SECONDS = 5.0
+_POINT_SECONDS = 1.0
+_SLOWEST = 10
+_EXAMPLES = 3
+
+
+class Recorder:
+    """Adds what this time of the run does to what the record says of the times before."""
+
+    def __init__(self, job: "Job", runs: Runs) -> None:
+        self._job = job
+        self._runs = runs
+        self._lock = -1
+        self._before = self.record = _blank(job)
+        self._slowest: list[tuple[float, int]] = []
+        self._saved = self._pointed = 0.0
+        self._is_off = False
+
+    def begin(self) -> None:
+        """The run begins, or goes on."""
+        job = self._job
+        record = self._runs.load(job.run_id) or _blank(job)
+        record.run, record.output, record.failures_file = (
+            job.run_id,
+            _absolute(job.sink.name),
+            job.sink.failures,
+        )
+        record.limit, record.sample = job.options.limit, job.options.sample
+        record.state, record.reason = "running", ""
+        record.sessions += 1
+        self._before = msgspec.json.decode(msgspec.json.encode(record), type=RunRecord)
+        self._slowest = [(seconds, row) for seconds, row in record.slowest]
+        heapq.heapify(self._slowest)
+        self.record = record
+        try:
+            self._lock = self._runs.lock(job.run_id)
+        except OSError as error:
+            self._is_off = True
+            job.notes(f"the run is not listed: {self._runs.folder} cannot be written: {error.strerror}")
+        self._save()
+
+    def row(self, row: RowRun) -> None:
+        """A row has ended."""
+        seconds = self._job.engine.clock() - row.began
+        if len(self._slowest) < _SLOWEST:
+            heapq.heappush(self._slowest, (seconds, row.number))
+        elif seconds > self._slowest[0][0]:
+            heapq.heapreplace(self._slowest, (seconds, row.number))
+
+    def failure(self, number: int, failure: Failure) -> None:
+        """A row has failed."""
+        record = self.record
+        record.kinds[failure.kind] = record.kinds.get(failure.kind, 0) + 1
+        examples = record.examples.setdefault(failure.kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(Example(number, failure.step, failure.message))
+
+    def note(self) -> None:
+        """Something was committed: note how the run stands, now and then."""
+        now = time.monotonic()
+        if now - self._pointed >= _POINT_SECONDS:
+            self._pointed = now
+            self.record.add_point(self._point())
+        if now - self._saved >= _SAVE_SECONDS:
+            self._save()
+
+    def end(self, state: str, reason: str = "") -> None:
+        """The run ends, for this time."""
+        self.record.state, self.record.reason = state, reason
+        self.record.add_point(self._point())
+        self._save()
+        if self._lock >= 0:
+            os.close(self._lock)
+
+    def _point(self) -> Point:
+        job = self._job
+        seconds = self._before.seconds + time.monotonic() - job.began
+        return Point(round(seconds, 1), job.rows, job.failed)
+
+    def _save(self) -> None:
+        if self._is_off:
+            return
+        self._update()
+        self._saved = time.monotonic()
+        with contextlib.suppress(OSError):
+            self._runs.save(self.record)
+
+    def _update(self) -> None:
+        job, before, record = self._job, self._before, self.record
+        record.rows, record.succeeded, record.failed = job.rows, job.succeeded, job.failed
+        record.slowest = sorted(self._slowest, reverse=True)
+        if job.machine is None:
+            return
+        statistics = job.engine.statistics()
+        record.seconds = round(before.seconds + time.monotonic() - job.began, 3)
+        record.requests = before.requests + statistics.requests
+        record.retries = before.retries + statistics.retries
+        for node, histogram in zip(job.machine.graph.nodes, job.machine.latency, strict=True):
+            if not node.step.is_compute:
+                name = node.step.name
+                record.steps[name] = _added(before.steps.get(name, {}), histogram)
+        for name, host in statistics.hosts.items():
+            old = before.hosts.get(name, HostRecord())
+            statuses = {
+                status: old.statuses.get(status, 0) + host.statuses.get(status, 0)
+                for status in {**old.statuses, **host.statuses}
+            }
+            record.hosts[name] = HostRecord(
+                requests=old.requests + host.requests,
+                retries=old.retries + host.retries,
+                failures=old.failures + host.failures,
+                statuses=statuses,
+                latency=_added(old.latency, host.latency),
+            )
+
+
+def _added(before: dict[str, float], histogram: Histogram) -> dict[str, float]:
+    return Histogram.of(before).merged(histogram).counts()
+
+
+def _blank(job: "Job") -> RunRecord:
+    spec = ""
+    with contextlib.suppress(FlowError):
+        found = reference(job.flow)
+        spec = f"{found.path}:{found.variable}"
+    return RunRecord(
+        run="",
+        flow=job.flow.name,
+        flow_spec=spec,
+        inputs=[SECRETS.url(_absolute(text)) for text in job.options.inputs],
+        output="",
+        failures_file="",
+        folder=str(Path.cwd()),
+        started=time.time(),
+    )
+
+
+def _absolute(text: str) -> str:
+    return text if text == "-" or "://" in text else str(Path(text).resolve())

@@ -1,0 +1,227 @@
+"""What `run` and `retry` share: flags, progress, the summary, the exit code."""
+
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from typing import Any, TextIO, TypeVar
+
+import click
+import msgspec
+
+from yelpaze.app.run import Job, Summary
+from yelpaze.app.stopping import until_stopped
+from yelpaze.cli.exits import Exit
+from yelpaze.cli.policies import Seconds
+from yelpaze.cli.progress import Progress, duration, troubles
+
+F = TypeVar("F", bound=Callable[..., Any])
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SIZE = re.compile(r"(\d+)([KMG]?)B?", re.IGNORECASE)
+_PERCENT = 100
+
+
+class MaxFailures(click.ParamType[int | float]):
+    """A number of rows, or a share of them."""
+
+    name = "N|P%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        text = str(value)
+        try:
+            if text.endswith("%") and 0 <= float(text[:-1]) <= _PERCENT:
+                return float(text[:-1]) / _PERCENT
+            if int(text) >= 0:
+                return int(text)
+        except ValueError:
+            pass
+        self.fail(f"{value!r} is neither a number of rows nor a share such as 5%", param, ctx)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: 500000, 64M, 1G."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = _SIZE.fullmatch(str(value))
+        if found is None or int(found[1]) == 0:
+            self.fail(f"{value!r} is no size such as 64M or 1G", param, ctx)
+        return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def row_options(function: F) -> F:
+    """Add the flags that say how rows are run."""
+    options = [
+        click.option(
+            "--concurrency",
+            metavar="ROWS",
+            type=click.IntRange(1),
+            default=256,
+            show_default=True,
+            help="Rows under way at once.",
+        ),
+        click.option(
+            "--workers",
+            metavar="N",
+            type=click.IntRange(0),
+            default=None,
+            help="Processes for CPU steps; 0 runs them in this one. [default: one a core]",
+        ),
+        click.option(
+            "--batch",
+            metavar="N",
+            type=click.IntRange(1),
+            default=64,
+            show_default=True,
+            help="Rows sent to a worker at once, at most.",
+        ),
+        click.option(
+            "--memory",
+            metavar="BYTES",
+            type=Size(),
+            default="128M",
+            show_default=True,
+            help="Answers that rows under way may hold.",
+        ),
+        click.option(
+            "--row-deadline", metavar="SECONDS", type=Seconds(), help="For a row, all its steps together."
+        ),
+        click.option(
+            "--row-retries",
+            metavar="N",
+            type=click.IntRange(0),
+            default=0,
+            help="Run the failed branches of a row again, if that may help. [default: 0]",
+        ),
+        click.option(
+            "--max-failures",
+            metavar="N|P%",
+            type=MaxFailures(),
+            help="Stop, resumable, when more rows than that have failed.",
+        ),
+        click.option(
+            "--grace",
+            metavar="SECONDS",
+            type=click.FloatRange(0),
+            default=10.0,
+            show_default=True,
+            help="How long rows under way may go on when the run is stopped.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
+    """Run the job, show how it goes, and tell how it went."""
+    if not quiet:
+        job.notes = lambda text: click.echo(f"yelpaze: {text}", err=True)
+    summary = asyncio.run(_run(job, quiet=quiet))
+    if as_json:
+        click.echo(msgspec.json.encode(summary), file=out)
+    if not quiet:
+        for pattern in job.engine.policies.unmatched if not summary.already_finished else ():
+            click.echo(
+                f"yelpaze: warning: the host pattern {pattern!r} matched no host that was called", err=True
+            )
+        report(summary)
+    return _exit_code(summary)
+
+
+async def _run(job: Job, *, quiet: bool) -> Summary:
+    view = Progress(_View(job))
+    with _telling(view):
+        async with nullcontext() if quiet else view:
+            return await until_stopped(job, job.run())
+
+
+@contextmanager
+def _telling(view: Progress) -> Any:
+    """SIGUSR1 prints where the run is, as with dd."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: print(view.text(), file=sys.stderr, flush=True))
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def _exit_code(summary: Summary) -> Exit:
+    if summary.interrupted:
+        return Exit.INTERRUPTED
+    return Exit.SOME_FAILED if summary.failed and not summary.already_finished else Exit.OK
+
+
+class _View:
+    """A run as the progress bar sees it."""
+
+    unit = "rows"
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.title = job.flow.name
+
+    @property
+    def total(self) -> float | None:
+        is_part = self._job.options.limit is not None or self._job.options.sample is not None
+        return None if is_part else self._job.source.size
+
+    @property
+    def position(self) -> float:
+        """How far into the input the rows that have ended reach: of what was read, their share."""
+        job = self._job
+        return job.source.position * (job.rows - job.done_before) / max(job.started, 1)
+
+    @property
+    def done(self) -> int:
+        return self._job.rows
+
+    @property
+    def requests(self) -> int:
+        return self._job.engine.statistics(by_host=False).attempts
+
+    def notes(self) -> list[str]:
+        failures = [f"{kind}: {count:,}" for kind, count in self._job.failures.most_common(3)]
+        stopping = ["stopping"] if self._job.is_stopping else []
+        return stopping + failures + troubles(self._job.engine.troubles())
+
+
+def report(summary: Summary) -> None:
+    """The summary, for people."""
+    if summary.already_finished:
+        say(
+            f"{summary.output}: the run {summary.run} is finished: {summary.rows:,} rows, "
+            f"{summary.failed:,} of them failed; nothing to do (--restart begins anew)"
+        )
+        return
+    latency = summary.latency_ms
+    state = "interrupted" if summary.interrupted else "done"
+    rows = summary.rows - summary.done_before
+    before = f" (and {summary.done_before:,} before)" if summary.done_before else ""
+    lines = [
+        f"{state}: {rows:,} rows{before} in {duration(summary.seconds)} "
+        f"({summary.rows_per_second:,.0f} rows/s)",
+        f"  succeeded {summary.succeeded:,} · failed {summary.failed:,}",
+        f"  requests  {summary.requests:,} · retries {summary.retries:,}",
+        f"  latency   p50 {latency['p50']:g} ms · p95 {latency['p95']:g} ms · p99 {latency['p99']:g} ms",
+        f"  memory    {summary.peak_rss_mb:,.0f} MB at the most, all processes",
+        f"  results   {'stdout' if summary.output == '-' else summary.output}",
+    ]
+    if summary.failures_file:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in summary.failures.items())
+        lines.append(f"  failures  {summary.failures_file}{f' ({kinds})' if kinds else ''}")
+    if summary.run and summary.output != "-":
+        if summary.interrupted:
+            lines.append("  run       the same command goes on")
+        elif summary.failed:
+            lines.append(f"  retry     yelpaze retry {summary.run}")
+    say(*lines)
+
+
+def say(*lines: str) -> None:
+    """On stderr: stdout belongs to results."""
+    print("\n".join(lines), file=sys.stderr)  # noqa: T201

@@ -1,0 +1,199 @@
+"""Results in a file of any format, dead letters and journal beside it.
+
+    results.jsonl           the results, in a `Layout`: how a format lies in its files
+    results.failures.jsonl  the dead letters, one a line; made with the first of them
+    results.jsonl.journal   the commits, and the lock
+
+A format is one `Layout`; this is all that they have in common.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from yelpaze.io.journal import Commit, Journal
+from yelpaze.io.lines import Extent, LineFile, aside_name, line_of, sync_folder
+from yelpaze.io.protocol import DeadLetter, Standing
+from yelpaze.model.errors import InputError
+
+
+class Layout(Protocol):
+    """How results lie in files. `state`: a JSON value that says how far they reach."""
+
+    @property
+    def path(self) -> Path:
+        """The results' file or folder."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were taken and not written."""
+
+    def add(self, row: int, result: bytes) -> None:
+        """Take a result. Raises Misfit."""
+
+    def take(self) -> Callable[[], Any]:
+        """What writes and syncs all that was taken, and gives the state."""
+
+    def settled(self) -> None:
+        """What `take` wrote last was committed."""
+
+    def damage(self, state: Any) -> str | None:
+        """Why the files are not those of that state, or None."""
+
+    def cut(self, state: Any) -> None:
+        """Go back to that state; None is the beginning."""
+
+    def close(self) -> None:
+        """Give the files back."""
+
+
+class FileSink:
+    """Keeps a layout, the dead letters and the journal in step."""
+
+    def __init__(self, layout: Layout, failures: Path) -> None:
+        self._layout = layout
+        self._letters = LineFile(failures)
+        self._journal = Journal(layout.path.with_name(f"{layout.path.name}.journal"), output=str(layout.path))
+        self._resolved: list[int] = []
+        self.name = str(layout.path)
+        self.failures = str(failures)
+
+    @property
+    def waiting(self) -> int:
+        return self._layout.waiting + self._letters.waiting
+
+    @property
+    def _renewed(self) -> Path:
+        return self._letters.path.with_name(f"{self._letters.path.name}.new")
+
+    # ── before a run ────────────────────────────────────────────────────────────
+
+    def standing(self) -> Standing | None:
+        self._journal.lock()
+        last = self._journal.read()
+        return None if last is None else last.standing
+
+    def is_foreign(self) -> bool:
+        """Whether something lies there that no journal tells of."""
+        path = self._layout.path
+        return self._journal.last is None and (
+            (path.is_file() and path.stat().st_size > 0) or (path.is_dir() and any(path.iterdir()))
+        )
+
+    def damage(self) -> str | None:
+        last = self._journal.last
+        if last is None:
+            if self.is_foreign():
+                return f"{self.name} exists, and there is no journal of a run that wrote it"
+            return None
+        if last.is_renewed and self._renewed.exists():
+            self._renewed.rename(self._letters.path)  # a crash came between two steps of `tidy`
+            sync_folder(self._letters.path)
+        return self._layout.damage(last.results) or self._letters.damage(
+            msgspec.convert(last.failures, Extent)
+        )
+
+    def resume(self) -> None:
+        last = self._journal.last
+        self._layout.cut(None if last is None else last.results)
+        self._letters.cut(Extent() if last is None else msgspec.convert(last.failures, Extent))
+        self._renewed.unlink(missing_ok=True)
+        if last is not None and self._journal.resolved:
+            self._tidy(last.standing)
+
+    def restart(self) -> list[str]:
+        kept = []
+        for path in (self._layout.path, self._letters.path):
+            if (path.is_file() and path.stat().st_size) or (path.is_dir() and any(path.iterdir())):
+                other = aside_name(path)
+                path.rename(other)
+                kept.append(str(other))
+            elif path.is_file():
+                path.unlink()
+        self._journal.clear()
+        self._layout.cut(None)
+        self._letters.cut(Extent())
+        return kept
+
+    # ── during a run ────────────────────────────────────────────────────────────
+
+    def write(self, row: int, result: bytes) -> None:
+        self._layout.add(row, result)
+
+    def fail(self, letter: DeadLetter) -> None:
+        self._letters.add(line_of(letter))
+
+    def resolve(self, row: int) -> None:
+        self._resolved.append(row)
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        for number, line in enumerate(self._letters.read(), 1):
+            try:
+                yield msgspec.json.decode(line, type=DeadLetter)
+            except msgspec.DecodeError as error:
+                raise InputError(f"{self.failures}, line {number}: is no dead letter: {error}") from None
+
+    def commit(self, standing: Standing) -> Callable[[], None]:
+        write_results, write_letters = self._layout.take(), self._letters.take()
+        resolved, self._resolved = self._resolved, []
+
+        def work() -> None:
+            results, failures = write_results(), write_letters()
+            self._journal.append(
+                Commit(standing=standing, results=results, failures=failures, resolved=resolved)
+            )
+            self._layout.settled()
+
+        return work
+
+    def tidy(self) -> None:
+        """Take the dead letters that were resolved out of their file."""
+        if self._journal.last is not None and self._journal.resolved:
+            self._tidy(self._journal.last.standing)
+
+    def _tidy(self, standing: Standing) -> None:
+        last, resolved = self._journal.last, set(self._journal.resolved)
+        assert last is not None
+        length = 0
+        # A row that failed again has two letters: the first, which is resolved, and a new one.
+        with self._renewed.open("wb") as file:
+            for line in self._letters.read():
+                row = msgspec.json.decode(line, type=_Numbered).row
+                if row in resolved:
+                    resolved.discard(row)
+                else:
+                    file.write(line)
+                    length += len(line)
+            file.flush()
+            os.fsync(file.fileno())
+        extent = msgspec.structs.replace(_extent_of(self._renewed), length=length)
+        self._journal.append(
+            Commit(standing=standing, results=last.results, failures=extent, is_renewed=True)
+        )
+        if length:
+            self._renewed.rename(self._letters.path)
+        else:
+            self._letters.path.unlink()
+            self._renewed.unlink()
+        sync_folder(self._letters.path)
+        self._letters.close()
+        self._letters.cut(extent)
+
+    def close(self) -> None:
+        self._layout.close()
+        self._letters.close()
+        self._journal.close()
+
+
+class _Numbered(msgspec.Struct):
+    row: int
+
+
+def _extent_of(path: Path) -> Extent:
+    file = LineFile(path)
+    file.cut(Extent(path.stat().st_size))
+    file.close()
+    return file.extent()

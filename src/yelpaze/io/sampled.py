@@ -1,0 +1,43 @@
+"""A few rows of a source, drawn at random."""
+
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+from yelpaze.io.protocol import Block, Row, Source
+
+
+class Sampled:
+    """`size` rows drawn from the whole of a source, which is read once for that; the same ones each time.
+
+    Vitter's algorithm R (1985): each row has the same chance, in one pass, in memory for the sample.
+    """
+
+    def __init__(self, source: Source, count: int) -> None:
+        self._source = source
+        self._count = count
+        self.lax = source.lax
+
+    @property
+    def size(self) -> int | None:
+        return self._source.size
+
+    @property
+    def position(self) -> int:
+        return self._source.position
+
+    def identity(self) -> list[dict[str, Any]] | None:
+        return self._source.identity()
+
+    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:  # noqa: ARG002  always drawn from all
+        draw = random.Random(0).randrange  # noqa: S311  to be the same each time
+        kept: list[Row] = []
+        seen = 0
+        async for _, rows in self._source.blocks():
+            for row in rows:
+                seen += 1
+                if len(kept) < self._count:
+                    kept.append(row)
+                elif (place := draw(seen)) < self._count:
+                    kept[place] = row
+        yield Block(None, sorted(kept, key=lambda row: row[0]))

@@ -1,0 +1,76 @@
+"""Results on standard output; dead letters in a file. Nothing to go on from."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from yelpaze.io.jsonl import result_line
+from yelpaze.io.lines import Extent, LineFile, line_of
+from yelpaze.io.protocol import DeadLetter, Standing
+
+
+class StdoutSink:
+    """JSON Lines for a pipe, which can't be cut back."""
+
+    name = "-"
+
+    def __init__(self, failures: Path) -> None:
+        # The process's own stdout, even where a command has redirected `sys.stdout`.
+        self._out = open(1, "wb", closefd=False)  # noqa: SIM115
+        self._letters = LineFile(failures)
+        self._lines: list[bytes] = []
+        self._waiting = 0
+        self.failures = str(failures)
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting + self._letters.waiting
+
+    def standing(self) -> Standing | None:
+        return None
+
+    def damage(self) -> str | None:
+        return None
+
+    def resume(self) -> None:
+        self._letters.cut(Extent())
+        self._letters.path.unlink(missing_ok=True)
+        self._letters.close()
+
+    def restart(self) -> list[str]:
+        self.resume()
+        return []
+
+    def write(self, row: int, result: bytes) -> None:
+        line = result_line(row, result)
+        self._lines.append(line)
+        self._waiting += len(line)
+
+    def fail(self, letter: DeadLetter) -> None:
+        self._letters.add(line_of(letter))
+
+    def resolve(self, row: int) -> None:
+        raise NotImplementedError(f"row {row}: standard output keeps no dead letters to resolve")
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        return iter(())
+
+    def commit(self, standing: Standing) -> Callable[[], None]:  # noqa: ARG002  a pipe keeps no standing
+        lines, self._lines = self._lines, []
+        self._waiting = 0
+        write_letters = self._letters.take()
+
+        def work() -> None:
+            self._out.write(b"".join(lines))
+            self._out.flush()
+            write_letters()
+
+        return work
+
+    def tidy(self) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it has been told of by the flush before
+            self._out.close()
+        self._letters.close()

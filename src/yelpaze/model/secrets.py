@@ -1,0 +1,78 @@
+"""Names of fields and headers whose values must not be written down, and what takes their place."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+HIDDEN = "[redacted]"
+_NAMES = frozenset(
+    {
+        "authorization", "proxy_authorization", "www_authenticate", "cookie", "set_cookie",
+        "api_key", "apikey", "x_api_key", "x_auth_token", "access_token", "refresh_token", "id_token",
+        "auth_token", "bearer_token", "token", "secret", "client_secret", "secret_key", "access_key",
+        "private_key", "password", "passwd", "passphrase", "credentials",
+    }
+)  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+class Secrets:
+    """Which names are secret: those everybody knows, and some of the user's own.
+
+    Case does not count, nor `-` against `_`.
+
+    >>> Secrets(["x-shop"]).redacted({"id": 1, "X-Shop": "abc", "in": [{"apiKey": "k", "api_key": "k"}]})
+    {'id': 1, 'X-Shop': '[redacted]', 'in': [{'apiKey': '[redacted]', 'api_key': '[redacted]'}]}
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = _NAMES | {_plain(name) for name in names}
+        words = "|".join(re.escape(name).replace("_", "[-_]") for name in sorted(self._names))
+        self._field = re.compile(rf'"(?:{words})"\s*:'.encode(), re.IGNORECASE)
+        self._parameter = re.compile(rf"([?&;](?:{words})=)[^&#;]*", re.IGNORECASE)
+
+    def has(self, name: str) -> bool:
+        """Whether that name is secret."""
+        return _plain(name) in self._names
+
+    def within(self, data: bytes) -> bool:
+        """Whether JSON has a field of such a name (or, rarely, a text that looks like one)."""
+        return self._field.search(data) is not None
+
+    def redacted(self, value: Any) -> Any:
+        """The value without its secrets: itself, if it has none."""
+        if isinstance(value, dict):
+            return {
+                name: HIDDEN if isinstance(name, str) and self.has(name) else self.redacted(item)
+                for name, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.redacted(item) for item in value]
+        if isinstance(value, str) and "://" in value:
+            return self.url(value)
+        if isinstance(value, msgspec.Struct):
+            return self.redacted(msgspec.to_builtins(value, enc_hook=repr))
+        return value
+
+    def url(self, url: str) -> str:
+        """A URL without user name, password, and the values of secret parameters.
+
+        >>> Secrets().url("http://me:it@a.test/x?id=1&api_key=k")
+        'http://a.test/x?id=1&api_key=[redacted]'
+        """
+        if "@" in url:
+            try:
+                parts = urlsplit(url)
+                url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            except ValueError:
+                return HIDDEN
+        return self._parameter.sub(rf"\1{HIDDEN}", url) if "=" in url else url
+
+
+SECRETS = Secrets()
