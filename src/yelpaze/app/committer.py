@@ -60,9 +60,9 @@ class Committer:
                 self._on_error(error)
                 return
 
-    async def commit(self, *, is_finished: bool = False) -> None:
+    async def commit(self, *, is_finished: bool = False, is_last: bool = False) -> None:
         """Make durable what was taken until now."""
-        await in_thread(self._sink.commit(self._standing(is_finished)))
+        await in_thread(self._sink.commit(self._standing(is_finished), is_last=is_last))
         self._after()
 
     async def stop(self) -> None:

@@ -276,7 +276,7 @@ class Job:
             await committer.stop()
             if not isinstance(self._fault, OSError):
                 is_over = not (self.is_stopping or self._fault or runner.stopped)
-                await committer.commit(is_finished=is_over)
+                await committer.commit(is_finished=is_over, is_last=True)
         if self._fault is not None:
             raise self._fault
 
@@ -369,6 +369,11 @@ class Job:
     # ── commits ─────────────────────────────────────────────────────────────────
 
     def _committed(self) -> None:
+        for number, why in self.sink.rejected():
+            self.succeeded -= 1
+            self.failed += 1
+            self.failures["result"] += 1
+            self._recorder.failure(number, Failure(step=None, kind="result", message=why))
         self._recorder.note()
         withheld, self._withheld = self._withheld, 0
         for _ in range(withheld):

@@ -37,7 +37,7 @@ class MaxFailures(click.ParamType[int | float]):
                 return int(text)
         except ValueError:
             pass
-        self.fail(f"{value!r} is neither a number of rows nor a share such as 5%", param, ctx)
+        return self.fail(f"{value!r} is neither a number of rows nor a share such as 5%", param, ctx)
 
 
 class Size(click.ParamType[int]):
@@ -143,7 +143,7 @@ async def _run(job: Job, *, quiet: bool) -> Summary:
 def _telling(view: Progress) -> Any:
     """SIGUSR1 prints where the run is, as with dd."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, lambda: print(view.text(), file=sys.stderr, flush=True))
+    loop.add_signal_handler(signal.SIGUSR1, lambda: say(view.text()))
     try:
         yield
     finally:
@@ -202,9 +202,9 @@ def report(summary: Summary) -> None:
     state = "interrupted" if summary.interrupted else "done"
     rows = summary.rows - summary.done_before
     before = f" (and {summary.done_before:,} before)" if summary.done_before else ""
+    pace = f" ({summary.rows_per_second:,.0f} rows/s)"
     lines = [
-        f"{state}: {rows:,} rows{before} in {duration(summary.seconds)} "
-        f"({summary.rows_per_second:,.0f} rows/s)",
+        f"{state}: {rows:,} rows{before} in {duration(summary.seconds)}{pace}",
         f"  succeeded {summary.succeeded:,} · failed {summary.failed:,}",
         f"  requests  {summary.requests:,} · retries {summary.retries:,}",
         f"  latency   p50 {latency['p50']:g} ms · p95 {latency['p95']:g} ms · p99 {latency['p99']:g} ms",

@@ -44,8 +44,9 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
 
 
 def _messages(channel: socket.socket, decoder: Decoder) -> Any:
-    while data := channel.recv(_READ):
-        yield from decoder.feed(data)
+    with contextlib.suppress(ConnectionError):  # a parent that was killed leaves no orderly end
+        while data := channel.recv(_READ):
+            yield from decoder.feed(data)
 
 
 def _answer(number: int, value: Any, fault: Fault | None) -> bytes:

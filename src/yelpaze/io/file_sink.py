@@ -34,8 +34,11 @@ class Layout(Protocol):
     def add(self, row: int, result: bytes) -> None:
         """Take a result. Raises Misfit."""
 
-    def take(self) -> Callable[[], Any]:
-        """What writes and syncs all that was taken, and gives the state."""
+    def take(self, *, is_last: bool) -> Callable[[], Any]:
+        """What writes and syncs all that was taken, and gives the state.
+
+        `is_last`: nothing more is written for now.
+        """
 
     def settled(self) -> None:
         """What `take` wrote last was committed."""
@@ -136,8 +139,8 @@ class FileSink:
             except msgspec.DecodeError as error:
                 raise InputError(f"{self.failures}, line {number}: is no dead letter: {error}") from None
 
-    def commit(self, standing: Standing) -> Callable[[], None]:
-        write_results, write_letters = self._layout.take(), self._letters.take()
+    def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:
+        write_results, write_letters = self._layout.take(is_last=is_last), self._letters.take()
         resolved, self._resolved = self._resolved, []
 
         def work() -> None:
@@ -148,6 +151,9 @@ class FileSink:
             self._layout.settled()
 
         return work
+
+    def rejected(self) -> list[tuple[int, str]]:
+        return []
 
     def tidy(self) -> None:
         """Take the dead letters that were resolved out of their file."""

@@ -64,7 +64,7 @@ class JsonlLayout:
     def add(self, row: int, result: bytes) -> None:
         self._file.add(result_line(row, result))
 
-    def take(self) -> Callable[[], Extent]:
+    def take(self, *, is_last: bool) -> Callable[[], Extent]:  # noqa: ARG002  every commit is whole
         return self._file.take()
 
     def settled(self) -> None:

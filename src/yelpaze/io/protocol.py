@@ -164,8 +164,14 @@ class Sink(Protocol):
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Those that were committed."""
 
-    def commit(self, standing: Standing) -> Callable[[], None]:
-        """What makes durable all that was taken until now, and the standing with it."""
+    def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:
+        """What makes durable all that was taken until now, and the standing with it.
+
+        `is_last`: nothing more is written for now.
+        """
+
+    def rejected(self) -> list[tuple[int, str]]:
+        """Results that the last commit turned into dead letters: the row, and why."""
 
     def tidy(self) -> None:
         """Take away what is left of resolved dead letters."""

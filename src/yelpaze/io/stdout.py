@@ -55,7 +55,12 @@ class StdoutSink:
     def dead_letters(self) -> Iterator[DeadLetter]:
         return iter(())
 
-    def commit(self, standing: Standing) -> Callable[[], None]:  # noqa: ARG002  a pipe keeps no standing
+    def commit(
+        self,
+        standing: Standing,  # noqa: ARG002  a pipe keeps no standing
+        *,
+        is_last: bool = False,  # noqa: ARG002
+    ) -> Callable[[], None]:
         lines, self._lines = self._lines, []
         self._waiting = 0
         write_letters = self._letters.take()
@@ -66,6 +71,9 @@ class StdoutSink:
             write_letters()
 
         return work
+
+    def rejected(self) -> list[tuple[int, str]]:
+        return []
 
     def tidy(self) -> None:
         pass

@@ -1,0 +1,251 @@
+"""Columns for formats that have some: from the flow's return annotation, or from the first results.
+
+A result that is an object has its fields as columns; any other is one column, `result`. The
+first column is `row`. A value that does not fit its column is a Misfit: the row fails, with the
+field's name, and nothing else is harmed. What has no simple type is kept as JSON text.
+"""
+
+import types
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+
+from yelpaze.io.protocol import Misfit
+
+RESULT = "result"
+FIRST_ROWS = 1000  # so many results are looked at before the columns are settled
+_INT64 = range(-(2**63), 2**63)
+
+
+class Kind(StrEnum):
+    """What a column holds; every one may also hold nothing (null)."""
+
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    TEXT = "text"
+    JSON = "json"
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A field of the results, and what it holds."""
+
+    field: str
+    kind: Kind
+    bits: int = 64  # of an integer
+
+    @property
+    def name(self) -> str:
+        """The column's name: that of the field, but `row` is taken by the row's number."""
+        return "row_" if self.field == "row" else self.field
+
+
+_TYPES: dict[Kind, Any] = {
+    Kind.INT: int | None,
+    Kind.FLOAT: float | None,
+    Kind.BOOL: bool | None,
+    Kind.TEXT: str | None,
+    Kind.JSON: msgspec.Raw,
+}
+
+
+class Columns:
+    """Takes results apart.
+
+    `is_single`: the result is one value, not an object. `is_loose`: values of any type fit.
+    """
+
+    def __init__(self, columns: Sequence[Column], *, is_single: bool, is_loose: bool = False) -> None:
+        self.columns = tuple(columns)
+        self.is_single = is_single
+        types = [Any if is_loose else _TYPES[column.kind] for column in self.columns]
+        fields: list[Any] = [
+            (f"c{number}", types[number], msgspec.field(name=column.field, default=None))
+            for number, column in enumerate(self.columns)
+        ]
+        kind: Any
+        if is_single:
+            kind = types[0]
+        else:
+            kind = msgspec.defstruct("Result", fields, forbid_unknown_fields=True, gc=False) | None
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._places = [
+            number
+            for number, column in enumerate(self.columns)
+            if column.kind in (Kind.INT, Kind.JSON) and not is_loose
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names, `row` not among them."""
+        return [column.name for column in self.columns]
+
+    def values(self, result: bytes) -> list[Any]:
+        """A result's values, in the columns' order. Raises Misfit."""
+        try:
+            decoded = self._decode(result)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Misfit(f"the result does not fit the output's columns: {error}") from None
+        if decoded is None:
+            return [None] * len(self.columns)
+        values = [decoded] if self.is_single else list(msgspec.structs.astuple(decoded))
+        for place in self._places:
+            value = values[place]
+            if isinstance(value, int):
+                limit = 1 << (self.columns[place].bits - 1)
+                if not -limit <= value < limit:
+                    name = self.columns[place].field
+                    raise Misfit(
+                        f"the result does not fit the output's columns: {value} at `$.{name}` "
+                        f"is beyond {self.columns[place].bits} bits"
+                    )
+            elif value is not None:
+                raw = bytes(value)
+                values[place] = None if raw == b"null" else raw.decode()
+        return values
+
+
+class Table:
+    """Takes results row by row, settles the columns, and gives rows of values.
+
+    What comes before the columns are settled is held as it is.
+    """
+
+    def __init__(self, annotation: Any, *, is_loose: bool = False) -> None:
+        self._is_loose = is_loose
+        self._annotated = self.columns = of_annotation(annotation)
+        if self.columns is not None and is_loose:
+            self.columns = self._annotated = self._made(self.columns.columns, self.columns.is_single)
+        self._first: list[tuple[int, bytes]] = []
+        self._rows: list[list[Any]] = []
+        self.waiting = 0
+
+    def _made(self, columns: Sequence[Column], is_single: bool) -> Columns:
+        return Columns(columns, is_single=is_single, is_loose=self._is_loose)
+
+    def add(self, row: int, result: bytes) -> None:
+        """Take a result. Raises Misfit."""
+        if self.columns is None:
+            self._first.append((row, result))
+            if len(self._first) >= FIRST_ROWS:
+                self._settle()
+        else:
+            self._rows.append([row, *self.columns.values(result)])
+        self.waiting += len(result)
+
+    def _settle(self) -> None:
+        found = of_results(result for _, result in self._first)
+        self.columns = self._made(found.columns, found.is_single)
+        self._rows = [[row, *self.columns.values(result)] for row, result in self._first]
+        self._first.clear()
+
+    def take(self) -> list[list[Any]]:
+        """All rows taken until now: the row's number, then its values."""
+        if self._first:
+            self._settle()
+        rows, self._rows = self._rows, []
+        self.waiting = 0
+        return rows
+
+    def state(self) -> dict[str, Any] | None:
+        """The columns, as a JSON value."""
+        if self.columns is None:
+            return None
+        return {"columns": msgspec.to_builtins(self.columns.columns), "is_single": self.columns.is_single}
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go on with the columns that `state()` told of; None begins anew."""
+        if state is None:
+            self.columns = self._annotated
+        else:
+            self.columns = self._made(msgspec.convert(state["columns"], list[Column]), state["is_single"])
+
+
+# ── from an annotation ──────────────────────────────────────────────────────────
+
+
+def of_annotation(annotation: Any) -> Columns | None:
+    """The columns that a flow's last step says it returns; None if it does not say."""
+    if annotation in (Any, object, None) or annotation is dict or get_origin(annotation) in (dict, list):
+        return None
+    try:
+        info = msgspec.inspect.type_info(annotation)
+    except TypeError:
+        return None
+    fields = getattr(info, "fields", None)
+    if fields is not None:
+        if getattr(info, "tag_field", None) or getattr(info, "array_like", False):
+            return None
+        return Columns([Column(f.encode_name, _kind_of(f.type)) for f in fields], is_single=False)
+    if isinstance(info, msgspec.inspect.AnyType | msgspec.inspect.DictType | msgspec.inspect.UnionType):
+        kept = _optional_of(annotation)
+        return None if kept is None else of_annotation(kept)
+    return Columns([Column(RESULT, _kind_of(info))], is_single=True)
+
+
+def _optional_of(annotation: Any) -> Any:
+    """T for `T | None`."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return None
+    kept = [member for member in get_args(annotation) if member is not type(None)]
+    return kept[0] if len(kept) == 1 else None
+
+
+def _kind_of(info: msgspec.inspect.Type) -> Kind:
+    if isinstance(info, msgspec.inspect.UnionType):
+        kinds = {_kind_of(kind) for kind in info.types if not isinstance(kind, msgspec.inspect.NoneType)}
+        if kinds == {Kind.INT, Kind.FLOAT}:
+            return Kind.FLOAT
+        return kinds.pop() if len(kinds) == 1 else Kind.JSON
+    simple = {
+        msgspec.inspect.IntType: Kind.INT,
+        msgspec.inspect.FloatType: Kind.FLOAT,
+        msgspec.inspect.BoolType: Kind.BOOL,
+        msgspec.inspect.StrType: Kind.TEXT,
+        msgspec.inspect.DateTimeType: Kind.TEXT,
+        msgspec.inspect.DateType: Kind.TEXT,
+        msgspec.inspect.TimeType: Kind.TEXT,
+        msgspec.inspect.UUIDType: Kind.TEXT,
+        msgspec.inspect.DecimalType: Kind.TEXT,
+        msgspec.inspect.BytesType: Kind.TEXT,
+    }
+    return simple.get(type(info), Kind.JSON)
+
+
+# ── from results ────────────────────────────────────────────────────────────────
+
+
+def of_results(results: Iterable[bytes]) -> Columns:
+    """The columns that all of these results fit."""
+    decoded = [msgspec.json.decode(result) for result in results]
+    objects = [value for value in decoded if isinstance(value, dict)]
+    if not objects or any(not isinstance(value, dict) and value is not None for value in decoded):
+        return Columns(
+            [Column(RESULT, _common({_kind_of_value(value) for value in decoded}))], is_single=True
+        )
+    kinds: dict[str, set[Kind | None]] = {}
+    for value in objects:
+        for name, item in value.items():
+            kinds.setdefault(name, set()).add(_kind_of_value(item))
+    return Columns([Column(name, _common(found)) for name, found in kinds.items()], is_single=False)
+
+
+def _kind_of_value(value: Any) -> Kind | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return Kind.BOOL
+    if isinstance(value, int):
+        return Kind.INT if value in _INT64 else Kind.JSON
+    if isinstance(value, float):
+        return Kind.FLOAT
+    return Kind.TEXT if isinstance(value, str) else Kind.JSON
+
+
+def _common(kinds: set[Kind | None]) -> Kind:
+    known = kinds - {None}
+    if known == {Kind.INT, Kind.FLOAT}:
+        return Kind.FLOAT
+    return next(iter(known)) or Kind.JSON if len(known) == 1 else Kind.JSON

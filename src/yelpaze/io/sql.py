@@ -1,0 +1,562 @@
+"""Tables as sources and sinks; a database is one `Database`, in a file of its own.
+
+A source reads pages in the order of a key (`WHERE key > last ORDER BY key LIMIT n`): nothing
+is held open on the server, and a run goes on from the last key. So the key must be unique
+and never null.
+
+A sink writes results, dead letters and standing in one transaction, so exactly once needs
+nothing else. The standing lies in `yelpaze_runs`, the dead letters in `TABLE_failures`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from threading import RLock
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import msgspec
+
+from yelpaze.io.columns import Column, Columns, Kind, Table
+from yelpaze.io.lines import line_of
+from yelpaze.io.protocol import Block, DeadLetter, Row, Standing
+from yelpaze.io.reading import in_thread
+from yelpaze.model.errors import InputError
+from yelpaze.model.secrets import SECRETS
+
+_PAGE = 1000
+_OURS = ("table", "key", "query")
+_RUNS = "yelpaze_runs"
+
+Rows = list[tuple[Any, ...]]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A table or query in a database; `url` is without what only Yelpaze reads."""
+
+    url: str
+    shown: str
+    table: str | None
+    key: str | None
+    query: str | None
+
+
+def place_of(url: str) -> Place:
+    """Take `…?table=t&key=id&query=…` apart. Raises InputError."""
+    parts = urlsplit(url)
+    options = parse_qs(parts.query, keep_blank_values=True)
+    ours = {name: options.pop(name)[-1] for name in _OURS if name in options}
+    rest = parts._replace(query=urlencode(options, doseq=True)).geturl()
+    shown = SECRETS.url(url)
+    if not ours.get("table", "x") or not ours.get("key", "x") or not ours.get("query", "x"):
+        raise InputError(f"{shown}: table=, key= and query= need a value")
+    return Place(rest, shown, ours.get("table"), ours.get("key"), ours.get("query"))
+
+
+class Database(ABC):
+    """One connection, and how that database says things. Errors of use are InputError."""
+
+    types: dict[Kind, str]
+    marker: str
+    """What stands for a parameter."""
+    shown: str
+    """Its name, for people."""
+
+    @abstractmethod
+    def query(self, text: str, *parameters: Any) -> Rows:
+        """Run one statement; its rows, if it has any."""
+
+    @abstractmethod
+    def names_of(self, text: str) -> list[str]:
+        """The names of a query's columns. Raises InputError if it can't be run."""
+
+    @abstractmethod
+    def columns_of(self, table: str) -> list[Column] | None:
+        """The columns of a table, None if there is no such table."""
+
+    @abstractmethod
+    def primary_key(self, table: str) -> str | None:
+        """The table's primary key, if that is one column."""
+
+    @abstractmethod
+    def lock(self, table: str) -> bool:
+        """Take the lock of that output, which ends with this process; False if another has it."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing; inside another one, a part that can be undone by itself."""
+
+    @abstractmethod
+    def insert(self, table: str, names: Sequence[str], rows: list[list[Any]], key: str | None) -> None:
+        """Add rows; with a key, replace those that have it. Raises `refusals`."""
+
+    @property
+    @abstractmethod
+    def refusals(self) -> tuple[type[Exception], ...]:
+        """What a row that the database does not take raises."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Turns what fails inside into InputError or StoppedError."""
+        return nullcontext()
+
+    def lasting(self, work: Callable[[], None], is_done: Callable[[], bool]) -> None:  # noqa: ARG002
+        """Do the work, whatever happens to the connection; `is_done` asks whether it has been."""
+        work()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go."""
+
+
+def quoted(name: str) -> str:
+    """A name as SQL takes it, whatever it is."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def qualified(table: str) -> str:
+    """`schema.table`, both quoted."""
+    return ".".join(quoted(part) for part in table.split("."))
+
+
+class SqlSource:
+    """Rows of a table or query as objects, by the columns' names, in the order of the key."""
+
+    lax = False
+    size = None
+
+    def __init__(self, open_database: Callable[[], Database], place: Place) -> None:
+        self.position = 0
+        self._place = place
+        self._database = database = open_database()
+        if (place.table is None) == (place.query is None):
+            raise InputError(f"{place.shown}: give one of table=NAME and query=SELECT…, and key=COLUMN")
+        if place.table is not None:
+            self._from = qualified(place.table)
+            self._names = database.names_of(f"SELECT * FROM {self._from}")  # noqa: S608  quoted
+        else:
+            self._from = f"({(place.query or '').rstrip('; ')}) AS yelpaze_rows"
+            self._names = database.names_of(f"SELECT * FROM {self._from}")  # noqa: S608  the user's own
+        key = place.key or (place.table and database.primary_key(place.table))
+        if key is None:
+            raise InputError(
+                f"{place.shown}: rows are read in the order of a unique column: name it with key=COLUMN"
+            )
+        if key not in self._names:
+            raise InputError(f"{place.shown}: has no column {key!r}; columns are: {', '.join(self._names)}")
+        self._key = key
+
+    def identity(self) -> list[dict[str, Any]] | None:
+        place = self._place
+        return [
+            {
+                "database": self._database.shown,
+                "table": place.table,
+                "query": place.query,
+                "key": self._key,
+            }
+        ]
+
+    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
+        number, last = mark or (0, None)
+        self.position = number
+        key, place = quoted(self._key), self._names.index(self._key)
+        if await in_thread(
+            lambda: self._ask(f"SELECT 1 FROM {self._from} WHERE {key} IS NULL LIMIT 1")  # noqa: S608  quoted
+        ):
+            raise InputError(f"{self._place.shown}: the key {self._key!r} is null in some rows")
+        while True:
+            page = await in_thread(lambda: self._page(key, last))  # noqa: B023
+            keys = [row[place] for row in page]
+            for one, other in pairwise(keys):
+                if one == other:
+                    raise InputError(
+                        f"{self._place.shown}: the key {self._key!r} is not unique: {one!r} is there twice"
+                    )
+            rows: list[Row] = [
+                (number + count, None, dict(zip(self._names, row, strict=True)))
+                for count, row in enumerate(page[:_PAGE], 1)
+            ]
+            yield Block((number, last), rows)
+            number += len(rows)
+            self.position = number
+            if len(page) <= _PAGE:
+                return
+            last = keys[_PAGE - 1]
+
+    def _page(self, key: str, after: Any) -> Rows:
+        order = f"ORDER BY {key} LIMIT {_PAGE + 1}"
+        if after is None:
+            return self._ask(f"SELECT * FROM {self._from} {order}")  # noqa: S608  the user's own query
+        marker = self._database.marker
+        rows = self._from.replace("%", "%%") if marker == "%s" else self._from
+        return self._ask(f"SELECT * FROM {rows} WHERE {key} > {marker} {order}", after)  # noqa: S608
+
+    def _ask(self, text: str, *parameters: Any) -> Rows:
+        database = self._database
+        found: Rows = []
+
+        def work() -> None:
+            found[:] = database.query(text, *parameters)
+
+        try:
+            database.lasting(work, lambda: False)
+        except database.refusals as error:
+            raise InputError(f"{self._place.shown}: the query fails: {_first_line(error)}") from None
+        return found
+
+
+class SqlSink:
+    """A table, made if it is not there; with a key, rows that have it are replaced.
+
+    A table that was there before says itself what its columns are.
+    """
+
+    def __init__(self, open_database: Callable[[], Database], place: Place, annotation: object) -> None:
+        if place.query is not None:
+            raise InputError(f"{place.shown}: results go into a table: give table=NAME, not query=")
+        self._open = open_database
+        self._place = place
+        self._name = place.table or "results"
+        self._table = Table(annotation)
+        self._annotated = self._table.columns
+        self._db: Database | None = None
+        self._is_locked = False
+        self._mutex = RLock()
+        self._is_ours = True
+        self._is_made = False
+        self._has_row = True
+        self._commits = 0
+        self._letters: list[DeadLetter] = []
+        self._letters_size = 0
+        self._resolved: list[int] = []
+        self._rejected: list[tuple[int, str]] = []
+        self.name = place.shown if place.table else f"{place.shown} (table {self._name})"
+        self._failures = f"{self._name}_failures"
+        self._quoted, self._quoted_failures = qualified(self._name), qualified(self._failures)
+        self.failures = f"table {self._failures}"
+
+    @property
+    def waiting(self) -> int:
+        return self._table.waiting + self._letters_size
+
+    @property
+    def _database(self) -> Database:
+        assert self._db is not None
+        return self._db
+
+    # ── before a run ────────────────────────────────────────────────────────────
+
+    def standing(self) -> Standing | None:
+        self._db = self._db or self._open()
+        with self._db.reading():
+            return self._read_standing(self._db)
+
+    def _read_standing(self, database: Database) -> Standing | None:
+        if not self._is_locked:
+            if not database.lock(self._name):
+                raise InputError(
+                    f"{self.name}: another run is writing it; wait for its end, or give another table"
+                )
+            self._is_locked = True
+        found = self._saved()
+        if found is None:
+            columns = self._database.columns_of(self._name)
+            self._is_ours = columns is None
+            if columns is not None:
+                self._adopt(columns)
+            return None
+        text, state, self._is_ours, self._commits = found
+        self._is_made = True
+        if self._is_ours:
+            self._table.restore(state)
+        elif (columns := self._database.columns_of(self._name)) is not None:
+            self._adopt(columns)
+        return text
+
+    def _saved(self) -> tuple[Standing, dict[str, Any] | None, bool, int] | None:
+        database = self._database
+        if database.columns_of(_RUNS) is None:
+            return None
+        rows = database.query(
+            f"SELECT standing, columns, is_ours, commits FROM {_RUNS} "  # noqa: S608  ours
+            f"WHERE output = {database.marker}",
+            self._name,
+        )
+        if not rows:
+            return None
+        standing, columns, is_ours, commits = rows[0]
+        return (
+            msgspec.json.decode(standing, type=Standing),
+            msgspec.json.decode(columns),
+            bool(is_ours),
+            int(commits),
+        )
+
+    def _adopt(self, columns: list[Column]) -> None:
+        """The table was there: results must fit its columns."""
+        self._has_row = any(column.field == "row" for column in columns)
+        kinds = {column.field: column for column in columns if column.field != "row"}
+        if self._annotated is None:
+            self._table.columns = Columns(list(kinds.values()), is_single=list(kinds) == ["result"])
+            return
+        for column in self._annotated.columns:
+            found = kinds.get(column.name)
+            if found is None:
+                raise InputError(
+                    f"{self.name}: the table has no column {column.name!r}, which the flow's results have; "
+                    f"columns are: {', '.join(kinds)}"
+                )
+            if not _may_hold(found.kind, column.kind):
+                raise InputError(
+                    f"{self.name}: the column {column.name!r} holds {found.kind}, "
+                    f"the flow's results {column.kind}"
+                )
+        self._table.columns = Columns(
+            [Column(c.field, c.kind, kinds[c.name].bits) for c in self._annotated.columns],
+            is_single=self._annotated.is_single,
+        )
+
+    def damage(self) -> str | None:
+        with self._database.reading():
+            return self._damage()
+
+    def _damage(self) -> str | None:
+        database = self._database
+        found = self._saved()
+        if found is None:
+            return None
+        standing = found[0]
+        if not standing.succeeded:
+            return None
+        if database.columns_of(self._name) is None:
+            return f"the table {self._name} is missing"
+        if self._is_ours and self._place.key is None:
+            count = database.query(f"SELECT count(*) FROM {self._quoted}")[0][0]  # noqa: S608  quoted
+            if count != standing.succeeded:
+                return (
+                    f"the table {self._name} was edited: it has {count:,} rows, "
+                    f"though {standing.succeeded:,} were committed"
+                )
+        return None
+
+    def resume(self) -> None:
+        pass  # what was not committed is not there
+
+    def restart(self) -> list[str]:
+        with self._database.reading():
+            return self._restart()
+
+    def _restart(self) -> list[str]:
+        database = self._database
+        found = self._saved()
+        kept: list[str] = []
+        exists = database.columns_of(self._name) is not None
+        if found is not None and not found[2] and self._place.key is None:
+            raise InputError(
+                f"{self.name}: the table was there before the run, so its rows can't be told from others: "
+                "delete them yourself, or give key=COLUMN to replace them"
+            )
+        with database.transaction():
+            if found is not None and found[2] and exists:
+                other = self._free_name()
+                database.query(f"ALTER TABLE {self._quoted} RENAME TO {quoted(other)}")
+                if database.columns_of(self._failures) is not None:
+                    database.query(
+                        f"ALTER TABLE {self._quoted_failures} RENAME TO {quoted(f'{other}_failures')}"
+                    )
+                kept.append(f"table {other}")
+            elif database.columns_of(self._failures) is not None:
+                database.query(f"DROP TABLE {self._quoted_failures}")
+            if found is not None:
+                database.query(
+                    f"DELETE FROM {_RUNS} WHERE output = {database.marker}",  # noqa: S608  ours
+                    self._name,
+                )
+        self._is_made = False
+        self._commits = 0
+        columns = database.columns_of(self._name)
+        self._is_ours = columns is None
+        self._has_row = True
+        self._table.restore(None)
+        if columns is not None:
+            self._adopt(columns)
+        return kept
+
+    def _free_name(self) -> str:
+        table, number = self._name.rpartition(".")[2], 1
+        while self._database.columns_of(f"{table}_{number}") is not None:
+            number += 1
+        return f"{table}_{number}"
+
+    # ── during a run ────────────────────────────────────────────────────────────
+
+    def write(self, row: int, result: bytes) -> None:
+        self._table.add(row, result)
+
+    def fail(self, letter: DeadLetter) -> None:
+        self._letters.append(letter)
+        self._letters_size += 1000
+
+    def resolve(self, row: int) -> None:
+        self._resolved.append(row)
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        last = -1
+        while rows := self._page_of_letters(last):
+            for row, letter in rows:
+                last = row
+                yield msgspec.json.decode(letter, type=DeadLetter)
+
+    def _page_of_letters(self, after: int) -> Rows:
+        database, number = self._database, quoted("row")
+        with self._mutex, database.reading():
+            if database.columns_of(self._failures) is None:
+                return []
+            return database.query(
+                f"SELECT {number}, letter FROM {self._quoted_failures} "  # noqa: S608  quoted
+                f"WHERE {number} > {database.marker} ORDER BY 1 LIMIT 100",
+                after,
+            )
+
+    def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:  # noqa: ARG002
+        rows = self._table.take()
+        letters, self._letters = self._letters, []
+        self._letters_size = 0
+        resolved, self._resolved = self._resolved, []
+
+        def work() -> None:
+            number = self._commits + 1
+
+            def once() -> None:
+                self._rejected.clear()
+                with self._mutex, self._database.transaction():
+                    self._write(rows, letters, resolved, standing, number)
+
+            self._database.lasting(once, lambda: self._is_committed(number))
+            self._commits = number
+            self._is_made = True
+
+        return work
+
+    def _is_committed(self, number: int) -> bool:
+        found = self._saved()
+        return found is not None and found[3] >= number
+
+    def rejected(self) -> list[tuple[int, str]]:
+        """Rows that the database did not take in the last commit, and why."""
+        rejected, self._rejected = self._rejected, []
+        return rejected
+
+    def _write(
+        self,
+        rows: list[list[Any]],
+        letters: list[DeadLetter],
+        resolved: list[int],
+        standing: Standing,
+        number: int,
+    ) -> None:
+        database, table = self._database, self._table
+        if not self._is_made:
+            self._make()
+        if rows and table.columns is not None:
+            if self._is_ours and database.columns_of(self._name) is None:
+                self._make_results(table.columns)
+            names = ["row", *table.columns.names] if self._has_row else table.columns.names
+            self._insert(
+                names, rows if self._has_row else [row[1:] for row in rows], [row[0] for row in rows]
+            )
+        found = [
+            *letters,
+            *(
+                DeadLetter(
+                    row=row, input=None, step=None, error={"kind": "result", "message": why}, is_redacted=True
+                )
+                for row, why in self._rejected
+            ),
+        ]
+        gone = [[row] for row in {*resolved, *(letter.row for letter in found)}]
+        marker, failures = database.marker, self._quoted_failures
+        for (row,) in gone:
+            database.query(f"DELETE FROM {failures} WHERE {quoted('row')} = {marker}", row)  # noqa: S608  quoted
+        if found:
+            names = ["row", "at", "step", "kind", "status", "message", "letter"]
+            database.insert(self._failures, names, [_letter_row(letter) for letter in found], None)
+        lost = len(self._rejected)
+        saved = msgspec.structs.replace(
+            standing, succeeded=standing.succeeded - lost, failed=standing.failed + lost
+        )
+        database.query(f"DELETE FROM {_RUNS} WHERE output = {marker}", self._name)  # noqa: S608  ours
+        database.query(
+            f"INSERT INTO {_RUNS} (output, standing, columns, is_ours, commits) "  # noqa: S608  ours
+            f"VALUES ({', '.join([marker] * 5)})",
+            self._name,
+            msgspec.json.encode(saved).decode(),
+            msgspec.json.encode(table.state()).decode(),
+            int(self._is_ours),
+            number,
+        )
+
+    def _insert(self, names: Sequence[str], rows: list[list[Any]], numbers: list[int]) -> None:
+        """Add rows; those that the database refuses are found by halving."""
+        database = self._database
+        try:
+            with database.transaction():
+                database.insert(self._name, names, rows, self._place.key)
+        except database.refusals as error:
+            if len(rows) == 1:
+                self._rejected.append((numbers[0], f"the database refuses the result: {_first_line(error)}"))
+                return
+            half = len(rows) // 2
+            self._insert(names, rows[:half], numbers[:half])
+            self._insert(names, rows[half:], numbers[half:])
+
+    def _make(self) -> None:
+        text, whole = self._database.types[Kind.TEXT], self._database.types[Kind.INT]
+        self._database.query(
+            f"CREATE TABLE IF NOT EXISTS {_RUNS} (output {text} PRIMARY KEY, standing {text} NOT NULL, "
+            f"columns {text} NOT NULL, is_ours {whole} NOT NULL, commits {whole} NOT NULL)"
+        )
+        self._database.query(
+            f"CREATE TABLE IF NOT EXISTS {self._quoted_failures} ({quoted('row')} {whole} PRIMARY KEY, "
+            f"at {text}, step {text}, kind {text}, status {whole}, message {text}, letter {text} NOT NULL)"
+        )
+        if self._is_ours and self._table.columns is not None:
+            self._make_results(self._table.columns)
+
+    def _make_results(self, columns: Columns) -> None:
+        types, key = self._database.types, self._place.key
+        if key is not None and key not in columns.names:
+            raise InputError(
+                f"{self.name}: the results have no field {key!r} for key=; "
+                f"fields are: {', '.join(columns.names)}"
+            )
+        parts = [f"{quoted('row')} {types[Kind.INT]}" + ("" if key else " PRIMARY KEY")]
+        for column in columns.columns:
+            primary = " PRIMARY KEY" if column.name == key else ""
+            parts.append(f"{quoted(column.name)} {types[column.kind]}{primary}")
+        self._database.query(f"CREATE TABLE {self._quoted} ({', '.join(parts)})")
+
+    def tidy(self) -> None:
+        pass  # dead letters that were resolved are deleted with the commit
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def _may_hold(column: Kind, result: Kind) -> bool:
+    if column in (Kind.INT, Kind.BOOL):
+        return result is column
+    return column is not Kind.FLOAT or result not in (Kind.JSON, Kind.BOOL)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _letter_row(letter: DeadLetter) -> list[Any]:
+    message = str(letter.error["message"]).replace("\x00", "\ufffd")
+    text = line_of(letter).decode().replace("\\u0000", "\ufffd").strip()
+    return [letter.row, letter.at, letter.step, letter.kind, letter.status, message, text]

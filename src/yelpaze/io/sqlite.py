@@ -1,0 +1,161 @@
+"""SQLite: `sqlite:///relative.db?table=t`, `sqlite:////absolute.db?table=t`."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from yelpaze.io.columns import Column, Kind
+from yelpaze.io.protocol import Sink, Source
+from yelpaze.io.sql import Database, Place, Rows, SqlSink, SqlSource, place_of, qualified, quoted
+from yelpaze.model.errors import InputError, StoppedError
+
+_BUSY_SECONDS = 30.0
+
+
+class Sqlite(Database):
+    """A database file. Its transactions are on disk when they are committed."""
+
+    types = {  # noqa: RUF012  never changed
+        Kind.INT: "INTEGER",
+        Kind.FLOAT: "REAL",
+        Kind.BOOL: "INTEGER",
+        Kind.TEXT: "TEXT",
+        Kind.JSON: "TEXT",
+    }
+    marker = "?"
+    refusals = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+
+    def __init__(self, place: Place, *, read_only: bool) -> None:
+        self.shown = path = path_of(place.url)
+        self._lock = -1
+        self._depth = 0
+        if not path:
+            raise InputError(f"{place.shown}: give the file: sqlite:///file.db?table=…")
+        if read_only and not Path(path).is_file():
+            raise InputError(f"{path}: there is no such file")
+        if Path(path).is_dir():
+            raise InputError(f"{path}: is a folder; give a file")
+        if not Path(path).absolute().parent.is_dir():
+            raise InputError(f"{path}: the folder {Path(path).parent} does not exist: create it first")
+        mode = "ro" if read_only else "rwc"
+        with self._refusing():
+            self._connection = sqlite3.connect(
+                f"file:{quote(path)}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                timeout=_BUSY_SECONDS,
+                check_same_thread=False,  # one thread at a time, but not always the same
+            )
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except self.refusals:
+            raise
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR):
+                raise StoppedError(f"{self.shown}: cannot be used any more: {error}") from None
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                raise StoppedError(f"{self.shown}: cannot be used any more: {error}") from None
+            raise InputError(f"{self.shown}: {error}") from None
+        except sqlite3.Error as error:
+            raise InputError(f"{self.shown}: {error}") from None
+
+    def query(self, text: str, *parameters: Any) -> Rows:
+        with self._refusing():
+            return self._connection.execute(text, parameters).fetchall()
+
+    def names_of(self, text: str) -> list[str]:
+        with self._refusing():
+            return [column[0] for column in self._connection.execute(f"{text} LIMIT 0").description]
+
+    def columns_of(self, table: str) -> list[Column] | None:
+        rows = self.query(f"PRAGMA table_info({quoted(table)})")
+        return [Column(row[1], _kind_of(row[2])) for row in rows] or None
+
+    def primary_key(self, table: str) -> str | None:
+        keys = [row[1] for row in self.query(f"PRAGMA table_info({quoted(table)})") if row[5]]
+        return keys[0] if len(keys) == 1 else None
+
+    def lock(self, table: str) -> bool:
+        # A file of its own: SQLite's own locks on the database end when any descriptor of it is closed.
+        path = f"{self.shown}.{table}.lock"
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        name = f"yelpaze_{self._depth}"
+        begin, end, undo = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+        if self._depth:
+            begin, end, undo = f"SAVEPOINT {name}", f"RELEASE {name}", f"ROLLBACK TO {name}"
+        self.query(begin)
+        self._depth += 1
+        try:
+            yield
+            self.query(end)
+        except BaseException:
+            with contextlib.suppress(StoppedError, InputError, sqlite3.Error):
+                self.query(undo)
+                if self._depth > 1:
+                    self.query(f"RELEASE {name}")
+            raise
+        finally:
+            self._depth -= 1
+
+    def insert(self, table: str, names: Sequence[str], rows: list[list[Any]], key: str | None) -> None:
+        columns = ", ".join(map(quoted, names))
+        text = f"INSERT INTO {qualified(table)} ({columns}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+        if key is not None:
+            changed = ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in names if n != key)
+            text += f" ON CONFLICT ({quoted(key)}) DO UPDATE SET {changed}"
+        with self._refusing():
+            self._connection.executemany(text, rows)
+
+    def close(self) -> None:
+        self._connection.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _kind_of(declared: str) -> Kind:
+    """SQLite's own rules of affinity (sqlite.org/datatype3.html §3.1)."""
+    name = declared.upper()
+    if "BOOL" in name:
+        return Kind.BOOL
+    if "INT" in name:
+        return Kind.INT
+    if any(word in name for word in ("REAL", "FLOA", "DOUB", "NUMERIC", "DECIMAL")):
+        return Kind.FLOAT
+    return Kind.JSON if "JSON" in name else Kind.TEXT
+
+
+def path_of(url: str) -> str:
+    """The file of `sqlite:///relative.db` and `sqlite:////absolute.db`."""
+    parts = urlsplit(url)
+    return unquote(parts.netloc + parts.path if parts.netloc else parts.path[1:])
+
+
+def sqlite_source(url: str) -> Source:
+    """Rows of a table or query."""
+    place = place_of(url)
+    return SqlSource(lambda: Sqlite(place, read_only=True), place)
+
+
+def sqlite_sink(url: str, annotation: object) -> Sink:
+    """Results into a table."""
+    place = place_of(url)
+    return SqlSink(lambda: Sqlite(place, read_only=False), place, annotation)

@@ -1,0 +1,67 @@
+"""A PostgreSQL server of its own: on a free port, in a folder that goes with it."""
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def binary(name: str) -> str | None:
+    """Debian keeps the server's programs out of the path."""
+    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
+    return found[-1] if found else shutil.which(name)
+
+
+class Postgres:
+    """`url` names its database; `kill` and `start` are for tests of faults."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="yelpaze-pg-"))
+        self._data = self._folder / "data"
+        self._process: subprocess.Popen | None = None
+        # The server refuses to run as root.
+        self._as = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
+        if self._as:
+            shutil.chown(self._folder, "postgres", "postgres")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
+        command = [binary("initdb"), "-D", self._data, "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        subprocess.run(command, check=True, capture_output=True, cwd=self._folder, **self._as)
+        self.start()
+
+    def start(self) -> None:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": str(self._folder),
+            "fsync": "off",  # the machine itself does not crash here
+            "max_connections": 50,
+        }
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        self._process = subprocess.Popen(
+            [binary("postgres"), "-D", self._data, *settings],
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **self._as,
+        )
+        ready = [binary("pg_isready"), "-q", "-t", "30", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode:
+            if self._process.poll() is not None:
+                raise RuntimeError("PostgreSQL did not start")
+
+    def kill(self) -> None:
+        """As a crash would: its children go, too."""
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            self._process.send_signal(3)  # SIGQUIT: at once, without a checkpoint
+        self._process.wait(30)
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
