@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -13,9 +14,9 @@ from yelpaze.app.runs import Example, HostRecord, Point, RunRecord, Runs
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.loading import reference
 from yelpaze.flow.row import RowRun
+from yelpaze.io.protocol import DeadLetter
 from yelpaze.model.errors import FlowError
 from yelpaze.model.histogram import Histogram
-from yelpaze.model.secrets import SECRETS
 
 if TYPE_CHECKING:
     from yelpaze.app.run import Job
@@ -76,6 +77,15 @@ class Recorder:
         examples = record.examples.setdefault(failure.kind, [])
         if len(examples) < _EXAMPLES:
             examples.append(Example(number, failure.step, failure.message))
+
+    def resolved(self, letter: DeadLetter) -> None:
+        """A row that had failed was run again."""
+        kinds, examples = self.record.kinds, self.record.examples
+        kinds[letter.kind] = kinds.get(letter.kind, 1) - 1
+        left = [example for example in examples.get(letter.kind, ()) if example.row != letter.row]
+        examples[letter.kind] = left
+        if kinds[letter.kind] <= 0:
+            del kinds[letter.kind], examples[letter.kind]
 
     def note(self) -> None:
         """Something was committed: note how the run stands, now and then."""
@@ -149,7 +159,7 @@ def _blank(job: "Job") -> RunRecord:
         run="",
         flow=job.flow.name,
         flow_spec=spec,
-        inputs=[SECRETS.url(_absolute(text)) for text in job.options.inputs],
+        inputs=[_absolute(text) for text in job.options.inputs],
         output="",
         failures_file="",
         folder=str(Path.cwd()),
@@ -158,4 +168,12 @@ def _blank(job: "Job") -> RunRecord:
 
 
 def _absolute(text: str) -> str:
-    return text if text == "-" or "://" in text else str(Path(text).resolve())
+    """A path from anywhere; a URL without its password."""
+    if text == "-":
+        return text
+    if "://" not in text:
+        return str(Path(text).resolve())
+    parts = urlsplit(text)
+    if parts.password is None:
+        return text
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@", 1)).geturl()

@@ -5,7 +5,7 @@ import contextlib
 import resource
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from yelpaze.flow.letters import letter_of
 from yelpaze.flow.machine import Machine, Manner, engine_for, machine_for
 from yelpaze.flow.row import RowRun
 from yelpaze.flow.runner import Runner
-from yelpaze.io.protocol import Ledger, Misfit, Progress, Row, Sink, Source, Standing
+from yelpaze.io.protocol import DeadLetter, Ledger, Misfit, Progress, Row, Sink, Source, Standing
 from yelpaze.io.reading import in_thread
 from yelpaze.io.sampled import Sampled
 from yelpaze.model.errors import InputError, StoppedError
@@ -66,15 +66,14 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """How a run went. `rows`, `succeeded`, `failed`: of the whole run; the rest: of this time.
 
-    `latency_ms` is of calls; `peak_rss_mb` of all processes, summed; `done_before`: rows that
-    were done when it began.
+    `ended`: the rows that it ran; `latency_ms` is of calls; `peak_rss_mb` of all processes, summed.
     """
 
     run: str
     rows: int
     succeeded: int
     failed: int
-    done_before: int
+    ended: int
     requests: int
     retries: int
     seconds: float
@@ -99,7 +98,7 @@ class Job:
         self.source: Source = source if options.sample is None else Sampled(source, options.sample)
         self.output = options.output or default_output(options.inputs)
         self.sink: Sink = open_sink(self.output, options.inputs, result_type(flow))
-        self.succeeded = self.failed = self.done_before = self.started = 0
+        self.succeeded = self.failed = self.done_before = self.started = self.ended = 0
         self.failures: Counter[str] = Counter()
         self.notes: Callable[[str], None] = lambda _: None
         self.is_stopping = False
@@ -109,7 +108,7 @@ class Job:
         self.run_id = ""
         self._secrets = Secrets((*flow.secrets, *self.engine.secret_headers))
         self._identity: dict[str, Any] = {}
-        self._recorder = Recorder(self, runs or Runs())
+        self.recorder = Recorder(self, runs or Runs())
         self._runner: Runner | None = None
         self._ledger = Ledger()
         self._progress = Progress()
@@ -123,6 +122,16 @@ class Job:
         """Rows that have ended, of the whole run."""
         return self.succeeded + self.failed
 
+    @property
+    def counted(self) -> int:
+        """The rows that its progress shows."""
+        return self.rows
+
+    @property
+    def state(self) -> str:
+        """What has become of the run, once it has ended in order."""
+        return "interrupted" if self.interrupted else "finished"
+
     # ── the run ─────────────────────────────────────────────────────────────────
 
     async def run(self) -> Summary:
@@ -130,7 +139,7 @@ class Job:
         try:
             if not await in_thread(self._prepare):
                 return self._summary()
-            self._recorder.begin()
+            self.recorder.begin()
             return await self._work()
         finally:
             with contextlib.suppress(OSError):
@@ -153,16 +162,16 @@ class Job:
                 self.began = time.monotonic()
                 await self._drive(machine)
         except (InputError, StoppedError) as error:
-            self._recorder.end("stopped", str(error))
+            self.recorder.end("stopped", str(error))
             raise
         except OSError as error:
             stopped = StoppedError(f"{self.sink.name}: cannot be written: {error.strerror or error}")
-            self._recorder.end("stopped", str(stopped))
+            self.recorder.end("stopped", str(stopped))
             raise stopped from None
         except BaseException as error:
-            self._recorder.end("stopped", type(error).__name__)
+            self.recorder.end("stopped", type(error).__name__)
             raise
-        self._recorder.end("interrupted" if self.interrupted else "finished")
+        self.recorder.end(self.state)
         return self._summary()
 
     def stop(self) -> bool:
@@ -199,10 +208,10 @@ class Job:
                 sink.resume()
             else:
                 self._check(standing, sink.damage())
+                sink.resume()
                 if standing.is_finished and not self._is_limit_raised(standing):
                     self._adopt(standing)
                     return False
-                sink.resume()
         except OSError as error:
             raise InputError(f"{sink.name}: cannot be written: {error.strerror or error}") from None
         if standing is None:
@@ -259,6 +268,7 @@ class Job:
             concurrency=options.concurrency,
             memory=options.memory,
             on_start=self._started,
+            answers_of=self._answers_of,
         )
         if self.interrupted:
             return
@@ -310,6 +320,10 @@ class Job:
         if self._order is not None:
             self._order.append(number)
 
+    def _answers_of(self, number: int) -> Mapping[int, Any] | None:  # noqa: ARG002  a first time
+        """What is known of a row's steps from before."""
+        return None
+
     def _deliver_in_order(self, row: RowRun, value: Any, failure: Failure | None) -> None:
         order = self._order
         assert order is not None
@@ -326,42 +340,51 @@ class Job:
                 failure = Failure(step=None, kind="result", message=str(error), trace_id=row.trace_id)
         elif self.machine.compute.broken:
             raise StoppedError(self.machine.compute.broken)
+        self.ended += 1
+        self.recorder.row(row)
         if failure is None:
-            self.succeeded += 1
+            self._done(row.number, is_failed=False)
         else:
-            self._failed(row, failure)
-        self._recorder.row(row)
-        self._ledger.done(row.number)
+            self.sink.fail(self._letter_of(row, failure))
+            self._done(row.number, is_failed=True)
+            self.failures[failure.kind] += 1
+            self.recorder.failure(row.number, failure)
+            self._check_failures()
         if self._committer.is_full:
             self._withheld += 1
         elif self._runner is not None:
             self._runner.release()
 
-    def _failed(self, row: RowRun, failure: Failure) -> None:
-        self.failed += 1
-        self.failures[failure.kind] += 1
-        self._recorder.failure(row.number, failure)
-        self.sink.fail(
-            letter_of(
-                row,
-                failure,
-                secrets=self._secrets,
-                mark=self._ledger.mark_of(row.number),
-                wall=time.time(),
-                clock=self.engine.clock(),
-            )
+    def _letter_of(self, row: RowRun, failure: Failure) -> DeadLetter:
+        return letter_of(
+            row,
+            failure,
+            secrets=self._secrets,
+            mark=self._mark_of(row.number),
+            wall=time.time(),
+            clock=self.engine.clock(),
         )
-        most = self.options.max_failures
+
+    def _mark_of(self, number: int) -> Any:
+        return self._ledger.mark_of(number)
+
+    def _done(self, number: int, *, is_failed: bool) -> None:
+        """The sink has taken the row, or its dead letter."""
+        self.failed += is_failed
+        self.succeeded += not is_failed
+        self._ledger.done(number)
+
+    def _check_failures(self) -> None:
+        most, failed = self.options.max_failures, self.failures.total()
         if most is None or self._fault is not None:
             return
-        failed = self.failures.total()
-        ended = self.rows - self.done_before
-        if failed > most if isinstance(most, int) else ended >= _FEW_ROWS and failed > most * ended:
-            shown = most if isinstance(most, int) else f"{most:.4g} of the rows"
+        is_many = failed > most if isinstance(most, int) else failed > most * self.ended >= most * _FEW_ROWS
+        if is_many:
+            shown = most if isinstance(most, int) else f"{most * 100:g}%"
             self._fault = StoppedError(
-                f"{failed:,} of {ended:,} rows failed, more than --max-failures allows ({shown}); "
-                f"see {self.sink.failures}; the same command goes on, "
-                f"`yelpaze retry` runs the failed rows again"
+                f"{failed:,} of {self.ended:,} rows failed, more than --max-failures {shown} allows; "
+                f"see {self.sink.failures}. The same command goes on; "
+                f"`yelpaze retry {self.run_id}` runs the failed rows again"
             )
             if self._runner is not None:
                 self._runner.stop()
@@ -373,8 +396,8 @@ class Job:
             self.succeeded -= 1
             self.failed += 1
             self.failures["result"] += 1
-            self._recorder.failure(number, Failure(step=None, kind="result", message=why))
-        self._recorder.note()
+            self.recorder.failure(number, Failure(step=None, kind="result", message=why))
+        self.recorder.note()
         withheld, self._withheld = self._withheld, 0
         for _ in range(withheld):
             if self._runner is not None:
@@ -395,17 +418,16 @@ class Job:
         statistics = self.engine.statistics(by_host=False)
         own = peak_rss_mb(resource.getrusage(resource.RUSAGE_SELF))
         theirs = machine.compute.peak_rss_mb() if machine is not None else 0.0
-        rows = self.rows - self.done_before
         return Summary(
             run=self.run_id,
             rows=self.rows,
             succeeded=self.succeeded,
             failed=self.failed,
-            done_before=self.done_before,
+            ended=self.ended,
             requests=statistics.requests,
             retries=statistics.retries,
             seconds=round(seconds, 3),
-            rows_per_second=round(rows / seconds, 1) if seconds else 0.0,
+            rows_per_second=round(self.ended / seconds, 1) if seconds else 0.0,
             peak_rss_mb=round(own + theirs, 1),
             latency_ms={
                 f"p{share}": round(latency.quantile(share / 100) * 1000, 2) for share in (50, 95, 99)

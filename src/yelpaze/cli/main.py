@@ -13,7 +13,11 @@ from yelpaze.version import __version__
 
 _COMMANDS = {
     "fetch": ("yelpaze.cli.fetch", "Fetch many URLs at once, as curl --parallel should."),
-    "run": ("yelpaze.cli.run", "Run a flow over a file of rows."),
+    "run": ("yelpaze.cli.run", "Run a flow over rows; run again, it goes on."),
+    "retry": ("yelpaze.cli.retry", "Run the failed rows of a run again."),
+    "runs": ("yelpaze.cli.runs", "List runs, show one, write its report."),
+    "check": ("yelpaze.cli.check", "Check a flow: its graph, types and policies."),
+    "graph": ("yelpaze.cli.graph", "Draw a flow's graph."),
     "demo": ("yelpaze.cli.demo", "Local services with set delays and faults, to try things on."),
     "bench": ("yelpaze.cli.bench", "Measure on this machine."),
 }

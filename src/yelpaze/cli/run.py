@@ -10,8 +10,8 @@ import msgspec
 from yelpaze.app.observing import observing_options, served_metrics
 from yelpaze.app.run import Job, RunOptions
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, policy_options
-from yelpaze.cli.running import row_options, work
+from yelpaze.cli.policies import engine_options, explain, host_policies_of, policy_options
+from yelpaze.cli.running import call_options, row_options, work
 from yelpaze.flow.loading import find
 from yelpaze.flow.machine import engine_for
 from yelpaze.model.cores import usable_cores
@@ -40,11 +40,7 @@ from yelpaze.model.cores import usable_cores
     type=click.Choice(["flow", "input", "output"]),
     help="Go on with a run though this has changed.",
 )
-@click.option("--rate", metavar="N/s", help="Calls to one host in time: 100/s, 30/m, 1000/h.")
-@click.option("--retries", metavar="N", type=click.IntRange(0), help="Attempts after the first. [default: 2]")
-@click.option("--timeout", metavar="SECONDS", type=Seconds(), help="For each attempt. [default: 60]")
-@click.option("--hedge", is_flag=True, help="Ask again when an answer is slow, +5 % requests at most.")
-@click.option("--dedupe", is_flag=True, help="Identical GETs under way share one call.")
+@call_options
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")

@@ -116,6 +116,24 @@ def row_options(function: F) -> F:
     return function
 
 
+def call_options(function: F) -> F:
+    """Add the flags that say how calls are made; `policy_options` has the others."""
+    options = [
+        click.option("--rate", metavar="N/s", help="Calls to one host in time: 100/s, 30/m, 1000/h."),
+        click.option(
+            "--retries", metavar="N", type=click.IntRange(0), help="Attempts after the first. [default: 2]"
+        ),
+        click.option("--timeout", metavar="SECONDS", type=Seconds(), help="For each attempt. [default: 60]"),
+        click.option(
+            "--hedge", is_flag=True, help="Ask again when an answer is slow, +5 % requests at most."
+        ),
+        click.option("--dedupe", is_flag=True, help="Identical GETs under way share one call."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
     """Run the job, show how it goes, and tell how it went."""
     if not quiet:
@@ -174,11 +192,11 @@ class _View:
     def position(self) -> float:
         """How far into the input the rows that have ended reach: of what was read, their share."""
         job = self._job
-        return job.source.position * (job.rows - job.done_before) / max(job.started, 1)
+        return job.source.position * job.ended / max(job.started, 1)
 
     @property
     def done(self) -> int:
-        return self._job.rows
+        return self._job.counted
 
     @property
     def requests(self) -> int:
@@ -200,8 +218,8 @@ def report(summary: Summary) -> None:
         return
     latency = summary.latency_ms
     state = "interrupted" if summary.interrupted else "done"
-    rows = summary.rows - summary.done_before
-    before = f" (and {summary.done_before:,} before)" if summary.done_before else ""
+    rows = summary.ended
+    before = f" (and {summary.rows - rows:,} before)" if summary.rows > rows else ""
     pace = f" ({summary.rows_per_second:,.0f} rows/s)"
     lines = [
         f"{state}: {rows:,} rows{before} in {duration(summary.seconds)}{pace}",

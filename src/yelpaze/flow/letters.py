@@ -30,7 +30,7 @@ def letter_of(
     row: RowRun, failure: Failure, *, secrets: Secrets, mark: Any, wall: float, clock: float
 ) -> DeadLetter:
     """The dead letter of a row; `wall` (UNIX time) and `clock` (the engine's) are now."""
-    shown, is_redacted = _input_of(row, secrets)
+    shown, is_partial, is_text = _input_of(row, secrets)
     error: dict[str, Any] = {"kind": failure.kind, "status": failure.status, "message": failure.message}
     if failure.traceback:
         error["traceback"] = failure.traceback
@@ -54,7 +54,8 @@ def letter_of(
         at=_time(wall),
         answers=_answers_of(row, secrets),
         mark=mark,
-        is_redacted=is_redacted,
+        is_partial=is_partial,
+        is_text=is_text,
     )
 
 
@@ -62,23 +63,29 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _input_of(row: RowRun, secrets: Secrets) -> tuple[Any, bool]:
-    """The row as it stood in the input, without its secrets: JSON where it is JSON, else its text."""
+def _input_of(row: RowRun, secrets: Secrets) -> tuple[Any, bool, bool]:
+    """The row as it stood in the input; whether that is not all of it; whether it is but a text."""
+    if isinstance(row.value, BadRow):
+        return row.value.text, False, True
     if row.raw is None:
-        value = row.value.text if isinstance(row.value, BadRow) else row.value
-        shown = secrets.redacted(value)
-        return shown, shown != value
+        shown = secrets.redacted(row.value)
+        return shown, shown != row.value or not _is_json(row.value), False
     try:
         value = msgspec.json.decode(row.raw)
+        shown = secrets.redacted(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if secrets.within(row.raw):
-            return HIDDEN, True
-        return row.raw.decode("utf-8", "replace").rstrip("\r"), False
+            return HIDDEN, True, True
+        return row.raw.decode("utf-8", "replace").rstrip("\r"), False, True
+    return (msgspec.Raw(row.raw.strip()), False, False) if shown == value else (shown, True, False)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether the value comes back from JSON as it was (a time would come back as a text)."""
     try:
-        shown = secrets.redacted(value)
-    except RecursionError:
-        return HIDDEN, True
-    return (msgspec.Raw(row.raw.strip()), False) if shown == value else (shown, True)
+        return bool(msgspec.json.decode(msgspec.json.encode(value)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 # ── answers ─────────────────────────────────────────────────────────────────────

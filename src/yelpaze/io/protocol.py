@@ -90,8 +90,9 @@ class Misfit(ValueError):  # noqa: N818  a value's fault, not an error of the si
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A row that failed: all that is needed to understand it, and to run it again.
 
-    `answers` holds what the steps that succeeded had got, by name; `mark` is where the
-    source finds the row, should `input` have lost its secrets (`is_redacted`).
+    `answers` holds what the steps that succeeded had got, by name. `mark` is where the source
+    finds the row again, if `input` is not all of it (`is_partial`: secrets or types are lost).
+    `is_text`: `input` is the text of what is no row at all.
     """
 
     row: int
@@ -103,7 +104,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     at: str = ""
     answers: dict[str, Any] = {}
     mark: Any = None
-    is_redacted: bool = False
+    is_partial: bool = False
+    is_text: bool = False
 
     @property
     def kind(self) -> str:

@@ -231,7 +231,7 @@ class SqlSink:
         self._letters_size = 0
         self._resolved: list[int] = []
         self._rejected: list[tuple[int, str]] = []
-        self.name = place.shown if place.table else f"{place.shown} (table {self._name})"
+        self.name = place.shown
         self._failures = f"{self._name}_failures"
         self._quoted, self._quoted_failures = qualified(self._name), qualified(self._failures)
         self.failures = f"table {self._failures}"
@@ -470,7 +470,7 @@ class SqlSink:
             *letters,
             *(
                 DeadLetter(
-                    row=row, input=None, step=None, error={"kind": "result", "message": why}, is_redacted=True
+                    row=row, input=None, step=None, error={"kind": "result", "message": why}, is_partial=True
                 )
                 for row, why in self._rejected
             ),

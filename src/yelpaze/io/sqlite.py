@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import msgspec
+
 from yelpaze.io.columns import Column, Kind
 from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.sql import Database, Place, Rows, SqlSink, SqlSource, place_of, qualified, quoted
@@ -158,4 +160,6 @@ def sqlite_source(url: str) -> Source:
 def sqlite_sink(url: str, annotation: object) -> Sink:
     """Results into a table."""
     place = place_of(url)
+    if place.table is None:
+        place = msgspec.structs.replace(place, shown=path_of(url))
     return SqlSink(lambda: Sqlite(place, read_only=False), place, annotation)

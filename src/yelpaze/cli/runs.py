@@ -1,0 +1,77 @@
+"""`yelpaze runs`: the list; `yelpaze runs show RUN`."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from yelpaze.app.report import duration, page, text, when
+from yelpaze.app.runs import RunRecord, Runs, as_dict
+from yelpaze.model.errors import InputError
+
+
+@click.group("runs", invoke_without_command=True)
+@click.option(
+    "-n",
+    "--last",
+    "count",
+    metavar="N",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def command(context: click.Context, count: int, as_json: bool) -> None:
+    """List the runs of this user, the latest first; `show` tells of one."""
+    if context.invoked_subcommand is not None:
+        return
+    runs = list(Runs().all())
+    if as_json:
+        for run in runs[:count]:
+            click.echo(msgspec.json.encode(as_dict(run)))
+        return
+    if not runs:
+        click.echo("no runs yet", err=True)
+        return
+    table = [("RUN", "STATE", "ROWS", "FAILED", "WORKED", "STARTED", "OUTPUT"), *map(_row, runs[:count])]
+    widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+    for row in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if len(runs) > count:
+        click.echo(f"and {len(runs) - count:,} older ones: --last {len(runs)} lists all", err=True)
+
+
+def _row(run: RunRecord) -> tuple[str, ...]:
+    return (
+        run.run,
+        run.state,
+        f"{run.rows:,}",
+        f"{run.failed:,}",
+        duration(run.seconds),
+        when(run.started),
+        run.output,
+    )
+
+
+@command.command("show")
+@click.argument("run")
+@click.option("--html", metavar="FILE", help="Write a page with charts there.")
+@click.option("--json", "as_json", is_flag=True, help="The record as JSON.")
+def show(run: str, html: str | None, as_json: bool) -> None:
+    """Tell of a run: failures by kind with examples, latency by step and host, slowest rows.
+
+    RUN is an id, the beginning of one, the run's output, or `last`.
+    """
+    record = Runs().find(run)
+    if html is not None:
+        try:
+            Path(html).write_text(page(record), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{html}: cannot be written: {error.strerror}") from None
+        click.echo(f"written: {html}", err=True)
+    elif as_json:
+        click.echo(msgspec.json.encode(as_dict(record)))
+    else:
+        click.echo("\n".join(text(record)))
