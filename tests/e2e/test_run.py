@@ -100,7 +100,11 @@ def test_offers_end_to_end(shop, tmp_path):
     results = lines(tmp_path / "rows.results.jsonl")
     assert sorted(line["row"] for line in results) == list(range(1, 501))
     assert results[0]["result"]["total_cents"] > 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "rows.results.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "rows.jsonl",
+        "rows.results.jsonl",
+        "rows.results.jsonl.journal",
+    ]
     assert "done: 500 rows" in done.stderr
 
 
@@ -154,12 +158,12 @@ def test_bad_rows_are_recorded_and_the_run_goes_on(shop, tmp_path):
     assert failures[10]["input"]["url"].endswith("/nowhere")
     assert len(failures[10]["trace_id"]) == 32
     assert json.loads(done.stdout)["failures"]["misuse"] == 4
-    # A clean run over the same output leaves no old failures behind.
+    # A clean run over the same output keeps the old failures beside.
     (tmp_path / "rows.jsonl").write_text(good)
-    assert (
-        yelpaze("run", OFFERS, "rows.jsonl", cwd=tmp_path, env={**os.environ, "SHOP": shop}).returncode == 0
-    )
+    env = {**os.environ, "SHOP": shop}
+    assert yelpaze("run", OFFERS, "rows.jsonl", "--restart", cwd=tmp_path, env=env).returncode == 0
     assert not (tmp_path / "rows.results.failures.jsonl").exists()
+    assert len(lines(tmp_path / "rows.results.failures.1.jsonl")) == 9
 
 
 def test_failures_of_user_code_have_a_traceback_and_bad_results_a_reason(tmp_path):
@@ -312,8 +316,10 @@ def test_disk_full_stops_with_whole_lines_and_exit_3(tmp_path):
     assert done.returncode == 3, done.stderr
     assert "in.results.jsonl: cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
-    assert (tmp_path / "in.results.jsonl").read_bytes().endswith(b"}\n")
-    assert lines(tmp_path / "in.results.jsonl")
+    assert not (tmp_path / "in.results.jsonl").read_bytes().rpartition(b"\n")[2]
+    again = yelpaze("run", "flow.py", "in.jsonl", "--workers", 0, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert sorted(line["row"] for line in lines(tmp_path / "in.results.jsonl")) == list(range(1, 5001))
 
 
 SLOW = """
@@ -407,7 +413,8 @@ def test_a_message_that_utf8_cannot_carry_is_recorded_all_the_same(tmp_path):
     )
     (tmp_path / "in.jsonl").write_text("1\n")
     for workers in (0, 1):
-        assert yelpaze("run", "flow.py", "in.jsonl", "--workers", workers, cwd=tmp_path).returncode == 1
+        done = yelpaze("run", "flow.py", "in.jsonl", "--workers", workers, "--restart", cwd=tmp_path)
+        assert done.returncode == 1
         assert "caf" in lines(tmp_path / "in.results.failures.jsonl")[0]["error"]["message"]
 
 
@@ -439,7 +446,7 @@ def test_plain_lines_on_a_pipe_and_a_bar_on_a_terminal(tmp_path):
     done = yelpaze("run", "flow.py", "in.jsonl", "--workers", 0, cwd=tmp_path)
     assert "\x1b" not in done.stderr
     child = pexpect.spawn(
-        sys.executable, ["-m", "yelpaze.cli.main", "run", "flow.py", "in.jsonl", "--workers", "0"],
+        sys.executable, ["-m", "yelpaze.cli.main", "run", "flow.py", "in.jsonl", "--workers", "0", "--restart"],
         cwd=str(tmp_path), encoding="utf-8", dimensions=(24, 110),
     )  # fmt: skip
     child.expect("rows/s")
@@ -464,7 +471,8 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path):
 
 def test_help_and_version(tmp_path):
     assert "yelpaze, version" in yelpaze("--version", cwd=tmp_path).stdout
-    for command in ((), ("run",), ("demo",), ("demo", "serve"), ("bench",)):
+    commands = ["", "run", "retry", "runs", "runs show", "check", "graph", "demo", "demo serve", "bench"]
+    for command in map(str.split, commands):
         done = yelpaze(*command, "--help", cwd=tmp_path)
         assert done.returncode == 0
         assert "Usage:" in done.stdout

@@ -168,6 +168,8 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
     path = Path(output)
     if path.suffix.lower() in _DATABASES:
         return _URL_SINKS["sqlite"](f"sqlite:///{output}", annotation)
+    if path.is_dir() and path.suffix.lower() != ".parquet":
+        raise InputError(f"{path}: is a folder; give a file name with -o")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist: create it first")
     failures = path.with_name(f"{path.stem}.failures.jsonl")
@@ -177,8 +179,6 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
             f"{path}: results are not compressed while they are written: leave {path.suffix} out"
         )
     layout = _LAYOUTS.get(path.suffix.lower(), _jsonl_layout)(path, annotation)
-    if path.is_dir() and layout.path.suffix.lower() != ".parquet":
-        raise InputError(f"{path}: is a folder; give a file name with -o")
     return FileSink(layout, failures)
 
 

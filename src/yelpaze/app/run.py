@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -97,6 +98,9 @@ class Job:
         source = open_source(options.inputs)
         self.source: Source = source if options.sample is None else Sampled(source, options.sample)
         self.output = options.output or default_output(options.inputs)
+        source_file = Path(flow.where.rpartition(":")[0])
+        if source_file.is_file() and Path(self.output).exists() and source_file.samefile(self.output):
+            raise InputError(f"{self.output}: is the flow itself; give another file with -o")
         self.sink: Sink = open_sink(self.output, options.inputs, result_type(flow))
         self.succeeded = self.failed = self.done_before = self.started = self.ended = 0
         self.failures: Counter[str] = Counter()
