@@ -161,11 +161,12 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
         if scheme not in _URL_SINKS:
             raise InputError(f"{SECRETS.url(output)}: results go to files or to {_all(_URL_SINKS)}")
         return _URL_SINKS[scheme](output, annotation)
-    if output == "-":
+    path = Path(output)
+    is_stream = path.exists() and not path.is_file() and not path.is_dir()  # a pipe, a device
+    if output == "-" or is_stream:
         failures = Path(default_output(inputs)).with_suffix("").with_suffix(".failures.jsonl")
         _refuse_inputs(inputs, failures)
-        return StdoutSink(failures)
-    path = Path(output)
+        return StdoutSink(failures, path if is_stream else None)
     if path.suffix.lower() in _DATABASES:
         return _URL_SINKS["sqlite"](f"sqlite:///{output}", annotation)
     if path.is_dir() and path.suffix.lower() != ".parquet":

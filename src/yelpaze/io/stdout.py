@@ -1,4 +1,4 @@
-"""Results on standard output; dead letters in a file. Nothing to go on from."""
+"""Results on standard output, a pipe or a device; dead letters in a file. Nothing to go on from."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,11 +12,10 @@ from yelpaze.io.protocol import DeadLetter, Standing
 class StdoutSink:
     """JSON Lines for a pipe, which can't be cut back."""
 
-    name = "-"
-
-    def __init__(self, failures: Path) -> None:
+    def __init__(self, failures: Path, path: Path | None = None) -> None:
+        self.name = "-" if path is None else str(path)
         # The process's own stdout, even where a command has redirected `sys.stdout`.
-        self._out = open(1, "wb", closefd=False)  # noqa: SIM115
+        self._out = open(1, "wb", closefd=False) if path is None else path.open("wb")  # noqa: SIM115
         self._letters = LineFile(failures)
         self._lines: list[bytes] = []
         self._waiting = 0
