@@ -82,7 +82,7 @@ class FileSink:
     def is_foreign(self) -> bool:
         """Whether something lies there that no journal tells of."""
         path = self._layout.path
-        return self._journal.last is None and (
+        return not self._journal.has_begun and (
             (path.is_file() and path.stat().st_size > 0) or (path.is_dir() and any(path.iterdir()))
         )
 
@@ -104,6 +104,7 @@ class FileSink:
         self._layout.cut(None if last is None else last.results)
         self._letters.cut(Extent() if last is None else msgspec.convert(last.failures, Extent))
         self._renewed.unlink(missing_ok=True)
+        self._journal.begin()
         if last is not None and self._journal.resolved:
             self._tidy(last.standing)
 
@@ -119,6 +120,7 @@ class FileSink:
         self._journal.clear()
         self._layout.cut(None)
         self._letters.cut(Extent())
+        self._journal.begin()
         return kept
 
     # ── during a run ────────────────────────────────────────────────────────────

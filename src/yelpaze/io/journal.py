@@ -2,7 +2,8 @@
 
 A line says how long the output was when it was committed, so a crash is undone by cutting the
 output back to the last whole line's word. The files are synced before the line is written,
-and the line before the commit counts. A long journal is replaced by one that has its last
+and the line before the commit counts. An empty first line says that a run has begun: what lies
+in the output before the first commit is its own. A long journal is replaced by one that has its last
 line only.
 """
 
@@ -69,7 +70,7 @@ class Journal:
         self._length = data.rfind(b"\n") + 1
         lines = data[: self._length].splitlines()
         try:
-            commits = [msgspec.json.decode(line, type=Commit) for line in lines]
+            commits = [msgspec.json.decode(line, type=Commit) for line in lines if line]
         except msgspec.DecodeError as error:
             raise InputError(f"{self.path}: is no journal of a run: {error}") from None
         self.resolved.clear()
@@ -79,6 +80,17 @@ class Journal:
             self.resolved.update(commit.resolved)
         self.last = commits[-1] if commits else None
         return self.last
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run has written the output, though it may not have come to a commit."""
+        return self._length > 0
+
+    def begin(self) -> None:
+        """A run writes the output from now on."""
+        if not self._length:
+            self._write(b"\n")
+            sync_folder(self.path)
 
     def append(self, commit: Commit) -> None:
         """Make the commit count."""
