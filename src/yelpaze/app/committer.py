@@ -34,6 +34,7 @@ class Committer:
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._has_failed = False
 
     def start(self) -> None:
         """Begin."""
@@ -61,8 +62,17 @@ class Committer:
                 return
 
     async def commit(self, *, is_finished: bool = False, is_last: bool = False) -> None:
-        """Make durable what was taken until now."""
-        await in_thread(self._sink.commit(self._standing(is_finished), is_last=is_last))
+        """Make durable what was taken until now; nothing more, once a commit has failed.
+
+        What that one had taken from the sink is lost, and the next would say that it was there.
+        """
+        if self._has_failed:
+            return
+        try:
+            await in_thread(self._sink.commit(self._standing(is_finished), is_last=is_last))
+        except BaseException:
+            self._has_failed = True
+            raise
         self._after()
 
     async def stop(self) -> None:
