@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test test-slow lint bench docs servers clean
+.PHONY: help run test test-slow torture lint bench docs servers clean
 
 help:
 	@echo "make run        set up, then the tour: an order page and 10,000 offers"
 	@echo "make test       set up, then the tests (under ten minutes)"
 	@echo "make test-slow  the tests that need minutes or large inputs"
+	@echo "make torture    kill runs in every way, 200 times, and check that nothing is lost"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      measure against rivals, into benches/RESULTS.md"
 
@@ -32,6 +33,9 @@ test: $(READY) servers
 
 test-slow: $(READY) servers
 	$(BIN)/python -m pytest -m slow --timeout 900
+
+torture: $(READY) servers
+	$(BIN)/python scripts/torture.py --rounds 200
 
 lint: $(READY)
 	$(BIN)/ruff check .

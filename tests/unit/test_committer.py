@@ -49,8 +49,8 @@ def test_what_a_run_wrote_before_its_first_commit_counts_is_its_own(tmp_path):
     killed = begun(path)
     assert killed.damage() is None
     killed.resume()
-    path.write_text('{"row":1,"result":1}\n')  # and then it was killed, before the journal's line
-    killed._journal.close()
+    path.write_text('{"row":1,"result":1}\n')  # and then it ends, before the journal's line
+    killed.close()
 
     sink = begun(path)
     assert sink.damage() is None

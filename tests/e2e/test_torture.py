@@ -1,0 +1,36 @@
+"""A shorter form of `make torture`: every fault for JSONL, and some of them for each other sink."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import absent
+from support.postgres import binary
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+SCRIPT = Path(__file__).parents[2] / "scripts" / "torture.py"
+OTHERS = "kill,kill_in_commit,kill_in_the_end,full_disk,damage,retry,two_at_once"
+
+
+def torture(*arguments):
+    done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=380)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_fault_with_jsonl():
+    said = torture("--sinks", "jsonl", "--rounds", "16", "--seed", "1")
+    assert "every promise kept" in said
+
+
+@pytest.mark.parametrize("sink", ["csv", "parquet", "sqlite"])
+def test_faults_that_the_sink_has_to_answer_for(sink):
+    torture("--sinks", sink, "--faults", OTHERS, "--rounds", "7", "--seed", "1")
+
+
+def test_faults_with_a_database_that_dies():
+    if binary("postgres") is None:
+        absent("PostgreSQL")
+    torture("--sinks", "postgres", "--faults", f"{OTHERS},database_dies", "--rounds", "7", "--seed", "1")
