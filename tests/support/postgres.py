@@ -30,7 +30,8 @@ class Postgres:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
-        command = [binary("initdb"), "-D", self._data, "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        options = ["-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        command = [binary("initdb"), "-D", self._data, *options]
         subprocess.run(command, check=True, capture_output=True, cwd=self._folder, **self._as)
         self.start()
 

@@ -5,6 +5,7 @@ first column is `row`. A value that does not fit its column is a Misfit: the row
 field's name, and nothing else is harmed. What has no simple type is kept as JSON text.
 """
 
+import re
 import types
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -17,6 +18,7 @@ from yelpaze.io.protocol import Misfit
 RESULT = "result"
 FIRST_ROWS = 1000  # so many results are looked at before the columns are settled
 _INT64 = range(-(2**63), 2**63)
+_ODD = re.compile(r'["\\\x00-\x1f]')
 
 
 class Kind(StrEnum):
@@ -35,11 +37,29 @@ class Column(msgspec.Struct, frozen=True):
     field: str
     kind: Kind
     bits: int = 64  # of an integer
+    other_name: str | None = None
 
     @property
     def name(self) -> str:
-        """The column's name: that of the field, but `row` is taken by the row's number."""
-        return "row_" if self.field == "row" else self.field
+        """The column's name: that of the field, if it can be."""
+        return self.other_name or self.field
+
+
+def named(columns: Iterable[Column]) -> list[Column]:
+    """Columns with names of their own, whatever their case (as in SQL); `row` is the row's number.
+
+    >>> [column.name for column in named(Column(field, Kind.INT) for field in ("a", "A", "row"))]
+    ['a', 'A_', 'row_']
+    """
+    taken = {"row"}
+    found = []
+    for column in columns:
+        name = column.field.replace("\x00", "_") or "_"
+        while name.lower() in taken:
+            name += "_"
+        taken.add(name.lower())
+        found.append(column if name == column.field else msgspec.structs.replace(column, other_name=name))
+    return found
 
 
 _TYPES: dict[Kind, Any] = {
@@ -62,9 +82,10 @@ class Columns:
         self.is_single = is_single
         types = [Any if is_loose else _TYPES[column.kind] for column in self.columns]
         fields: list[Any] = [
-            (f"c{number}", types[number], msgspec.field(name=column.field, default=None))
+            (f"c{number}", types[number], msgspec.field(name=_known_as(column.field), default=None))
             for number, column in enumerate(self.columns)
         ]
+        self._has_odd = any(_ODD.search(column.field) for column in self.columns) and not is_single
         kind: Any
         if is_single:
             kind = types[0]
@@ -85,7 +106,7 @@ class Columns:
     def values(self, result: bytes) -> list[Any]:
         """A result's values, in the columns' order. Raises Misfit."""
         try:
-            decoded = self._decode(result)
+            decoded = self._decode(_renamed(result) if self._has_odd else result)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Misfit(f"the result does not fit the output's columns: {error}") from None
         if decoded is None:
@@ -105,6 +126,16 @@ class Columns:
                 raw = bytes(value)
                 values[place] = None if raw == b"null" else raw.decode()
         return values
+
+
+def _known_as(name: str) -> str:
+    """A field's name without what msgspec refuses in one."""
+    return _ODD.sub(lambda found: f"<{ord(found[0])}>", name)
+
+
+def _renamed(result: bytes) -> bytes:
+    fields = msgspec.json.decode(result, type=dict[str, msgspec.Raw] | None)
+    return msgspec.json.encode(fields and {_known_as(name): value for name, value in fields.items()})
 
 
 class Table:
@@ -178,7 +209,7 @@ def of_annotation(annotation: Any) -> Columns | None:
     if fields is not None:
         if getattr(info, "tag_field", None) or getattr(info, "array_like", False):
             return None
-        return Columns([Column(f.encode_name, _kind_of(f.type)) for f in fields], is_single=False)
+        return Columns(named(Column(f.encode_name, _kind_of(f.type)) for f in fields), is_single=False)
     if isinstance(info, msgspec.inspect.AnyType | msgspec.inspect.DictType | msgspec.inspect.UnionType):
         kept = _optional_of(annotation)
         return None if kept is None else of_annotation(kept)
@@ -229,7 +260,7 @@ def of_results(results: Iterable[bytes]) -> Columns:
     for value in objects:
         for name, item in value.items():
             kinds.setdefault(name, set()).add(_kind_of_value(item))
-    return Columns([Column(name, _common(found)) for name, found in kinds.items()], is_single=False)
+    return Columns(named(Column(name, _common(found)) for name, found in kinds.items()), is_single=False)
 
 
 def _kind_of_value(value: Any) -> Kind | None:

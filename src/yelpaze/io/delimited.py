@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,14 +28,16 @@ class _NotYet(Exception):  # noqa: N818  a signal
 class _Feed:
     """Lines for csv.reader, which takes as many as a record needs; `taken` counts them.
 
-    `at` and `number` are the place of the first line that is held.
+    `at` and `number` are the place of the first line that is held. `is_over`: lines were asked
+    for after the last one. `fault`: what is no UTF-8 in a line that was taken.
     """
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.taken = self.at = self.number = 0
-        self.is_end = False
-        self._held = self._enough = 0
+        self.is_end = self.is_over = False
+        self.fault = ""
+        self.held = self._enough = 0
 
     def add(self, chunk: Chunk) -> bool:
         """Take more lines; false if parsing again should wait for still more."""
@@ -43,8 +45,8 @@ class _Feed:
             self.at, self.number = chunk.at, chunk.number
         self.lines += chunk.lines
         self.is_end = chunk.is_end
-        self._held += sum(map(len, chunk.lines))
-        return self._held >= self._enough or chunk.is_end
+        self.held += sum(map(len, chunk.lines))
+        return self.held >= self._enough or chunk.is_end
 
     def drop_taken(self) -> None:
         """What was taken is dealt with."""
@@ -53,20 +55,26 @@ class _Feed:
         self.at += sum(map(len, passed)) + len(passed)
         self.number += len(passed)
         self.taken = 0
-        self._held = sum(map(len, self.lines))
-        self._enough = 2 * self._held  # so that a record of many chunks is not parsed once for each
+        self.held = sum(map(len, self.lines))
+        self._enough = 2 * self.held  # so that a record of many chunks is not parsed once for each
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         if self.taken >= len(self.lines):
-            if self.is_end:
-                raise StopIteration
-            raise _NotYet
+            if not self.is_end:
+                raise _NotYet
+            self.is_over = True
+            raise StopIteration
         line = self.lines[self.taken]
         self.taken += 1
-        return line.decode("utf-8") + "\n"
+        try:
+            return line.decode("utf-8") + "\n"
+        except UnicodeDecodeError as error:
+            number = self.number + self.taken - 1
+            self.fault = f"is not UTF-8: {error.reason} at byte {error.start} of line {number}"
+            return line.decode("utf-8", "surrogateescape") + "\n"  # so that the record ends where it does
 
 
 class DelimitedSource:
@@ -103,6 +111,9 @@ class DelimitedSource:
             if chunk.file != file:
                 header, file = (header if file < 0 else None), chunk.file
             if chunk.too_long and header is not None:
+                rows = [*_records(feed, *header), *_broken_off(feed)]
+                yield Block((chunk.file, feed.at, feed.number, *header), rows)
+                feed.drop_taken()
                 yield Block((chunk.file, chunk.at, chunk.number, *header), [_long(chunk)])
                 continue
             if not feed.add(chunk):
@@ -114,20 +125,28 @@ class DelimitedSource:
                 feed.drop_taken()
 
     def _header(self, feed: _Feed, chunk: Chunk) -> tuple[list[str], str] | None:
-        """The names of the columns and the delimiter; None if the file has no line."""
+        """The names of the columns and the delimiter; None if the header is not there, or not all of it."""
         path = self._lines.paths[chunk.file]
         if not feed.lines:
             return None
         if chunk.too_long:
             raise InputError(f"{path}, line 1: is too long to be a header")
+        delimiter = max(_DELIMITERS, key=feed.lines[0].decode("utf-8", "replace").count)
+        feed.fault, feed.is_over = "", False
         try:
-            first = feed.lines[0].decode("utf-8")
-            delimiter = max(_DELIMITERS, key=first.count)
             names = next(csv.reader(feed, delimiter=delimiter))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}, line 1: is not UTF-8: {error.reason} at byte {error.start}") from None
-        except (csv.Error, _NotYet) as error:
+        except _NotYet:
+            if feed.held <= MAX_LINE:
+                feed.taken = 0
+                return None
+            names = []
+        except csv.Error as error:
             raise InputError(f"{path}, line 1: is no header: {error}") from None
+        if feed.fault:
+            raise InputError(f"{path}, line 1: {feed.fault}")
+        if feed.is_over or not names:
+            what = "it is empty" if feed.lines[0].strip() == b"" else "a quoted name is not closed"
+            raise InputError(f"{path}, line 1: is no header: {what}")
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise InputError(f"{path}, line 1: the column {twice[0]!r} is there twice: rename one")
@@ -144,34 +163,42 @@ def _records(feed: _Feed, names: list[str], delimiter: str) -> Iterator[Row]:
     lines, number, width = feed.lines, feed.number, len(names)
     reader = csv.reader(feed, delimiter=delimiter)
     while True:
-        begin = feed.taken
+        begin, feed.fault, feed.is_over = feed.taken, "", False
+        record: list[str] | None = None
         try:
             record = next(reader)
         except StopIteration:
             return
         except _NotYet:
-            feed.taken = begin
-            if sum(map(len, lines[begin:])) > MAX_LINE:  # a quote that is never closed
-                feed.taken = begin + 1
-                message = f"a quoted field begins here and is not closed within {MAX_LINE >> 20} MiB"
-                yield number + begin, None, BadRow(message, _text(lines[begin : begin + 1]))
-                reader = csv.reader(feed, delimiter=delimiter)
-                continue
-            return
-        except UnicodeDecodeError as error:
-            text = lines[feed.taken - 1].decode("utf-8", "replace")
-            message = f"is not UTF-8: {error.reason} at byte {error.start} of line {number + feed.taken - 1}"
-            yield number + begin, None, BadRow(message, text)
-            reader = csv.reader(feed, delimiter=delimiter)
-            continue
+            pass
         except csv.Error as error:
-            yield number + begin, None, BadRow(f"is no CSV: {error}", _text(lines[begin : feed.taken]))
-            continue
-        if len(record) == width:
+            feed.fault = f"is no CSV: {error}"
+        # A quote not closed by then is wrong, in whatever pieces lines come; the next line is a row again.
+        if feed.is_over or (feed.held > MAX_LINE and sum(map(len, lines[begin : feed.taken])) > MAX_LINE):
+            feed.taken = begin + 1
+            yield number + begin, None, BadRow(_unclosed(), _text(lines[begin : begin + 1]))
+            reader = csv.reader(feed, delimiter=delimiter)
+        elif feed.fault:
+            yield number + begin, None, BadRow(feed.fault, _text(lines[begin : feed.taken]))
+        elif record is None:
+            feed.taken = begin
+            return
+        elif len(record) == width:
             yield number + begin, None, dict(zip(names, record, strict=True))
         elif record:
             message = f"has {len(record)} fields, but the header has {width}"
             yield number + begin, None, BadRow(message, _text(lines[begin : feed.taken]))
+
+
+def _unclosed() -> str:
+    return f"a quoted field begins here and is not closed, or not within {MAX_LINE >> 20} MiB"
+
+
+def _broken_off(feed: _Feed) -> Iterator[Row]:
+    """The record that a line breaks off which is too long to be read."""
+    if feed.taken < len(feed.lines):
+        yield feed.number + feed.taken, None, BadRow(_unclosed(), _text(feed.lines[feed.taken :]))
+        feed.taken = len(feed.lines)
 
 
 def _text(lines: list[bytes]) -> str:
@@ -207,10 +234,8 @@ class DelimitedLayout:
         table = self._table.state()
 
         def work() -> dict[str, Any]:
-            text = io.StringIO(newline="")
-            csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerows(map(_texts, rows))
             if rows:
-                self._file.add(text.getvalue().encode("utf-8", "backslashreplace"))
+                self._file.add(_written(rows, self._delimiter).encode("utf-8", "backslashreplace"))
             return {"file": self._file.take()(), "table": table}
 
         return work
@@ -227,10 +252,21 @@ class DelimitedLayout:
         extent = msgspec.convert(state["file"] if state else {}, Extent)
         self._file.cut(extent)
         self._table.restore(state["table"] if state else None)
-        self._has_header = extent.length > 0
+        self._has_header = self._file.extent().length > 0
 
     def close(self) -> None:
         self._file.close()
+
+
+def _written(rows: list[list[Any]], delimiter: str) -> str:
+    quoting: Literal[0, 1] = csv.QUOTE_MINIMAL
+    while True:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting)
+        writer.writerows(map(_texts, rows))
+        if quoting == csv.QUOTE_ALL or "\r" not in text.getvalue():
+            return text.getvalue()
+        quoting = csv.QUOTE_ALL  # a lone carriage return, which csv does not quote by itself
 
 
 def _texts(row: list[Any]) -> list[Any]:

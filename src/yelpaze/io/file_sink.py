@@ -7,6 +7,7 @@
 A format is one `Layout`; this is all that they have in common.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 
 from yelpaze.io.journal import Commit, Journal
 from yelpaze.io.lines import Extent, LineFile, aside_name, line_of, sync_folder
-from yelpaze.io.protocol import DeadLetter, Standing
+from yelpaze.io.protocol import DeadLetter, Fuse, Standing
 from yelpaze.model.errors import InputError
 
 
@@ -61,6 +62,7 @@ class FileSink:
         self._letters = LineFile(failures)
         self._journal = Journal(layout.path.with_name(f"{layout.path.name}.journal"), output=str(layout.path))
         self._resolved: list[int] = []
+        self._fuse = Fuse()
         self.name = str(layout.path)
         self.failures = str(failures)
 
@@ -81,16 +83,14 @@ class FileSink:
 
     def is_foreign(self) -> bool:
         """Whether something lies there that no journal tells of."""
-        path = self._layout.path
-        return not self._journal.has_begun and (
-            (path.is_file() and path.stat().st_size > 0) or (path.is_dir() and any(path.iterdir()))
-        )
+        return not self._journal.has_begun and any(map(_holds, (self._layout.path, self._letters.path)))
 
     def damage(self) -> str | None:
         last = self._journal.last
         if last is None:
             if self.is_foreign():
-                return f"{self.name} exists, and there is no journal of a run that wrote it"
+                path = self._layout.path if _holds(self._layout.path) else self._letters.path
+                return f"{path} exists, and there is no journal of a run that wrote it"
             return None
         if last.is_renewed and self._renewed.exists():
             self._renewed.rename(self._letters.path)  # a crash came between two steps of `tidy`
@@ -111,7 +111,7 @@ class FileSink:
     def restart(self) -> list[str]:
         kept = []
         for path in (self._layout.path, self._letters.path):
-            if (path.is_file() and path.stat().st_size) or (path.is_dir() and any(path.iterdir())):
+            if _holds(path):
                 other = aside_name(path)
                 path.rename(other)
                 kept.append(str(other))
@@ -152,7 +152,7 @@ class FileSink:
             )
             self._layout.settled()
 
-        return work
+        return lambda: self._fuse.run(work)
 
     def rejected(self) -> list[tuple[int, str]]:
         return []
@@ -191,9 +191,15 @@ class FileSink:
         self._letters.cut(extent)
 
     def close(self) -> None:
+        if not self._journal.is_locked:
+            return  # it is another run's
         self._layout.close()
         self._letters.close()
         self._journal.close()
+
+
+def _holds(path: Path) -> bool:
+    return (path.is_file() and path.stat().st_size > 0) or (path.is_dir() and any(path.iterdir()))
 
 
 class _Numbered(msgspec.Struct):
@@ -201,7 +207,6 @@ class _Numbered(msgspec.Struct):
 
 
 def _extent_of(path: Path) -> Extent:
-    file = LineFile(path)
-    file.cut(Extent(path.stat().st_size))
-    file.close()
-    return file.extent()
+    with contextlib.closing(LineFile(path)) as file:
+        file.cut(Extent(path.stat().st_size))
+        return file.extent()

@@ -46,6 +46,11 @@ class Journal:
         self._file: int = -1
         self._length = 0
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether the lock is ours."""
+        return self._file >= 0
+
     def lock(self) -> None:
         """Take the lock, which ends with this process. Raises InputError if another has it."""
         if self._file >= 0:

@@ -155,10 +155,12 @@ def line_of(record: Any) -> bytes:
     try:
         return msgspec.json.encode(record) + b"\n"
     except (TypeError, ValueError, RecursionError):
-        # What UTF-8 or msgspec can't carry (lone surrogates, odd objects): escaped, not lost.
+        # What UTF-8 or msgspec can't carry (lone surrogates, odd objects): replaced, and the rest is kept.
         if isinstance(record, msgspec.Struct):
             record = {name: getattr(record, name) for name in record.__struct_fields__}
-        return json.dumps(record, default=_plain).encode("ascii") + b"\n"
+        text = json.dumps(record, default=_plain, ensure_ascii=False)
+        known = json.loads(text, parse_constant=lambda _: None)  # NaN is no JSON
+        return json.dumps(known, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ are committed. When enough have come, or the run ends, they become the next part
 """
 
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 from yelpaze.io.columns import Column, Columns, Kind, Table
 from yelpaze.io.jsonl import result_line
 from yelpaze.io.lines import Extent, LineFile, sync_folder
-from yelpaze.io.protocol import Block, Row
+from yelpaze.io.protocol import BadRow, Block, Row
 from yelpaze.io.reading import fingerprint, in_thread
 from yelpaze.model.errors import InputError, MisuseError
 
@@ -29,6 +30,7 @@ except ImportError:
 _BATCH = 1024
 _GROUP_ROWS = 20_000
 _PART_BYTES = 64 << 20  # as JSON
+_OURS = re.compile(r"part-\d+\.parquet|_part-\d+\.parquet\.new")
 _TYPES = {
     Kind.INT: pa.int64(),
     Kind.FLOAT: pa.float64(),
@@ -46,7 +48,14 @@ class ParquetSource:
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
         self.position = 0
-        self.size = sum(_file(path).metadata.num_rows for path in paths)
+        self.size = 0
+        for path in paths:
+            file = _file(path)
+            names = file.schema_arrow.names
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise InputError(f"{path}: the column {twice[0]!r} is there twice: rename one")
+            self.size += file.metadata.num_rows
 
     def identity(self) -> list[dict[str, Any]] | None:
         return [fingerprint(path) for path in self._paths]
@@ -67,12 +76,25 @@ class ParquetSource:
                     yield Block(place, numbered)
             group = 0
 
-    def _next(self, batches: Iterator[Any], path: str) -> list[dict[str, Any]]:
+    def _next(self, batches: Iterator[Any], path: str) -> list[Any]:
         try:
             batch = next(batches, None)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: is damaged or cannot be read: {error}") from None
-        return [] if batch is None else batch.to_pylist()
+        if batch is None:
+            return []
+        try:
+            rows: list[Any] = batch.to_pylist()
+        except (ValueError, OverflowError):  # a value that Python has no type for: find its rows
+            rows = [_row(batch.slice(place, 1)) for place in range(batch.num_rows)]
+        return rows
+
+
+def _row(batch: Any) -> Any:
+    try:
+        return batch.to_pylist()[0]
+    except (ValueError, OverflowError) as error:
+        return BadRow(f"has a value that cannot be read: {error}", None)
 
 
 def _file(path: str) -> Any:
@@ -125,7 +147,8 @@ class ParquetLayout:
         return work
 
     def _write_part(self, columns: Columns) -> None:
-        name = f"part-{len(self._parts) + 1:05}.parquet"
+        last = max((int(name[5:-8]) for name in self._parts), default=0)  # one before it may be missing
+        name = f"part-{last + 1:05}.parquet"
         path, other = self.path / name, self.path / f"_{name}.new"
         rows = ((item.row, *columns.values(bytes(item.result))) for item in self._opened_rows())
         _write(other, columns.columns, rows)
@@ -155,8 +178,9 @@ class ParquetLayout:
     def cut(self, state: Any) -> None:
         kept = msgspec.convert(state or {}, _State)
         self.path.mkdir(exist_ok=True)
+        sync_folder(self.path)
         for path in self.path.iterdir():
-            if path.name.endswith((".parquet", ".parquet.new")) and path.name not in kept.parts:
+            if _OURS.fullmatch(path.name) and path.name not in kept.parts:
                 path.unlink()
         self._parts = {name: size for name, size in kept.parts.items() if (self.path / name).exists()}
         self._open.cut(kept.open)

@@ -7,7 +7,7 @@ from typing import Any
 
 from yelpaze.io.columns import Column, Kind
 from yelpaze.io.protocol import Sink, Source
-from yelpaze.io.sql import Database, Place, Rows, SqlSink, SqlSource, place_of, qualified, quoted
+from yelpaze.io.sql import Database, Place, Rows, SqlSink, SqlSource, place_of, qualified, quoted, replacing
 from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.model.secrets import SECRETS
 
@@ -17,6 +17,7 @@ except ImportError:
     raise MisuseError("PostgreSQL needs psycopg: pip install 'yelpaze[postgres]'") from None
 
 _AGAIN_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 20.0)  # about a minute: a server that restarts
+_LOCK_SECONDS = 1.0  # until the server has noticed that a process was killed
 _KINDS = {
     "int2": (Kind.INT, 16),
     "int4": (Kind.INT, 32),
@@ -41,7 +42,7 @@ class Postgres(Database):
         Kind.JSON: "jsonb",
     }
     marker = "%s"
-    refusals = (psycopg.DataError, psycopg.IntegrityError)
+    refusals = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
 
     def __init__(self, place: Place) -> None:
         self._url = place.url
@@ -53,7 +54,14 @@ class Postgres(Database):
             raise InputError(f"{self.shown}: no connection: {' '.join(str(error).split())}") from None
 
     def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
-        return psycopg.connect(self._url, autocommit=True, application_name="yelpaze", connect_timeout=10)
+        # In UTF-8, whatever the database is in: then it is the server that refuses what it can't keep.
+        return psycopg.connect(
+            self._url,
+            autocommit=True,
+            application_name="yelpaze",
+            connect_timeout=10,
+            client_encoding="utf8",
+        )
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -110,9 +118,14 @@ class Postgres(Database):
 
     def lock(self, table: str) -> bool:
         # Of the session: the server lets go of it when the connection ends, however that is.
+        try:
+            with self.transaction():
+                self.query(f"SET LOCAL lock_timeout = {int(_LOCK_SECONDS * 1000)}")
+                self.query("SELECT pg_advisory_lock(hashtextextended(%s, 0))", f"yelpaze {table}")
+        except psycopg.errors.LockNotAvailable:
+            return False
         self._locked = table
-        rows = self.query("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", f"yelpaze {table}")
-        return bool(rows[0][0])
+        return True
 
     def transaction(self) -> contextlib.AbstractContextManager[Any]:
         return self._connection.transaction()
@@ -131,10 +144,9 @@ class Postgres(Database):
                 for row in rows:
                     copy.write_row(row)
             if key is not None:
-                changed = ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in names if n != key)
                 cursor.execute(
                     f"INSERT INTO {qualified(table)} ({columns}) SELECT {columns} FROM {target} "  # noqa: S608
-                    f"ON CONFLICT ({quoted(key)}) DO UPDATE SET {changed}; DROP TABLE {target}"
+                    f"ON CONFLICT ({quoted(key)}) DO {replacing(names, key)}; DROP TABLE {target}"
                 )
 
     def lasting(self, work: Callable[[], None], is_done: Callable[[], bool]) -> None:

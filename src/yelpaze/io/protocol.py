@@ -27,7 +27,7 @@ class BadRow(msgspec.Struct, frozen=True):
 
 
 class Block(NamedTuple):
-    """Rows in order, some at a time; `mark` is where reading them again begins."""
+    """Rows in order, some at a time; `mark` is where reading them again begins, or a little before."""
 
     mark: Any
     rows: list[Row]
@@ -169,7 +169,8 @@ class Sink(Protocol):
     def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:
         """What makes durable all that was taken until now, and the standing with it.
 
-        `is_last`: nothing more is written for now.
+        `is_last`: nothing more is written for now. If it raises, what was taken is lost: so each
+        later one raises the same, and only a sink that is opened anew goes on.
         """
 
     def rejected(self) -> list[tuple[int, str]]:
@@ -180,6 +181,23 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Give lock and files back. What was not committed is undone later."""
+
+
+class Fuse:
+    """Runs work one by one, until one fails; all later ones fail with the same error."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do it, or raise."""
+        if self._error is not None:
+            raise self._error
+        try:
+            work()
+        except Exception as error:
+            self._error = error
+            raise
 
 
 class Ledger:

@@ -12,7 +12,7 @@ import select
 import threading
 import zlib
 from asyncio import get_running_loop
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -21,7 +21,9 @@ from yelpaze.model.errors import InputError, MisuseError
 
 T = TypeVar("T")
 _READ = 1 << 18
+_PACKED = 1 << 14
 _ENDS = 1 << 16
+_SHOWN = 1000  # bytes of a line that is too long
 MAX_LINE = 64 << 20
 _BOMS = {
     b"\xff\xfe": "UTF-16",
@@ -44,6 +46,39 @@ class Chunk(NamedTuple):
     lines: list[bytes]
     is_end: bool
     too_long: bool = False
+
+
+class _Part(NamedTuple):
+    lines: list[bytes]
+    size: int
+    too_long: bool = False
+
+
+def _parted(text: bytes, *, is_end: bool) -> tuple[list[_Part], bytes]:
+    """The whole lines of a text, each that is too long by itself, and the rest."""
+    end = len(text) if is_end else text.rfind(b"\n") + 1
+    if not end and not is_end:
+        return [], text
+    lines = text[:end].split(b"\n")
+    if not lines[-1]:  # after the last line feed there is no line
+        lines.pop()
+    return list(_parts(lines)), text[end:]
+
+
+def _parts(lines: list[bytes]) -> Iterator[_Part]:
+    begin = 0
+    if sum(map(len, lines)) > MAX_LINE:
+        for place, line in enumerate(lines):
+            if len(line) > MAX_LINE:
+                if place > begin:
+                    yield _part(lines[begin:place])
+                yield _Part([line[:_SHOWN]], len(line) + 1, too_long=True)
+                begin = place + 1
+    yield _part(lines[begin:])
+
+
+def _part(lines: list[bytes]) -> _Part:
+    return _Part(lines, sum(map(len, lines)) + len(lines))
 
 
 class _Raw(Protocol):
@@ -95,7 +130,10 @@ class Lines:
         with contextlib.closing(raw), naming(path):
             file = _decompressed(raw, path)
             is_compressed = file is not raw
-            _skip(file, at)
+            if is_compressed:
+                await in_thread(lambda: _skip(file, at))
+            elif at:
+                raw.seek(at)
             rest = b""
             while True:
                 data = await self._read(raw, file)
@@ -106,25 +144,17 @@ class Lines:
                     self.position = before + raw.tell()
                 elif not is_compressed:
                     self.position += len(data)
-                rest += data
-                if len(rest) > MAX_LINE and b"\n" not in data:
-                    yield Chunk(index, at, number, [rest[:1000]], is_end=False, too_long=True)
-                    at, rest = await self._after_long_line(raw, file, at + len(rest))
-                    number += 1
-                    if not rest:
-                        return
-                    continue
-                end = rest.rfind(b"\n") + 1 if data else len(rest)
-                if end or not data:
-                    lines = rest[:end].split(b"\n")
-                    if not lines[-1]:  # after the last line feed there is no line
-                        lines.pop()
-                    yield Chunk(index, at, number, lines, is_end=not data)
-                    number += len(lines)
-                    at += end
-                    rest = rest[end:]
+                parts, rest = _parted(rest + data, is_end=not data)
+                for part in parts:
+                    yield Chunk(index, at, number, part.lines, is_end=not data, too_long=part.too_long)
+                    number += len(part.lines)
+                    at += part.size
                 if not data:
                     return
+                if len(rest) > MAX_LINE:
+                    yield Chunk(index, at, number, [rest[:_SHOWN]], is_end=False, too_long=True)
+                    at, rest = await self._after_long_line(raw, file, at + len(rest))
+                    number += 1
 
     async def _after_long_line(self, raw: io.FileIO, file: _Raw, at: int) -> tuple[int, bytes]:
         while data := await self._read(raw, file):
@@ -197,14 +227,42 @@ def _decompressed(raw: io.FileIO, path: str) -> _Raw:
             import zstandard  # noqa: PLC0415  an extra
         except ImportError:
             raise MisuseError(f"{path}: needs zstandard: pip install 'yelpaze[zstd]'") from None
-        return cast(_Raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        return _Zstd(raw, zstandard.ZstdDecompressor().decompressobj)
     return cast(_Raw, raw)
 
 
+class _Zstd:
+    """Frames one after the other. zstandard's own reader does not tell when the last one is cut short."""
+
+    def __init__(self, raw: io.FileIO, new: Callable[[], Any]) -> None:
+        self._raw = raw
+        self._new = new
+        self._frame: Any = None
+        self._packed = self._text = b""
+        self._at = 0
+
+    def read(self, size: int, /) -> bytes | None:
+        while self._at >= len(self._text):
+            packed = self._packed or self._raw.read(_PACKED)
+            if packed is None:
+                return None
+            if not packed:
+                if self._frame is not None:
+                    raise EOFError("the end is missing")
+                return b""
+            self._frame = self._frame or self._new()
+            self._text, self._at, self._packed = self._frame.decompress(packed), 0, b""
+            if self._frame.eof:
+                self._packed, self._frame = self._frame.unused_data, None
+        text = self._text[self._at : self._at + size]
+        self._at += len(text)
+        return text
+
+    def close(self) -> None:
+        pass
+
+
 def _skip(file: _Raw, count: int) -> None:
-    if count and isinstance(file, io.FileIO):
-        file.seek(count)
-        return
     while count > 0 and (data := file.read(min(count, _READ))):
         count -= len(data)
 

@@ -12,15 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from math import isfinite
 from threading import RLock
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode
 
 import msgspec
 
 from yelpaze.io.columns import Column, Columns, Kind, Table
 from yelpaze.io.lines import line_of
-from yelpaze.io.protocol import Block, DeadLetter, Row, Standing
+from yelpaze.io.protocol import Block, DeadLetter, Fuse, Row, Standing
 from yelpaze.io.reading import in_thread
 from yelpaze.model.errors import InputError
 from yelpaze.model.secrets import SECRETS
@@ -44,11 +45,14 @@ class Place(msgspec.Struct, frozen=True):
 
 def place_of(url: str) -> Place:
     """Take `…?table=t&key=id&query=…` apart. Raises InputError."""
-    parts = urlsplit(url)
-    options = parse_qs(parts.query, keep_blank_values=True)
-    ours = {name: options.pop(name)[-1] for name in _OURS if name in options}
-    rest = parts._replace(query=urlencode(options, doseq=True)).geturl()
     shown = SECRETS.url(url)
+    if "#" in url:
+        raise InputError(f"{shown}: write # as %23")
+    base, _, query = url.partition("?")
+    options = parse_qs(query, keep_blank_values=True)
+    ours = {name: options.pop(name)[-1] for name in _OURS if name in options}
+    # libpq takes no `+` for a blank.
+    rest = "?".join(filter(None, [base, urlencode(options, doseq=True, quote_via=quote)]))
     if not ours.get("table", "x") or not ours.get("key", "x") or not ours.get("query", "x"):
         raise InputError(f"{shown}: table=, key= and query= need a value")
     return Place(rest, shown, ours.get("table"), ours.get("key"), ours.get("query"))
@@ -62,6 +66,10 @@ class Database(ABC):
     """What stands for a parameter."""
     shown: str
     """Its name, for people."""
+
+    def escaped(self, text: str) -> str:
+        """That text where a statement has parameters."""
+        return text.replace("%", "%%") if self.marker == "%s" else text
 
     @abstractmethod
     def query(self, text: str, *parameters: Any) -> Rows:
@@ -119,6 +127,12 @@ def qualified(table: str) -> str:
     return ".".join(quoted(part) for part in table.split("."))
 
 
+def replacing(names: Sequence[str], key: str) -> str:
+    """What is done with a row whose key is there: all else is replaced."""
+    changed = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names if name != key)
+    return f"UPDATE SET {changed}" if changed else "NOTHING"
+
+
 class SqlSource:
     """Rows of a table or query as objects, by the columns' names, in the order of the key."""
 
@@ -135,7 +149,8 @@ class SqlSource:
             self._from = qualified(place.table)
             self._names = database.names_of(f"SELECT * FROM {self._from}")  # noqa: S608  quoted
         else:
-            self._from = f"({(place.query or '').rstrip('; ')}) AS yelpaze_rows"
+            # A line of its own, for a query that ends in a comment.
+            self._from = f"({(place.query or '').rstrip('; ')}\n) AS yelpaze_rows"
             self._names = database.names_of(f"SELECT * FROM {self._from}")  # noqa: S608  the user's own
         key = place.key or (place.table and database.primary_key(place.table))
         if key is None:
@@ -144,6 +159,9 @@ class SqlSource:
             )
         if key not in self._names:
             raise InputError(f"{place.shown}: has no column {key!r}; columns are: {', '.join(self._names)}")
+        twice = [name for name in self._names if self._names.count(name) > 1]
+        if twice:
+            raise InputError(f"{place.shown}: the column {twice[0]!r} is there twice: rename one")
         self._key = key
 
     def identity(self) -> list[dict[str, Any]] | None:
@@ -183,14 +201,29 @@ class SqlSource:
             if len(page) <= _PAGE:
                 return
             last = keys[_PAGE - 1]
+            self._check(last)
+
+    def _check(self, key: Any) -> None:
+        """A mark must come back from JSON as what the database takes for the same value."""
+        is_odd = isinstance(key, bytes) or (isinstance(key, float) and not isfinite(key))
+        try:
+            msgspec.json.encode(key)
+        except TypeError:
+            is_odd = True
+        if is_odd:
+            raise InputError(
+                f"{self._place.shown}: the key {self._key!r} cannot hold {key!r}: "
+                "give a column of numbers, texts or times"
+            )
 
     def _page(self, key: str, after: Any) -> Rows:
         order = f"ORDER BY {key} LIMIT {_PAGE + 1}"
         if after is None:
             return self._ask(f"SELECT * FROM {self._from} {order}")  # noqa: S608  the user's own query
-        marker = self._database.marker
-        rows = self._from.replace("%", "%%") if marker == "%s" else self._from
-        return self._ask(f"SELECT * FROM {rows} WHERE {key} > {marker} {order}", after)  # noqa: S608
+        database = self._database
+        rows, key = database.escaped(self._from), database.escaped(key)
+        order = database.escaped(order)
+        return self._ask(f"SELECT * FROM {rows} WHERE {key} > {database.marker} {order}", after)  # noqa: S608
 
     def _ask(self, text: str, *parameters: Any) -> Rows:
         database = self._database
@@ -231,6 +264,7 @@ class SqlSink:
         self._letters_size = 0
         self._resolved: list[int] = []
         self._rejected: list[tuple[int, str]] = []
+        self._fuse = Fuse()
         self.name = place.shown
         self._failures = f"{self._name}_failures"
         self._quoted, self._quoted_failures = qualified(self._name), qualified(self._failures)
@@ -261,10 +295,12 @@ class SqlSink:
             self._is_locked = True
         found = self._saved()
         if found is None:
-            columns = self._database.columns_of(self._name)
-            self._is_ours = columns is None
-            if columns is not None:
-                self._adopt(columns)
+            if database.columns_of(self._failures) is not None:
+                raise InputError(
+                    f"{self.name}: the table {self._failures} exists, and no run that is known wrote it: "
+                    "rename or remove it"
+                )
+            self._begin(database.columns_of(self._name))
             return None
         text, state, self._is_ours, self._commits = found
         self._is_made = True
@@ -293,13 +329,35 @@ class SqlSink:
             int(commits),
         )
 
+    def _begin(self, columns: list[Column] | None) -> None:
+        self._is_ours = columns is None
+        if columns is not None:
+            self._adopt(columns)
+        elif self._annotated is not None:
+            self._check_key(self._annotated)
+
+    def _check_key(self, columns: Columns) -> None:
+        key = self._place.key
+        if key is not None and key not in columns.names:
+            raise InputError(
+                f"{self.name}: the results have no field {key!r} for key=; "
+                f"fields are: {', '.join(columns.names)}"
+            )
+
     def _adopt(self, columns: list[Column]) -> None:
         """The table was there: results must fit its columns."""
+        key = self._place.key
+        if key is not None and key not in [column.field for column in columns]:
+            raise InputError(
+                f"{self.name}: the table has no column {key!r}; "
+                f"columns are: {', '.join(column.field for column in columns)}"
+            )
         self._has_row = any(column.field == "row" for column in columns)
         kinds = {column.field: column for column in columns if column.field != "row"}
         if self._annotated is None:
             self._table.columns = Columns(list(kinds.values()), is_single=list(kinds) == ["result"])
             return
+        self._check_key(self._annotated)
         for column in self._annotated.columns:
             found = kinds.get(column.name)
             if found is None:
@@ -313,7 +371,7 @@ class SqlSink:
                     f"the flow's results {column.kind}"
                 )
         self._table.columns = Columns(
-            [Column(c.field, c.kind, kinds[c.name].bits) for c in self._annotated.columns],
+            [_fitted(column, kinds[column.name]) for column in self._annotated.columns],
             is_single=self._annotated.is_single,
         )
 
@@ -375,17 +433,17 @@ class SqlSink:
                 )
         self._is_made = False
         self._commits = 0
-        columns = database.columns_of(self._name)
-        self._is_ours = columns is None
         self._has_row = True
         self._table.restore(None)
-        if columns is not None:
-            self._adopt(columns)
+        self._begin(database.columns_of(self._name))
         return kept
 
     def _free_name(self) -> str:
         table, number = self._name.rpartition(".")[2], 1
-        while self._database.columns_of(f"{table}_{number}") is not None:
+        while any(
+            self._database.columns_of(f"{self._name}_{number}{ending}") is not None
+            for ending in ("", "_failures")
+        ):
             number += 1
         return f"{table}_{number}"
 
@@ -415,8 +473,7 @@ class SqlSink:
                 return []
             return database.query(
                 f"SELECT {number}, letter FROM {self._quoted_failures} "  # noqa: S608  quoted
-                f"WHERE {number} > {database.marker} ORDER BY 1 LIMIT 100",
-                after,
+                f"WHERE {number} > {after} ORDER BY 1 LIMIT 100"
             )
 
     def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:  # noqa: ARG002
@@ -433,11 +490,21 @@ class SqlSink:
                 with self._mutex, self._database.transaction():
                     self._write(rows, letters, resolved, standing, number)
 
-            self._database.lasting(once, lambda: self._is_committed(number))
+            database = self._database
+            try:
+                try:
+                    database.lasting(once, lambda: self._is_committed(number))
+                except database.refusals:
+                    if self._is_made:
+                        raise
+                    # Another run made `yelpaze_runs` at the same moment.
+                    database.lasting(once, lambda: self._is_committed(number))
+            except database.refusals as error:
+                raise InputError(f"{self.name}: the run cannot be recorded: {_first_line(error)}") from None
             self._commits = number
             self._is_made = True
 
-        return work
+        return lambda: self._fuse.run(work)
 
     def _is_committed(self, number: int) -> bool:
         found = self._saved()
@@ -462,10 +529,13 @@ class SqlSink:
         if rows and table.columns is not None:
             if self._is_ours and database.columns_of(self._name) is None:
                 self._make_results(table.columns)
-            names = ["row", *table.columns.names] if self._has_row else table.columns.names
-            self._insert(
-                names, rows if self._has_row else [row[1:] for row in rows], [row[0] for row in rows]
-            )
+            names = ["row", *table.columns.names]
+            if self._place.key is not None:
+                rows = self._with_key(rows, names.index(self._place.key))
+            numbers = [row[0] for row in rows]
+            if not self._has_row:
+                names, rows = names[1:], [row[1:] for row in rows]
+            self._insert(names, rows, numbers)
         found = [
             *letters,
             *(
@@ -475,10 +545,10 @@ class SqlSink:
                 for row, why in self._rejected
             ),
         ]
-        gone = [[row] for row in {*resolved, *(letter.row for letter in found)}]
+        gone = {*resolved, *(letter.row for letter in found)}
         marker, failures = database.marker, self._quoted_failures
-        for (row,) in gone:
-            database.query(f"DELETE FROM {failures} WHERE {quoted('row')} = {marker}", row)  # noqa: S608  quoted
+        for row in gone:
+            database.query(f"DELETE FROM {failures} WHERE {quoted('row')} = {row}")  # noqa: S608  a number
         if found:
             names = ["row", "at", "step", "kind", "status", "message", "letter"]
             database.insert(self._failures, names, [_letter_row(letter) for letter in found], None)
@@ -496,6 +566,13 @@ class SqlSink:
             int(self._is_ours),
             number,
         )
+
+    def _with_key(self, rows: list[list[Any]], place: int) -> list[list[Any]]:
+        """Those that have one: SQLite would make one up, or take any number of rows without."""
+        for row in rows:
+            if row[place] is None:
+                self._rejected.append((row[0], f"the result has no {self._place.key!r}, which is the key"))
+        return [row for row in rows if row[place] is not None]
 
     def _insert(self, names: Sequence[str], rows: list[list[Any]], numbers: list[int]) -> None:
         """Add rows; those that the database refuses are found by halving."""
@@ -526,11 +603,7 @@ class SqlSink:
 
     def _make_results(self, columns: Columns) -> None:
         types, key = self._database.types, self._place.key
-        if key is not None and key not in columns.names:
-            raise InputError(
-                f"{self.name}: the results have no field {key!r} for key=; "
-                f"fields are: {', '.join(columns.names)}"
-            )
+        self._check_key(columns)
         parts = [f"{quoted('row')} {types[Kind.INT]}" + ("" if key else " PRIMARY KEY")]
         for column in columns.columns:
             primary = " PRIMARY KEY" if column.name == key else ""
@@ -552,11 +625,17 @@ def _may_hold(column: Kind, result: Kind) -> bool:
     return column is not Kind.FLOAT or result not in (Kind.JSON, Kind.BOOL)
 
 
+def _fitted(result: Column, column: Column) -> Column:
+    """What results say, as the column that is there takes it."""
+    kind = Kind.JSON if column.kind is Kind.JSON else result.kind
+    return msgspec.structs.replace(result, kind=kind, bits=column.bits)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
 def _letter_row(letter: DeadLetter) -> list[Any]:
-    message = str(letter.error["message"]).replace("\x00", "\ufffd")
-    text = line_of(letter).decode().replace("\\u0000", "\ufffd").strip()
+    message = str(letter.error["message"]).replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    text = line_of(letter).decode().strip()
     return [letter.row, letter.at, letter.step, letter.kind, letter.status, message, text]

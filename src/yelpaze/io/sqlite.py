@@ -13,7 +13,7 @@ import msgspec
 
 from yelpaze.io.columns import Column, Kind
 from yelpaze.io.protocol import Sink, Source
-from yelpaze.io.sql import Database, Place, Rows, SqlSink, SqlSource, place_of, qualified, quoted
+from yelpaze.io.sql import Database, Place, Rows, SqlSink, SqlSource, place_of, qualified, quoted, replacing
 from yelpaze.model.errors import InputError, StoppedError
 
 _BUSY_SECONDS = 30.0
@@ -80,21 +80,26 @@ class Sqlite(Database):
             return [column[0] for column in self._connection.execute(f"{text} LIMIT 0").description]
 
     def columns_of(self, table: str) -> list[Column] | None:
-        rows = self.query(f"PRAGMA table_info({quoted(table)})")
-        return [Column(row[1], _kind_of(row[2])) for row in rows] or None
+        return [Column(row[1], _kind_of(row[2])) for row in self._info(table)] or None
 
     def primary_key(self, table: str) -> str | None:
-        keys = [row[1] for row in self.query(f"PRAGMA table_info({quoted(table)})") if row[5]]
+        keys = [row[1] for row in self._info(table) if row[5]]
         return keys[0] if len(keys) == 1 else None
+
+    def _info(self, table: str) -> Rows:
+        schema, _, name = table.rpartition(".")
+        return self.query(f"PRAGMA {quoted(schema or 'main')}.table_info({quoted(name)})")
 
     def lock(self, table: str) -> bool:
         # A file of its own: SQLite's own locks on the database end when any descriptor of it is closed.
-        path = f"{self.shown}.{table}.lock"
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path = f"{self.shown}.{quote(table, safe='')}.lock"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(file)
             return False
+        self._lock = file
         return True
 
     @contextlib.contextmanager
@@ -121,8 +126,7 @@ class Sqlite(Database):
         columns = ", ".join(map(quoted, names))
         text = f"INSERT INTO {qualified(table)} ({columns}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
         if key is not None:
-            changed = ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in names if n != key)
-            text += f" ON CONFLICT ({quoted(key)}) DO UPDATE SET {changed}"
+            text += f" ON CONFLICT ({quoted(key)}) DO {replacing(names, key)}"
         with self._refusing():
             self._connection.executemany(text, rows)
 
