@@ -72,6 +72,9 @@ class _Handle:
 
     def limit_connect(self, seconds: float) -> None: ...
 
+    def paused_for(self, now: float) -> float:
+        return 0.0
+
     def prepare(self, url: str, headers: list, body: bytes | None, resolve: str | None) -> None:
         self.url = url
         self.sent = [line if isinstance(line, str) else line.decode() for line in headers]
@@ -115,6 +118,10 @@ class SimulatedTransport:
         self.under_way.pop(handle, None)
 
     def release(self, handle: _Handle) -> None: ...
+
+    def hold(self, order: int, size: int) -> None: ...
+
+    is_full = False
 
     def close(self) -> None:
         for handle in list(self.under_way):

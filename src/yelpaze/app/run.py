@@ -94,7 +94,9 @@ class Job:
     def __init__(self, flow: Flow, options: RunOptions, *, runs: Runs | None = None) -> None:
         self.flow = flow
         self.options = options
-        self.engine = engine_for(flow, concurrency=options.concurrency, overrides=options.engine)
+        self.engine = engine_for(
+            flow, concurrency=options.concurrency, overrides={"memory": options.memory} | options.engine
+        )
         source = open_source(options.inputs)
         self.source: Source = source if options.sample is None else Sampled(source, options.sample)
         self.output = options.output or default_output(options.inputs)
@@ -270,7 +272,6 @@ class Job:
             machine,
             self._deliver if self._order is None else self._deliver_in_order,
             concurrency=options.concurrency,
-            memory=options.memory,
             on_start=self._started,
             answers_of=self._answers_of,
         )

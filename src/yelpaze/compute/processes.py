@@ -29,6 +29,7 @@ _BOOT = (
 )
 _BATCH_SECONDS = 0.02
 _BATCH_BYTES = 4 << 20
+_PIECE = 256 << 10
 _SMOOTHING = 0.1
 _TICK = 0.05
 _LATE = 4
@@ -57,6 +58,8 @@ class _Worker(asyncio.Protocol):
     def __init__(self, pool: "Processes") -> None:
         self._pool = pool
         self._decoder = Decoder()
+        self._unsent: deque[memoryview] = deque()
+        self._is_clogged = False
         self._transport: asyncio.Transport | None = None
         self._lifeline = -1
         self.process: subprocess.Popen[bytes] | None = None
@@ -96,8 +99,32 @@ class _Worker(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
+        self._unsent.append(memoryview(data))
+        self._send()
+
+    def _send(self) -> None:
+        """Write in pieces: a transport takes time in the square of what it must keep (until Python 3.12)."""
+        while self._unsent and not self._is_clogged and self._transport is not None:
+            data = self._unsent.popleft()
+            if len(data) > _PIECE:
+                self._unsent.appendleft(data[_PIECE:])
+            self._transport.write(data[:_PIECE])
+
+    def pause_writing(self) -> None:
+        self._is_clogged = True
+
+    def resume_writing(self) -> None:
+        self._is_clogged = False
+        self._send()
+
+    def takes(self, few: int) -> bool:
+        """Whether it has few calls left, and is there to take more."""
+        return (
+            self.ready
+            and not self.retiring
+            and len(self.given) <= few
+            and sum(call.size for call in self.given) <= _BATCH_BYTES
+        )
 
     def give(self, calls: list[_Call], now: float) -> None:
         data = encode([(call.number, call.function, call.payload) for call in calls])  # may raise
@@ -250,7 +277,7 @@ class Processes:
             return
         now = self._loop.time()
         size = max(1, min(self._batch, int(_BATCH_SECONDS / self._seconds_a_call)))
-        takers = [w for w in self._workers if w.ready and not w.retiring and len(w.given) <= size // 2]
+        takers = [worker for worker in self._workers if worker.takes(size // 2)]
         takers.sort(key=lambda worker: len(worker.given))
         for position, worker in enumerate(takers):
             if not self._queue:

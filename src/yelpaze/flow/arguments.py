@@ -61,6 +61,16 @@ def _lax(value: dict[str, Any], wanted: Any) -> Any:
             value = value | {name: None}
 
 
+def size_of(carried: Carried) -> int:
+    """The bytes of the answers in it."""
+    if type(carried) is bytes:
+        return len(carried)
+    if type(carried) is tuple:
+        return len(carried[0].body) if type(carried[0]) is Outcome else 0
+    items = carried.values() if isinstance(carried, dict) else carried
+    return sum(map(size_of, items))
+
+
 def opened(node: Node, carried: list[Carried]) -> dict[str, Any]:
     """Unpack all arguments of a step. Raises CallError for one that does not fit."""
     return {

@@ -41,7 +41,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine:
-    """Made once a run, for all its rows. `held_bytes` counts the answers that rows under way hold."""
+    """Made once a run, for all its rows."""
 
     def __init__(self, flow: Flow, engine: Engine, compute: Compute, manner: Manner) -> None:
         self.graph = flow.graph()
@@ -51,7 +51,6 @@ class Machine:
         self.as_json, self.lax = manner.as_json, manner.lax
         self.row_retries = manner.row_retries
         self.latency = [Histogram() for _ in self.graph.nodes]
-        self.held_bytes = 0
         self.deadline = manner.row_deadline or flow.deadline or float("inf")
         self._key = uuid.UUID(bytes=blake2b(manner.key.encode(), digest_size=16).digest())
         self._uniform = random.Random().uniform  # noqa: S311  pauses need no secrecy
@@ -69,6 +68,7 @@ class Machine:
         trace_id: str,
         aside: Aside,
         deadline_at: float,
+        order: int,
     ) -> Pending:
         """Make a call of that step as part of a row."""
         return self.engine.submit(
@@ -78,6 +78,7 @@ class Machine:
             defaults=self._defaults[node.number],
             aside=aside,
             deadline_at=deadline_at,
+            order=order,
         )
 
     def row_pause(self, tries: int) -> float:

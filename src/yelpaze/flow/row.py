@@ -15,7 +15,7 @@ import msgspec
 
 from yelpaze.compute.handler import fault_of
 from yelpaze.compute.protocol import CallError, Fault
-from yelpaze.flow.arguments import carry, carry_row, opened
+from yelpaze.flow.arguments import carry, carry_row, opened, size_of
 from yelpaze.flow.failure import Failure, is_transient, of_fault, of_outcome
 from yelpaze.flow.graph import ROW, Graph, Node
 from yelpaze.flow.loading import encoded
@@ -48,6 +48,7 @@ class RowRun:
         "_machine",
         "_on_aside",
         "_on_end",
+        "_order",
         "_pause",
         "_tries",
         "_values",
@@ -83,6 +84,7 @@ class RowRun:
         self._held = 0
         self._tries = 0
         self._pause: Timer | None = None
+        self._order = machine.engine.next_order()
         self.began = machine.engine.clock()
         self._deadline_at = self.began + machine.deadline
 
@@ -140,8 +142,9 @@ class RowRun:
         self._drop_calls()
         if self._pause is not None:
             self._pause.cancel()
-        self._machine.held_bytes -= self._held
-        self._held = 0
+        if self._held:
+            self._machine.engine.hold(self._order, 0)
+            self._held = 0
 
     def _drop_calls(self) -> None:
         for call in self._calls:
@@ -205,8 +208,9 @@ class RowRun:
         def done(outcome: Outcome) -> None:
             self._calls.pop(call, None)
             machine.latency[node.number].add(outcome.timings.total)
-            machine.held_bytes += len(outcome.body)
-            self._held += len(outcome.body)
+            if outcome.body:
+                self._held += len(outcome.body)
+                machine.engine.hold(self._order, self._held)
             if not self.over:
                 on_done(outcome)
 
@@ -217,6 +221,7 @@ class RowRun:
             trace_id=self.trace_id,
             aside=self,
             deadline_at=self._deadline_at,
+            order=self._order,
         )
         if not call.abandoned:
             self._calls[call] = None
@@ -282,7 +287,7 @@ class RowRun:
         timeout = node.step.timeout
         if self._deadline_at < _NEVER:
             timeout = max(_LEAST, min(timeout or _NEVER, self._deadline_at - machine.engine.clock()))
-        size = sum(len(item) for item in carried if type(item) is bytes)
+        size = sum(map(size_of, carried))
         machine.compute.submit(node.number, (carried, as_json), done, timeout=timeout, size=size)
 
     # ── ends ────────────────────────────────────────────────────────────────────

@@ -37,8 +37,8 @@ class Runner:
     A row is held until `release` is called for it, so that a slow consumer holds up the
     input. Rows whose calls wait for a host don't count, up to eight times as many, so that one
     host that is away does not hold up the others. No row starts while those under way hold
-    answers of `memory` bytes. What `deliver` raises ends the run: `drive` raises it. `answers_of`
-    gives what is known of a row's steps from before.
+    as many answers as the engine's `memory` allows. What `deliver` raises ends the run: `drive`
+    raises it. `answers_of` gives what is known of a row's steps from before.
     """
 
     def __init__(
@@ -47,7 +47,6 @@ class Runner:
         deliver: Deliver,
         *,
         concurrency: int,
-        memory: float = float("inf"),
         on_start: Callable[[int], None] | None = None,
         answers_of: Callable[[int], Mapping[int, Any] | None] | None = None,
     ) -> None:
@@ -55,7 +54,6 @@ class Runner:
         self._deliver = deliver
         self._on_start = on_start
         self._answers_of = answers_of
-        self._memory = memory
         self._ahead = LookAhead(concurrency)
         self._low = concurrency - max(1, concurrency // 8)
         self._rows: dict[RowRun, None] = {}
@@ -124,7 +122,7 @@ class Runner:
             self._wake()
 
     def _has_room(self) -> bool:
-        self._is_short = self._machine.held_bytes >= self._memory and bool(self._rows)
+        self._is_short = self._machine.engine.is_full and bool(self._rows)
         return self._ahead.has_room and not self._is_short
 
     def drain(self) -> None:

@@ -116,6 +116,7 @@ class Try:
         else:
             self._timer = core.timers.at(due, self._timed_out)
         core.attempts += 1
+        handle.order = call.order
         core.transport.start(handle, shard, self._answered)
 
     def _hedge_or_wait(self) -> None:
@@ -135,11 +136,12 @@ class Try:
             return
         # Only what the attempt itself had too little time for is its failure.
         due = self.began + (limits.attempt if handle.head else min(limits.first_byte, limits.attempt))
+        due += handle.paused_for(now)  # that was not the server's doing
         if now < due:
             until = due if self._unheard else min(due, call.deadline_at)
             self._timer = self._core.timers.at(until, self._timed_out)
             return
-        if elapsed >= limits.attempt:
+        if elapsed >= limits.attempt or handle.head:
             kind, what = ErrorKind.ATTEMPT_TIMEOUT, f"no whole answer within {limits.attempt:g} s"
         else:
             kind, what = (

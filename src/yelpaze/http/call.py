@@ -74,6 +74,7 @@ class Call:
         "deadline_at",
         "hop",
         "host",
+        "order",
         "queued",
         "replayable",
         "request",
@@ -94,8 +95,10 @@ class Call:
         defaults: Defaults = Defaults(),  # noqa: B008  frozen
         aside: Aside | None = None,
         deadline_at: float = _NEVER,
+        order: int | None = None,
     ) -> None:
         self._core = core
+        self.order = core.next_order() if order is None else order
         self.request = request
         self.hop = request  # what is sent now: the request, or a redirect's target
         self._hops = 0

@@ -71,6 +71,7 @@ class Core:
         self.max_body = rules.max_body
         self.slots = Slots(total=rules.concurrency, rate=rules.rate, on_doze=self._doze)
         self.calls: dict[Call, None] = {}
+        self.next_order = count().__next__
         self.requests = self.attempts = self.retries = self.hedges = self.shared = 0
         self._loop = loop
         self.now = clock

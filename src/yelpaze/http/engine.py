@@ -75,6 +75,8 @@ class Engine:
       that, from the first call with many streams on one connection.
     - `proxy`: URL of a proxy for all calls; the environment's is not read.
     - `max_body`: bytes of a decoded body at most. `max_redirects`: 0 follows none.
+    - `memory`: bytes of answers that are being received, or held by rows under way; beyond that
+      younger transfers wait, and flows start no rows. The oldest always goes on.
     - `compressed=False`: asks for bodies as they are, and decodes none.
     - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or what makes a Resolver.
     - `secret_headers`: names dropped when a redirect leaves the origin, beside Authorization,
@@ -113,6 +115,7 @@ class Engine:
         proxy: str | None = None,
         max_body: int = _MAX_BODY,
         max_redirects: int = 10,
+        memory: int = 256 << 20,
         compressed: bool = True,
         resolver: Literal["auto", "system"] | Callable[[], Resolver] = "auto",
         secret_headers: Iterable[str] = (),
@@ -138,6 +141,8 @@ class Engine:
             raise MisuseError(f'http_version takes "auto", "1.1" or "2": {http_version!r}')
         if per_host is not None and limit is not None:
             raise MisuseError("per_host is short for limit=Limit(concurrency=…): give one of them")
+        if not (isinstance(memory, int) and memory > 0):
+            raise MisuseError(f"memory takes a number of bytes, more than 0: {memory!r}")
         if not park > 0:
             raise MisuseError(f"park takes seconds, more than 0: {park!r}")
         if correlation_header is not None:
@@ -161,6 +166,7 @@ class Engine:
         self.clock = clock
         self.secret_headers = frozenset(name.lower() for name in secret_headers)
         self._transport = transport
+        self._memory = memory
         self._correlation_header = correlation_header
         self._dedupe = dedupe
         self._rules = Rules(
@@ -201,7 +207,10 @@ class Engine:
         self._core = Core(
             self._rules,
             transport=self._transport(
-                self._wire, connections=self._connections // -(-widest // SHARD), loop=loop
+                self._wire,
+                connections=self._connections // -(-widest // SHARD),
+                memory=self._memory,
+                loop=loop,
             ),
             resolver=self._new_resolver(),
             tracer=Tracer(self._rng, self._correlation_header, sends=self._traced),
@@ -248,13 +257,15 @@ class Engine:
         defaults: Defaults = Defaults(),  # noqa: B008  frozen
         aside: Aside | None = None,
         deadline_at: float = float("inf"),
+        order: int | None = None,
     ) -> Pending:
         """Start a call without a task or future; `on_done` gets the outcome, on the event loop.
 
         `trace_id` (32 hex digits) makes the call part of a trace that has begun elsewhere;
         `defaults` holds where the request itself says nothing. With `aside` the call is one
         of many: it parks while its host is away, and `aside` hears when it waits.
-        `deadline_at` is a time of the engine's `clock`.
+        `deadline_at` is a time of the engine's `clock`. `order` (`next_order()`) is the age of
+        what the call belongs to: while memory is short, the oldest goes on.
         """
         core = self._open()
         if not isinstance(request, Request):
@@ -271,6 +282,7 @@ class Engine:
             defaults=defaults,
             aside=aside,
             deadline_at=deadline_at,
+            order=order,
         )
         core.calls[call] = None
         try:
@@ -279,6 +291,20 @@ class Engine:
             call.cancel()
             raise
         return call
+
+    def next_order(self) -> int:
+        """For `submit`: younger than all that came before."""
+        return self._open().next_order()
+
+    def hold(self, order: int, size: int) -> None:
+        """Who has that order keeps so many bytes of answers from now on: they count as memory in use."""
+        if self._core is not None:
+            self._core.transport.hold(order, size)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether callers hold as many bytes as `memory` allows."""
+        return self._open().transport.is_full
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` after that long, unless the timer is cancelled or the engine closed."""

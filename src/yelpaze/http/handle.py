@@ -62,6 +62,9 @@ class Handle:
         "done",
         "easy",
         "head",
+        "order",
+        "paused",
+        "paused_since",
         "resolve_set",
         "shape",
         "shard",
@@ -79,6 +82,8 @@ class Handle:
         self.done: Done | None = None
         self.shard: Shard | None = None
         self.resolve_set = False
+        self.order = 0
+        self.paused = self.paused_since = 0.0
         self.write_error: BaseException | None = None
         is_post = shape[1] or shape[0] in _WITH_EMPTY_BODY
         self._suppressed = (
@@ -128,8 +133,30 @@ class Handle:
 
         self.easy.setopt(pycurl.WRITEFUNCTION, guarded)
 
+    def pause(self, now: float) -> bool:
+        """Receive no more for now; false while it still connects, which needs receiving."""
+        if not self.head and not self.easy.getinfo(pycurl.PRETRANSFER_TIME):
+            return False
+        try:
+            self.easy.pause(pycurl.PAUSE_RECV)
+        except pycurl.error:  # it has just ended
+            return False
+        self.paused_since = now
+        return True
+
+    def resume(self, now: float) -> None:
+        """Receive again."""
+        self.paused += now - self.paused_since
+        self.paused_since = 0.0
+        self.easy.pause(pycurl.PAUSE_CONT)
+
+    def paused_for(self, now: float) -> float:
+        """How long, in seconds, this attempt has been paused by us."""
+        return self.paused + (now - self.paused_since if self.paused_since else 0.0)
+
     def clear(self) -> None:
         """Make ready for the next use."""
+        self.paused = self.paused_since = 0.0
         self.head.clear()
         self.body.clear()
         self.done = self.shard = None

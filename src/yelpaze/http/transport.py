@@ -19,6 +19,11 @@ unregistered, or it would wake us for ever. libcurl may also close the socket it
 the number come back as another socket's; `SOCKOPTFUNCTION` tells of each new connection,
 so what was known of that number is dropped. Sockets that are no connections (the
 resolver's wake-up) are never kept past POLL_REMOVE.
+
+*Memory.* When the bodies that are being received and those that callers hold (`hold`) come
+to more than `memory` bytes, the younger transfers are paused: libcurl reads their sockets no
+more, so their servers wait. The oldest row (or call) always goes on (`Handle.order`), so there
+is progress, and its end sets others free.
 """
 
 import asyncio
@@ -30,8 +35,18 @@ from yelpaze.http.poller import READ, Poller, new_poller
 
 SHARD = 64
 _IDLE_HANDLES = 1024
+_LARGE = 64 << 10  # bytes of a body, on average, from which on one event may bring a full socket buffer
+_LARGE_EVENT_BYTES, _EVENT_BYTES = 4 << 20, 160 << 10
+_NEVER = float("inf")
+_KICK_EVENTS = 16  # transfers that go on in one kick, or so
+_AT_ONCE = 8
+_ROOM = 0.75  # of the memory in use: paused transfers go on
 _ROUNDS = 16
 _REMOVE = pycurl.POLL_REMOVE
+
+
+def _order(handle: Handle) -> int:
+    return handle.order
 
 
 def report(loop: asyncio.AbstractEventLoop, message: str, error: Exception) -> None:
@@ -60,7 +75,7 @@ class Transport:
     must then be given back with `release`, after its buffers have been read.
     """
 
-    def __init__(self, wire: Wire, *, connections: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, wire: Wire, *, connections: int, memory: int, loop: asyncio.AbstractEventLoop) -> None:
         self._wire = wire
         self._loop = loop
         self._connections = max(SHARD, connections)
@@ -77,6 +92,13 @@ class Transport:
         self._wake: asyncio.TimerHandle | None = None
         self._pumping = False
         self._soon = False
+        self._memory = memory
+        self._held = 0
+        self._holders: dict[int, int] = {}
+        # Counts events up from what surely fits the memory; at 0 the bodies are weighed.
+        self._unweighed = -max(1, memory // _EVENT_BYTES)
+        self._has_large = False
+        self._paused: dict[Handle, None] = {}
         self.closed = False
         loop.add_reader(self._poller.fileno(), self._pump)
 
@@ -106,6 +128,7 @@ class Transport:
         if shard is None or self._active.pop(handle.easy, None) is None:
             return
         shard.multi.remove_handle(handle.easy)
+        self._unpaused(handle)
         if self._pumping:  # its end may be in the batch that is being read: never reuse it
             handle.easy.close()
         else:
@@ -125,6 +148,61 @@ class Transport:
         while len(self._shards) <= number:
             self._shards.append(self._new_shard())
         return self._shards[number]
+
+    # ── memory ──────────────────────────────────────────────────────────────────
+
+    def hold(self, order: int, size: int) -> None:
+        """Who has that order keeps so many bytes of answers from now on; 0 for none."""
+        before = self._holders.pop(order, 0)
+        self._held += size - before
+        if size:
+            self._holders[order] = size
+        if size < before and self._paused:
+            self._weigh_soon()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether callers hold all the memory there is."""
+        return self._held >= self._memory
+
+    def _weigh_soon(self) -> None:
+        if self._unweighed < 0:
+            self._unweighed = 0
+            self._loop.call_soon(self._weigh)
+
+    def _weigh(self) -> None:
+        """Pause or resume transfers by what all bodies come to."""
+        active = self._active.values()
+        total = self._held + sum(len(handle.body) for handle in active)
+        # Look again before what may come until then fills the memory.
+        self._has_large |= total > _LARGE * len(active)
+        event_bytes = _LARGE_EVENT_BYTES if self._has_large else _EVENT_BYTES
+        self._unweighed = -max(1, (self._memory - total) // event_bytes)
+        if self.closed or not active:
+            return
+        # Who is oldest must get on; if it waits for no transfer, none has to go on for it.
+        oldest = min(min(active, key=_order).order, min(self._holders, default=_NEVER))
+        going = {handle for handle in active if handle.order == oldest}
+        receiving = [handle for handle in active if handle.body]
+        if receiving and total < self._memory * 2:
+            going.add(min(receiving, key=_order))
+        if total >= self._memory:
+            for handle in active:
+                if handle not in going and handle not in self._paused and handle.pause(self._loop.time()):
+                    self._paused[handle] = None
+        elif total < self._memory * _ROOM:
+            going.update(sorted(self._paused, key=_order)[:_AT_ONCE])
+        for handle in going & self._paused.keys():
+            del self._paused[handle]
+            handle.resume(self._loop.time())
+            assert handle.shard is not None
+            self._kick(handle.shard)
+
+    def _unpaused(self, handle: Handle) -> None:
+        """A transfer is over: whoever waits for memory may have some now."""
+        if self._paused:
+            self._paused.pop(handle, None)
+            self._weigh_soon()
 
     def close(self) -> None:
         """Abort what is under way and close every socket."""
@@ -215,6 +293,9 @@ class Transport:
                 kicked, self._kicked = self._kicked, {}
                 for shard in kicked:
                     shard.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+                    self._unweighed += _KICK_EVENTS
+                    if self._unweighed >= 0:
+                        self._weigh()
                 self._collect(kicked)
         finally:
             self._pumping = False
@@ -233,6 +314,9 @@ class Transport:
                 self._forget(fd)
                 continue
             shard.multi.socket_action(fd, bits)
+            self._unweighed += 1
+            if self._unweighed >= 0:
+                self._weigh()
             touched[shard] = None
         self._collect(touched)
 
@@ -251,6 +335,7 @@ class Transport:
         if handle is None:  # cancelled by a `done` of this very batch
             return
         shard.multi.remove_handle(easy)
+        self._unpaused(handle)
         if handle.done is None:
             return
         try:
