@@ -15,7 +15,9 @@ OTHERS = "kill,kill_in_commit,kill_in_the_end,full_disk,damage,retry,two_at_once
 
 
 def torture(*arguments):
-    done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=380)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--jobs", "3", *arguments], capture_output=True, text=True, timeout=380
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
