@@ -11,7 +11,8 @@ from yelpaze.compute.protocol import CallError
 from yelpaze.flow.arguments import carry_row, opened
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import ROW, Graph, Node
-from yelpaze.io.protocol import BadRow, Row
+from yelpaze.io.protocol import BadRow, Row, Source
+from yelpaze.io.sampled import Sampled
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import Request
 from yelpaze.model.secrets import HIDDEN, Secrets
@@ -23,7 +24,9 @@ _BODY = 300
 def preview(flow: Flow, options: RunOptions) -> list[str]:
     """Lines to print. Steps that need an answer can't be shown, and are named."""
     graph, secrets = flow.graph(), Secrets((*flow.secrets, *flow.engine_options.get("secret_headers", ())))
-    source = open_source(options.inputs)
+    source: Source = open_source(options.inputs)
+    if options.sample is not None:
+        source = Sampled(source, options.sample)
     count = _ROWS if options.limit is None else options.limit
     lines: list[str] = []
     for row in asyncio.run(_first(source.blocks(), count)):
@@ -90,7 +93,7 @@ def _made(node: Node, made: Any, secrets: Secrets) -> list[str]:
 
 
 def _body(body: bytes, secrets: Secrets) -> str:
-    if secrets.within(body):
+    if secrets.are_named_in(body):
         return f"{HIDDEN} ({len(body):,} bytes with a secret in them)"
     text = body[:_BODY].decode("utf-8", "replace").replace("\n", "\\n")
     return text if len(body) <= _BODY else f"{text}… ({len(body):,} bytes)"

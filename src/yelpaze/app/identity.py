@@ -53,11 +53,21 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
         found["flow"] = f"the flow is another one ({', '.join(names) or new['flow']['name']})"
     if old["input"] is None or new["input"] is None:
         found["input"] = "standard input can't be read twice"
-    elif old["input"] != new["input"]:
+    elif not is_same_input(old, new):
         found["input"] = f"the input is another one ({_input_changes(old['input'], new['input'])})"
     if old["sample"] != new["sample"]:
         found["input"] = f"--sample was {old['sample'] or 'not given'}"
     return found
+
+
+def is_same_input(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether the input can be gone on with; by which path it is named does not count."""
+    before, after = old["input"], new["input"]
+    return None not in (before, after) and list(map(_marks, before)) == list(map(_marks, after))
+
+
+def _marks(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name != "file"}
 
 
 def _input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
@@ -65,7 +75,8 @@ def _input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
         return f"{len(new)} inputs, not {len(old)}"
     words = []
     for before, after in zip(old, new, strict=True):
-        different = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        names = _marks({**before, **after})
+        different = [name for name in names if before.get(name) != after.get(name)]
         if different:
             where = after.get("file") or after.get("table") or "query"
             words.append(f"{where}: {', '.join(different)} differ{'s' if len(different) == 1 else ''}")

@@ -5,14 +5,16 @@ Each is imported only where it is asked for: together they would take as long as
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from yelpaze.http.engine import Engine
 from yelpaze.model.errors import InputError, MisuseError
 
 
-def observing_options(log: str | None, stack: contextlib.ExitStack) -> dict[str, Any]:
+def observing_options(
+    log: str | None, stack: contextlib.ExitStack, secrets: Iterable[str] = ()
+) -> dict[str, Any]:
     """Engine options: hooks that log to a file (`-` is stderr), and spans where a provider is set up."""
     options: dict[str, Any] = {}
     # A tracer provider is set up by whoever starts us (`opentelemetry-instrument yelpaze …`).
@@ -24,7 +26,7 @@ def observing_options(log: str | None, stack: contextlib.ExitStack) -> dict[str,
     if log is not None:
         from yelpaze.observe.log import log_hooks  # noqa: PLC0415
 
-        options |= log_hooks(_logger(_opened(log, stack)))
+        options |= log_hooks(_logger(_opened(log, stack)), secrets=secrets)
     return options
 
 

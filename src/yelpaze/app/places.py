@@ -1,6 +1,7 @@
 """From what the user calls an input or output to its backend: the registry of formats."""
 
 import glob
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -89,6 +90,7 @@ _URL_SINKS: dict[str, Callable[[str, object], Sink]] = {
     "postgresql": _postgres_sink,
     "postgres": _postgres_sink,
 }
+_OUTPUT = re.compile(r"\.(?:results|failures)(?:\.\d+)?\.[a-z]+$")
 _DATABASES = (".db", ".sqlite", ".sqlite3")
 
 
@@ -127,7 +129,8 @@ def _expanded(inputs: tuple[str, ...]) -> list[str]:
         if text == "-" and len(inputs) > 1:
             raise InputError("standard input is an input of its own: give no files beside it")
         if glob.has_magic(text) and not Path(text).exists():
-            found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  a pattern may be absolute
+            matches = glob.glob(text, recursive=True)  # noqa: PTH207  a pattern may be absolute
+            found = sorted(path for path in matches if not _is_output(path))
             if not found:
                 raise InputError(f"{text}: no file matches")
             paths += found
@@ -136,6 +139,11 @@ def _expanded(inputs: tuple[str, ...]) -> list[str]:
         else:
             paths.append(text)
     return paths
+
+
+def _is_output(path: str) -> bool:
+    """Whether a run wrote it: a pattern for inputs does not mean the results beside them."""
+    return Path(f"{path}.journal").exists() or _OUTPUT.search(path) is not None
 
 
 def _ending(path: str) -> str:

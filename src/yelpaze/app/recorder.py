@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
@@ -17,12 +17,12 @@ from yelpaze.flow.row import RowRun
 from yelpaze.io.protocol import DeadLetter
 from yelpaze.model.errors import FlowError
 from yelpaze.model.histogram import Histogram
+from yelpaze.model.secrets import SECRETS
 
 if TYPE_CHECKING:
     from yelpaze.app.run import Job
 
-_SAVE_SECONDS = 5.0
-_POINT_SECONDS = 1.0
+_SAVE_SECONDS = 1.0
 _SLOWEST = 10
 _EXAMPLES = 3
 
@@ -36,7 +36,7 @@ class Recorder:
         self._lock = -1
         self._before = self.record = _blank(job)
         self._slowest: list[tuple[float, int]] = []
-        self._saved = self._pointed = 0.0
+        self._saved = 0.0
         self._is_off = False
 
     def begin(self) -> None:
@@ -72,28 +72,20 @@ class Recorder:
 
     def failure(self, number: int, failure: Failure) -> None:
         """A row has failed."""
-        record = self.record
-        record.kinds[failure.kind] = record.kinds.get(failure.kind, 0) + 1
-        examples = record.examples.setdefault(failure.kind, [])
+        examples = self.record.examples.setdefault(failure.kind, [])
         if len(examples) < _EXAMPLES:
             examples.append(Example(number, failure.step, failure.message))
 
     def resolved(self, letter: DeadLetter) -> None:
         """A row that had failed was run again."""
-        kinds, examples = self.record.kinds, self.record.examples
-        kinds[letter.kind] = kinds.get(letter.kind, 1) - 1
-        left = [example for example in examples.get(letter.kind, ()) if example.row != letter.row]
-        examples[letter.kind] = left
-        if kinds[letter.kind] <= 0:
-            del kinds[letter.kind], examples[letter.kind]
+        examples = self.record.examples
+        examples[letter.kind] = [one for one in examples.get(letter.kind, ()) if one.row != letter.row]
 
     def note(self) -> None:
         """Something was committed: note how the run stands, now and then."""
         now = time.monotonic()
-        if now - self._pointed >= _POINT_SECONDS:
-            self._pointed = now
-            self.record.add_point(self._point())
         if now - self._saved >= _SAVE_SECONDS:
+            self.record.add_point(self._point())
             self._save()
 
     def end(self, state: str, reason: str = "") -> None:
@@ -120,6 +112,7 @@ class Recorder:
     def _update(self) -> None:
         job, before, record = self._job, self._before, self.record
         record.rows, record.succeeded, record.failed = job.rows, job.succeeded, job.failed
+        record.kinds = dict(+job.kinds)
         record.slowest = sorted(self._slowest, reverse=True)
         if job.machine is None:
             return
@@ -168,12 +161,17 @@ def _blank(job: "Job") -> RunRecord:
 
 
 def _absolute(text: str) -> str:
-    """A path from anywhere; a URL without its password."""
+    """A place that is good from anywhere; a URL without its passwords."""
     if text == "-":
         return text
     if "://" not in text:
         return str(Path(text).resolve())
     parts = urlsplit(text)
-    if parts.password is None:
-        return text
-    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@", 1)).geturl()
+    options = [(name, value) for name, value in parse_qsl(parts.query) if not SECRETS.has(name)]
+    parts = parts._replace(query=urlencode(options))
+    if parts.password is not None:
+        parts = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@", 1))
+    if parts.scheme == "sqlite" and not parts.netloc and not parts.path.startswith("//"):
+        file = quote(str(Path(unquote(parts.path[1:])).resolve()))
+        return f"sqlite:///{file}" + (f"?{parts.query}" if parts.query else "")
+    return text.partition(":")[0] + parts.geturl().removeprefix(parts.scheme) if parts.netloc else text

@@ -1,21 +1,24 @@
 """`yelpaze retry`: the rows that failed, and of each only the failed branches, into the same output."""
 
+import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from itertools import islice
 from typing import Any
 
 import msgspec
 
-from yelpaze.app.identity import identity_of
+from yelpaze.app.identity import identity_of, is_same_input
 from yelpaze.app.run import Job, RunOptions, Summary
 from yelpaze.app.runs import Runs
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.letters import answers_to
-from yelpaze.io.protocol import BadRow, DeadLetter, Row, Standing
+from yelpaze.io.protocol import BadRow, Block, DeadLetter, Row, Source, Standing
 from yelpaze.io.reading import in_thread
 from yelpaze.model.errors import InputError
 
 _PAGE = 256
+_DELIMITED = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in ("", ".gz", ".zst", ".zstd"))
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,20 +83,32 @@ class RetryJob(Job):
         self._standing = standing
         self.run_id = standing.run
         self.succeeded, self.failed = standing.succeeded, standing.failed
+        self.kinds = Counter(standing.kinds)
         try:
             now = identity_of(self.flow, self.source, sample=self.options.sample)
-            self._is_input_same = now["input"] == standing.identity["input"] is not None
+            self._is_input_same = is_same_input(standing.identity, now)
         except InputError:
             self._is_input_same = False
         return True
 
     def standing(self, is_finished: bool = False) -> Standing:  # noqa: ARG002  a retry finishes no run
         assert self._standing is not None
-        return msgspec.structs.replace(self._standing, succeeded=self.succeeded, failed=self.failed)
+        return msgspec.structs.replace(
+            self._standing, succeeded=self.succeeded, failed=self.failed, kinds=dict(+self.kinds)
+        )
+
+    def _open_source(self) -> Source:
+        try:
+            return super()._open_source()
+        except InputError as error:
+            return _Gone(error, is_lax=self.options.inputs[0].endswith(_DELIMITED))
 
     async def _work(self) -> Summary:
-        summary = await super()._work()
-        await in_thread(self.sink.tidy)
+        try:
+            summary = await super()._work()
+        finally:
+            with contextlib.suppress(OSError):  # then the next command does it
+                await in_thread(self.sink.tidy)
         if self._unread:
             self.notes(
                 f"{self._unread:,} failed rows could not be run again: their dead letters are without their "
@@ -148,11 +163,30 @@ class RetryJob(Job):
         return self._letters[number].mark
 
     def _done(self, number: int, *, is_failed: bool) -> None:
+        letter = self._letters.pop(number)
         self.sink.resolve(number)
-        self.recorder.resolved(self._letters.pop(number))
+        self.recorder.resolved(letter)
+        self.kinds[letter.kind] -= 1
         if not is_failed:
             self.failed -= 1
             self.succeeded += 1
+
+
+class _Gone:
+    """Stands for an input that can't be read any more; most dead letters have all that is needed."""
+
+    size = None
+    position = 0
+
+    def __init__(self, error: InputError, *, is_lax: bool) -> None:
+        self._error = error
+        self.lax = is_lax
+
+    def identity(self) -> list[dict[str, Any]] | None:
+        raise self._error
+
+    def blocks(self, mark: Any = None) -> AsyncIterator[Block]:  # noqa: ARG002  as in every source
+        raise self._error
 
 
 def _recorded(letter: DeadLetter, *, is_lax: bool) -> Row | None:

@@ -17,7 +17,7 @@ from yelpaze.app.identity import changes, identity_of
 from yelpaze.app.places import default_output, open_sink, open_source
 from yelpaze.app.recorder import Recorder
 from yelpaze.app.runs import Runs, new_id
-from yelpaze.compute.worker import peak_rss_mb
+from yelpaze.compute.worker import peak_of, peak_rss_mb
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import result_type
@@ -30,7 +30,6 @@ from yelpaze.io.reading import in_thread
 from yelpaze.io.sampled import Sampled
 from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.model.histogram import Histogram
-from yelpaze.model.secrets import Secrets
 
 _FEW_ROWS = 100  # before so many have ended, a share of failures says nothing
 
@@ -97,22 +96,21 @@ class Job:
         self.engine = engine_for(
             flow, concurrency=options.concurrency, overrides={"memory": options.memory} | options.engine
         )
-        source = open_source(options.inputs)
-        self.source: Source = source if options.sample is None else Sampled(source, options.sample)
+        self.source = self._open_source()
         self.output = options.output or default_output(options.inputs)
         source_file = Path(flow.where.rpartition(":")[0])
         if source_file.is_file() and Path(self.output).exists() and source_file.samefile(self.output):
             raise InputError(f"{self.output}: is the flow itself; give another file with -o")
         self.sink: Sink = open_sink(self.output, options.inputs, result_type(flow))
         self.succeeded = self.failed = self.done_before = self.started = self.ended = 0
-        self.failures: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()  # of this time
+        self.kinds: Counter[str] = Counter()  # of the whole run
         self.notes: Callable[[str], None] = lambda _: None
         self.is_stopping = False
         self.interrupted = False
         self.began = time.monotonic()
         self.machine: Machine | None = None
         self.run_id = ""
-        self._secrets = Secrets((*flow.secrets, *self.engine.secret_headers))
         self._identity: dict[str, Any] = {}
         self.recorder = Recorder(self, runs or Runs())
         self._runner: Runner | None = None
@@ -122,6 +120,10 @@ class Job:
         self._withheld = 0
         self._order: deque[int] | None = deque() if options.ordered else None
         self._ended: dict[int, tuple[RowRun, Any, Failure | None]] = {}
+
+    def _open_source(self) -> Source:
+        source = open_source(self.options.inputs)
+        return source if self.options.sample is None else Sampled(source, self.options.sample)
 
     @property
     def rows(self) -> int:
@@ -213,9 +215,10 @@ class Job:
                     raise InputError(f"{damage}; --restart begins anew and keeps it beside")
                 sink.resume()
             else:
-                self._check(standing, sink.damage())
+                changed = self._check(standing, sink.damage())
                 sink.resume()
-                if standing.is_finished and not self._is_limit_raised(standing):
+                has_more = "input" in changed or self._is_limit_raised(standing)
+                if standing.is_finished and not has_more:
                     self._adopt(standing)
                     return False
         except OSError as error:
@@ -227,12 +230,14 @@ class Job:
             self.notes(f"going on after {self.done_before:,} rows")
         return True
 
-    def _check(self, standing: Standing, damage: str | None) -> None:
+    def _check(self, standing: Standing, damage: str | None) -> frozenset[str]:
+        """What has changed, all of it accepted. Raises InputError for what is not."""
         found = changes(standing.identity, self._identity)
         if damage is not None:
             found["output"] = damage
-        for name in self.options.accept:
-            found.pop(name, None)
+        accepted = self.options.accept & found.keys()
+        for name in accepted:
+            del found[name]
         if found:
             flags = " ".join(f"--accept-changed {name}" for name in found)
             raise InputError(
@@ -240,6 +245,7 @@ class Job:
                 f"{standing.run}, but since then {'; '.join(found.values())}. "
                 f"{flags} goes on all the same; --restart begins anew and keeps the old output"
             )
+        return accepted
 
     def _is_limit_raised(self, standing: Standing) -> bool:
         limit = self.options.limit
@@ -248,6 +254,7 @@ class Job:
     def _adopt(self, standing: Standing) -> None:
         self.run_id = standing.run
         self.succeeded, self.failed = standing.succeeded, standing.failed
+        self.kinds = Counter(standing.kinds)
         self.done_before = self.rows
         self._progress = standing.progress
         self._ledger = Ledger(standing.progress)
@@ -262,6 +269,7 @@ class Job:
             limit=self.options.limit,
             succeeded=self.succeeded,
             failed=self.failed,
+            kinds=dict(self.kinds),
         )
 
     # ── rows ────────────────────────────────────────────────────────────────────
@@ -352,19 +360,24 @@ class Job:
         else:
             self.sink.fail(self._letter_of(row, failure))
             self._done(row.number, is_failed=True)
-            self.failures[failure.kind] += 1
-            self.recorder.failure(row.number, failure)
+            self._count(row.number, failure)
             self._check_failures()
         if self._committer.is_full:
             self._withheld += 1
         elif self._runner is not None:
             self._runner.release()
 
+    def _count(self, number: int, failure: Failure) -> None:
+        self.failures[failure.kind] += 1
+        self.kinds[failure.kind] += 1
+        self.recorder.failure(number, failure)
+
     def _letter_of(self, row: RowRun, failure: Failure) -> DeadLetter:
+        assert self.machine is not None
         return letter_of(
             row,
             failure,
-            secrets=self._secrets,
+            secrets=self.machine.secrets,
             mark=self._mark_of(row.number),
             wall=time.time(),
             clock=self.engine.clock(),
@@ -400,8 +413,7 @@ class Job:
         for number, why in self.sink.rejected():
             self.succeeded -= 1
             self.failed += 1
-            self.failures["result"] += 1
-            self.recorder.failure(number, Failure(step=None, kind="result", message=why))
+            self._count(number, Failure(step=None, kind="result", message=why))
         self.recorder.note()
         withheld, self._withheld = self._withheld, 0
         for _ in range(withheld):
@@ -421,7 +433,7 @@ class Job:
         for histogram in machine.latency if machine is not None else ():
             latency = latency.merged(histogram)
         statistics = self.engine.statistics(by_host=False)
-        own = peak_rss_mb(resource.getrusage(resource.RUSAGE_SELF))
+        own = peak_of("self") or peak_rss_mb(resource.getrusage(resource.RUSAGE_SELF))
         theirs = machine.compute.peak_rss_mb() if machine is not None else 0.0
         return Summary(
             run=self.run_id,

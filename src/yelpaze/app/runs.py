@@ -108,7 +108,7 @@ class Runs:
         """Say that this process is running it; the descriptor holds the lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = os.open(self.folder / f"{run}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX)  # `runs` holds a shared one for a moment
         return file
 
     def load(self, run: str) -> RunRecord | None:

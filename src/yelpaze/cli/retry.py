@@ -1,5 +1,6 @@
 """`yelpaze retry RUN`."""
 
+import re
 import sys
 from contextlib import ExitStack
 from typing import Any
@@ -12,6 +13,7 @@ from yelpaze.app.run import RunOptions
 from yelpaze.app.runs import RunRecord, Runs
 from yelpaze.cli.policies import engine_options, host_policies_of, policy_options
 from yelpaze.cli.running import call_options, row_options, work
+from yelpaze.flow.failure import KINDS
 from yelpaze.flow.loading import find
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
@@ -75,7 +77,7 @@ def command(
     try:
         found = find(flow or _flow_of(record))
         with ExitStack() as stack:
-            watched = observing_options(log, stack)
+            watched = observing_options(log, stack, found.secrets)
             options = RunOptions(
                 inputs=tuple(record.inputs),
                 output=output or record.output,
@@ -93,11 +95,22 @@ def command(
                 raise InputError(
                     f"--step {unknown[0]}: no step of {found.name}; steps are: {', '.join(found.steps)}"
                 )
+            _check_words(kinds, statuses)
             job = RetryJob(found, options, selection, all_steps=all_steps)
             stack.enter_context(served_metrics(job.engine, metrics))
             return work(job, quiet=quiet, as_json=as_json, out=stdout)
     finally:
         sys.stdout = stdout
+
+
+def _check_words(kinds: tuple[str, ...], statuses: tuple[str, ...]) -> None:
+    known = {part for kind in KINDS for part in (kind, kind.partition(".")[0])}
+    for kind in kinds:
+        if kind not in known:
+            raise InputError(f"--kind {kind}: there is no such kind; kinds are: {', '.join(sorted(known))}")
+    for status in statuses:
+        if re.fullmatch(r"[1-5](?:\d\d|xx)", status) is None:
+            raise InputError(f"--status {status}: give a status such as 503, or a class such as 5xx")
 
 
 def _flow_of(record: RunRecord) -> str:

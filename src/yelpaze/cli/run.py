@@ -96,7 +96,7 @@ def command(
             click.echo("\n".join(preview(found, options)), file=stdout)
             return Exit.OK
         with ExitStack() as stack:
-            watched = observing_options(log, stack)
+            watched = observing_options(log, stack, found.secrets)
             job = Job(found, msgspec.structs.replace(options, engine=engine | watched))
             stack.enter_context(served_metrics(job.engine, metrics))
             return work(job, quiet=quiet, as_json=as_json, out=stdout)

@@ -105,7 +105,7 @@ def row_options(function: F) -> F:
         click.option(
             "--grace",
             metavar="SECONDS",
-            type=click.FloatRange(0),
+            type=Seconds(zero=True),
             default=10.0,
             show_default=True,
             help="How long rows under way may go on when the run is stopped.",

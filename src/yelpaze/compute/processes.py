@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from yelpaze.compute.frames import Decoder, encode
 from yelpaze.compute.protocol import Fault, OnResult, Target
-from yelpaze.compute.worker import peak_rss_mb
+from yelpaze.compute.worker import peak_of, peak_rss_mb
 from yelpaze.model.errors import MisuseError, StoppedError
 
 _BOOT = (
@@ -65,7 +65,7 @@ class _Worker(asyncio.Protocol):
         self.process: subprocess.Popen[bytes] | None = None
         self.given: deque[_Call] = deque()
         self.calls = 0
-        self.head_since = 0.0
+        self.head_since = self.peak = 0.0
         self.ready = False
         self.retiring = False
         self.fault: Fault | None = None
@@ -153,6 +153,7 @@ class _Worker(asyncio.Protocol):
     def kill(self) -> None:
         # Not Popen.kill(), which would reap a process that has ended, its usage lost.
         if self.process is not None and self.process.returncode is None:
+            self.peak = peak_of(self.process.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
 
@@ -189,7 +190,7 @@ class _Worker(asyncio.Protocol):
         _, status, usage = os.wait4(self.process.pid, 0)
         code = self.process.returncode = os.waitstatus_to_exitcode(status)
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        return how, peak_rss_mb(usage)
+        return how, self.peak or peak_rss_mb(usage)
 
 
 class Processes:

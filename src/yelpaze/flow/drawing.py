@@ -5,8 +5,7 @@ from html import escape
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import ROW, Graph, Node
 
-_MERMAIDS = ("row", "result", "end", "graph", "flowchart", "subgraph", "class", "click", "style", "default")
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 150, 44, 60, 22, 20
+_LEAST_WIDTH, _LETTER, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 150, 9, 44, 60, 22, 20
 
 
 def edges_of(graph: Graph) -> list[tuple[int, int]]:
@@ -32,7 +31,7 @@ def mermaid(flow: Flow) -> str:
 
 
 def _id(name: str) -> str:
-    return f"{name}_" if name in _MERMAIDS else name
+    return f"s_{name}"  # no word of Mermaid's own, nor `row` or `result`
 
 
 def ranks_of(graph: Graph) -> list[int]:
@@ -48,23 +47,26 @@ def svg(flow: Flow) -> str:
     """The graph from left to right: what stands in one column runs at the same time."""
     graph = flow.graph()
     ranks = ranks_of(graph)
+    wide = max(_LEAST_WIDTH, *(20 + _LETTER * len(node.step.name) for node in graph.nodes))
     columns: dict[int, list[int]] = {0: [ROW]}
     for node in graph.nodes:
         columns.setdefault(ranks[node.number], []).append(node.number)
     tallest = max(len(column) for column in columns.values())
     height = 2 * _EDGE + tallest * (_HEIGHT + _GAP_Y) - _GAP_Y
-    width = 2 * _EDGE + len(columns) * (_WIDTH + _GAP_X) - _GAP_X
+    width = 2 * _EDGE + len(columns) * (wide + _GAP_X) - _GAP_X
     places: dict[int, tuple[float, float]] = {}
     for rank, column in columns.items():
         top = (height - len(column) * (_HEIGHT + _GAP_Y) + _GAP_Y) / 2
         for place, number in enumerate(column):
-            places[number] = (_EDGE + rank * (_WIDTH + _GAP_X), top + place * (_HEIGHT + _GAP_Y))
+            places[number] = (_EDGE + rank * (wide + _GAP_X), top + place * (_HEIGHT + _GAP_Y))
     arrows = [
-        _arrow(places[source], places[target], dashed=source != ROW and graph.nodes[source].step.optional)
+        _arrow(
+            places[source], places[target], wide, dashed=source != ROW and graph.nodes[source].step.optional
+        )
         for source, target in edges_of(graph)
     ]
-    boxes = [_box("row", "input", *places[ROW], fill="#f3f4f6", round_=22)]
-    boxes += [_node(node, *places[node.number]) for node in graph.nodes]
+    boxes = [_box("row", "input", *places[ROW], wide, fill="#f3f4f6", round_=22)]
+    boxes += [_node(node, *places[node.number], wide) for node in graph.nodes]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" width="{width}" '
         f'height="{height:.0f}" font-family="system-ui, sans-serif" font-size="13" fill="#1f2933">'
@@ -74,27 +76,31 @@ def svg(flow: Flow) -> str:
     )
 
 
-def _node(node: Node, x: float, y: float) -> str:
+def _node(node: Node, x: float, y: float, wide: int) -> str:
     step = node.step
     what = "compute" if step.is_compute else "request"
     text = f"{what}, optional" if step.optional else what
     fill = "#fdf1dc" if step.is_compute else "#dcefef"
-    return _box(step.name, text, x, y, fill=fill, round_=4 if step.is_compute else 12, dashed=step.optional)
+    return _box(
+        step.name, text, x, y, wide, fill=fill, round_=4 if step.is_compute else 12, dashed=step.optional
+    )
 
 
-def _box(name: str, text: str, x: float, y: float, *, fill: str, round_: int, dashed: bool = False) -> str:
+def _box(
+    name: str, text: str, x: float, y: float, wide: int, *, fill: str, round_: int, dashed: bool = False
+) -> str:
     dash = ' stroke-dasharray="5 3"' if dashed else ""
-    middle = x + _WIDTH / 2
+    middle = x + wide / 2
     return (
-        f'<rect x="{x:.0f}" y="{y:.0f}" width="{_WIDTH}" height="{_HEIGHT}" rx="{round_}" fill="{fill}" '
+        f'<rect x="{x:.0f}" y="{y:.0f}" width="{wide}" height="{_HEIGHT}" rx="{round_}" fill="{fill}" '
         f'stroke="#6b7280"{dash}/>'
         f'<g text-anchor="middle"><text x="{middle:.0f}" y="{y + 19:.0f}" font-weight="600">{escape(name)}'
         f'</text><text x="{middle:.0f}" y="{y + 35:.0f}" font-size="11" fill="#52606d">{text}</text></g>'
     )
 
 
-def _arrow(begin: tuple[float, float], end: tuple[float, float], *, dashed: bool) -> str:
-    x1, y1 = begin[0] + _WIDTH, begin[1] + _HEIGHT / 2
+def _arrow(begin: tuple[float, float], end: tuple[float, float], wide: int, *, dashed: bool) -> str:
+    x1, y1 = begin[0] + wide, begin[1] + _HEIGHT / 2
     x2, y2 = end[0] - 2, end[1] + _HEIGHT / 2
     bend = _GAP_X * 0.6
     dash = ' stroke-dasharray="5 3"' if dashed else ""

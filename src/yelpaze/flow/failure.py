@@ -5,7 +5,7 @@ import msgspec
 from yelpaze.compute.protocol import Fault
 from yelpaze.model.errors import ErrorKind
 from yelpaze.model.outcome import Attempt, Outcome
-from yelpaze.model.url import shown
+from yelpaze.model.secrets import SECRETS, Secrets
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,15 +30,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
-def of_outcome(step: str, outcome: Outcome) -> Failure:
+def of_outcome(step: str, outcome: Outcome, secrets: Secrets = SECRETS) -> Failure:
     """A call that failed, or whose status the step does not accept."""
-    error = outcome.error
+    error, url = outcome.error, secrets.url(outcome.url)
     return Failure(
         step=step,
         kind=str(error.kind) if error else "status",
-        message=(
-            f"{error.message if error else outcome.status} ({outcome.request.method} {shown(outcome.url)})"
-        ),
+        message=(f"{error.message if error else outcome.status} ({outcome.request.method} {url})"),
         status=outcome.status or None,
         attempts=outcome.attempts,
         trace_id=outcome.trace_id,
@@ -56,6 +54,19 @@ def of_fault(step: str | None, fault: Fault, trace_id: str) -> Failure:
     )
 
 
+# All kinds that a failed row can have.
+KINDS = frozenset(
+    {
+        *ErrorKind,
+        "input",
+        "validation",
+        "exception",
+        "misuse",
+        "timeout.compute",
+        "crashed",
+        "result",
+    }
+)
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TRANSIENT = frozenset(
     {

@@ -52,7 +52,7 @@ def letter_of(
         attempts=attempts,
         trace_id=failure.trace_id,
         at=_time(wall),
-        answers=_answers_of(row, secrets),
+        answers=_answers_of(row, failure, secrets),
         mark=mark,
         is_partial=is_partial,
         is_text=is_text,
@@ -95,10 +95,19 @@ class _Lost(Exception):  # noqa: N818  a reason, not an error
     """An answer that can't be kept."""
 
 
-def _answers_of(row: RowRun, secrets: Secrets) -> dict[str, Any]:
+def _answers_of(row: RowRun, failure: Failure, secrets: Secrets) -> dict[str, Any]:
     answers = {}
     graph = row.graph
+    # An answer that did not fit would not fit again: its step is called anew.
+    unfit = {
+        parameter.source
+        for node in graph.nodes
+        if failure.kind == "validation" and node.step.name == failure.step
+        for parameter in node.parameters
+    }
     for number, value in row.answers().items():
+        if number in unfit:
+            continue
         is_whole = any(
             parameter.source == number and (parameter.want.whole or parameter.want.item_whole)
             for node in graph.nodes

@@ -21,6 +21,7 @@ from yelpaze.model.errors import FlowError, MisuseError
 from yelpaze.model.histogram import Histogram
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
+from yelpaze.model.secrets import Secrets
 
 _PAUSE_BASE, _PAUSE_CAP = 1.0, 60.0  # seconds
 
@@ -48,6 +49,7 @@ class Machine:
         self.waits = tuple(node.waits_for for node in self.graph.nodes)
         self.engine = engine
         self.compute = compute
+        self.secrets = Secrets((*flow.secrets, *engine.secret_headers))
         self.as_json, self.lax = manner.as_json, manner.lax
         self.row_retries = manner.row_retries
         self.latency = [Histogram() for _ in self.graph.nodes]

@@ -229,7 +229,7 @@ class RowRun:
     def _judge(self, node: Node, outcome: Outcome) -> Outcome | Failure:
         accept = node.step.accept
         good = accept(outcome) if accept and outcome.status else outcome.error is None
-        return outcome if good else of_outcome(node.step.name, outcome)
+        return outcome if good else of_outcome(node.step.name, outcome, self._machine.secrets)
 
     def _answered(self, node: Node, outcome: Outcome) -> None:
         try:
@@ -308,6 +308,8 @@ class RowRun:
         if self.over:
             return
         passed_on = node.step.optional and node.number != self._machine.graph.last
+        if node.step.is_compute and self._machine.compute.broken:
+            passed_on = False  # that is not the row's failure
         if passed_on and failure.kind != "input":
             self._settle(node, failure)
         else:

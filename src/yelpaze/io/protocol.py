@@ -81,6 +81,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: int | None = None
     succeeded: int = 0
     failed: int = 0
+    kinds: dict[str, int] = {}
 
 
 class Misfit(ValueError):  # noqa: N818  a value's fault, not an error of the sink

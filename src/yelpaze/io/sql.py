@@ -142,7 +142,15 @@ class SqlSource:
     def __init__(self, open_database: Callable[[], Database], place: Place) -> None:
         self.position = 0
         self._place = place
-        self._database = database = open_database()
+        self._database = open_database()
+        try:
+            self._look(self._database)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, database: Database) -> None:
+        place = self._place
         if (place.table is None) == (place.query is None):
             raise InputError(f"{place.shown}: give one of table=NAME and query=SELECT…, and key=COLUMN")
         if place.table is not None:
@@ -174,6 +182,10 @@ class SqlSource:
                 "key": self._key,
             }
         ]
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._database.close()
 
     async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
         number, last = mark or (0, None)

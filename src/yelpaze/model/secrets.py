@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,24 +17,30 @@ _NAMES = frozenset(
 )  # fmt: skip
 
 
+# User name and password, wherever a URL stands in a text.
+_USERINFO = re.compile(r"(?<=://)[^\s/?#\"'<>@]*(?:@[^\s/?#\"'<>@]*)*@")
+
+
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
+    return name.lower().replace("-", "").replace("_", "")
 
 
 class Secrets:
     """Which names are secret: those everybody knows, and some of the user's own.
 
-    Case does not count, nor `-` against `_`.
+    Case does not count, nor `-` and `_`: `apiKey` is as secret as `API-Key`.
 
-    >>> Secrets(["x-shop"]).redacted({"id": 1, "X-Shop": "abc", "in": [{"apiKey": "k", "api_key": "k"}]})
-    {'id': 1, 'X-Shop': '[redacted]', 'in': [{'apiKey': '[redacted]', 'api_key': '[redacted]'}]}
+    >>> Secrets(["x-shop"]).redacted({"id": 1, "X-Shop": "abc", "in": [{"apiKey": "k", "note": "n"}]})
+    {'id': 1, 'X-Shop': '[redacted]', 'in': [{'apiKey': '[redacted]', 'note': 'n'}]}
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = _NAMES | {_plain(name) for name in names}
-        words = "|".join(re.escape(name).replace("_", "[-_]") for name in sorted(self._names))
+        given = _NAMES | {name.lower().replace("-", "_") for name in names}
+        self._names = {_plain(name) for name in given}
+        words = "|".join(re.escape(name).replace("_", "[-_]?") for name in sorted(given))
         self._field = re.compile(rf'"(?:{words})"\s*:'.encode(), re.IGNORECASE)
-        self._parameter = re.compile(rf"([?&;](?:{words})=)[^&#;]*", re.IGNORECASE)
+        self._parameter = re.compile(rf"([?&;#](?:{words})=)[^\s&#;\"'<>]*", re.IGNORECASE)
+        self._word = re.compile(rf"(?<![a-z])(?:{words})(?![a-z])".encode(), re.IGNORECASE)
 
     def has(self, name: str) -> bool:
         """Whether that name is secret."""
@@ -44,6 +49,10 @@ class Secrets:
     def within(self, data: bytes) -> bool:
         """Whether JSON has a field of such a name (or, rarely, a text that looks like one)."""
         return self._field.search(data) is not None
+
+    def are_named_in(self, data: bytes) -> bool:
+        """Whether such a name is anywhere in it, whatever its form is."""
+        return self._word.search(data) is not None
 
     def redacted(self, value: Any) -> Any:
         """The value without its secrets: itself, if it has none."""
@@ -60,19 +69,15 @@ class Secrets:
             return self.redacted(msgspec.to_builtins(value, enc_hook=repr))
         return value
 
-    def url(self, url: str) -> str:
-        """A URL without user name, password, and the values of secret parameters.
+    def url(self, text: str) -> str:
+        """A URL, or a text with some, without user names, passwords, and the values of secret parameters.
 
         >>> Secrets().url("http://me:it@a.test/x?id=1&api_key=k")
         'http://a.test/x?id=1&api_key=[redacted]'
         """
-        if "@" in url:
-            try:
-                parts = urlsplit(url)
-                url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-            except ValueError:
-                return HIDDEN
-        return self._parameter.sub(rf"\1{HIDDEN}", url) if "=" in url else url
+        if "@" in text:
+            text = _USERINFO.sub("", text)
+        return self._parameter.sub(rf"\1{HIDDEN}", text) if "=" in text else text
 
 
 SECRETS = Secrets()

@@ -8,7 +8,7 @@ host.…           warning   paused, given up; info when it is back
 breaker.…        warning   open; info when half-open or closed
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -16,17 +16,20 @@ import structlog
 from yelpaze.model.event import HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request
-from yelpaze.model.url import shown
+from yelpaze.model.secrets import Secrets
 
 _GOOD_NEWS = frozenset({"breaker.closed", "breaker.half_open", "host.up"})
 
 
-def log_hooks(logger: Any = None) -> dict[str, Callable[..., None]]:
+def log_hooks(logger: Any = None, *, secrets: Iterable[str] = ()) -> dict[str, Callable[..., None]]:
     """Hooks for an Engine that log to `logger`, or to structlog's `yelpaze`.
+
+    `secrets`: names of URL parameters whose values are not shown, beside those that everybody knows.
 
     >>> from yelpaze import Engine, log_hooks
     >>> engine = Engine(**log_hooks())
     """
+    shown = Secrets(secrets).url
     log = structlog.get_logger("yelpaze") if logger is None else logger
 
     def on_attempt(request: Request, attempt: Attempt, trace_id: str) -> None:
