@@ -1086,6 +1086,26 @@ def test_letters_and_results_share_one_transaction(output, monkeypatch):
     assert output.values() == {}
 
 
+@over_postgres
+def test_two_runs_that_begin_in_the_same_moment(output, monkeypatch):
+    import psycopg
+
+    sink = output.begun()
+    real = sink._make
+
+    def second(*arguments):
+        monkeypatch.setattr(sink, "_make", real)
+        raise psycopg.errors.UniqueViolation('duplicate key value violates "pg_type_typname_nsp_index"')
+
+    monkeypatch.setattr(sink, "_make", second)
+    sink.write(1, result(1))
+    sink.fail(letter(2))
+    sink.commit(standing(2, failed=1))()
+    sink.close()
+    assert output.rows() == [1]
+    assert output.letters() == [2]
+
+
 # ── a server that goes away ─────────────────────────────────────────────────────
 
 

@@ -67,6 +67,13 @@ async def rows_of(source, mark=None):
     return [row for _, rows in await blocks_of(source, mark) for row in rows]
 
 
+def shorten(patch, length):
+    """Lines may be that long."""
+    for module in ("reading", "jsonl", "delimited"):
+        patch.setattr(f"yelpaze.io.{module}.MAX_LINE", length)
+    patch.setattr("yelpaze.io.reading._SHOWN", 10)
+
+
 def bad(rows):
     return {number: value.message for number, value in rows if isinstance(value, BadRow)}
 
@@ -204,9 +211,7 @@ def test_any_bytes_are_the_same_rows_in_whatever_pieces_they_are_read(
             assert again == rows[len(rows) - len(again) :]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("yelpaze.io.reading.MAX_LINE", 20)
-        patch.setattr("yelpaze.io.jsonl.MAX_LINE", 20)
-        patch.setattr("yelpaze.io.delimited.MAX_LINE", 20)
+        shorten(patch, 20)
         asyncio.run(check())
 
 
@@ -255,8 +260,7 @@ async def test_nul_bytes_in_csv_are_kept(tmp_path, opened):
 @pytest.mark.parametrize("read", [16, 17, 20, 33, 64, 4096])
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
 async def test_a_line_that_is_too_long_costs_one_row(tmp_path, opened, monkeypatch, name, read):
-    for module in ("reading", "jsonl", "delimited"):
-        monkeypatch.setattr(f"yelpaze.io.{module}.MAX_LINE", 50)
+    shorten(monkeypatch, 50)
     monkeypatch.setattr("yelpaze.io.reading._READ", read)
     path = tmp_path / name
     lines = ["1", "x" * 50, "3", "y" * 51, "5", "z" * 500, "w" * 501, *map(str, range(8, 20)), "v" * 99]
@@ -278,8 +282,7 @@ async def test_a_line_that_is_too_long_costs_one_row(tmp_path, opened, monkeypat
 
 
 async def test_a_line_that_is_too_long_inside_of_quotes(tmp_path, opened, monkeypatch):
-    for module in ("reading", "jsonl", "delimited"):
-        monkeypatch.setattr(f"yelpaze.io.{module}.MAX_LINE", 50)
+    shorten(monkeypatch, 50)
     path = tmp_path / "rows.csv"
     path.write_text('a,b\n1,2\n3,"x\n' + "y" * 100 + '\nz"\n4,5\n')
     for read in (16, 1000):
@@ -343,7 +346,7 @@ async def test_a_zstd_file_that_is_cut_short(tmp_path, opened, left):
 def test_a_folder_or_nothing_is_no_file(tmp_path, opened, name):
     if name == "a.parquet":
         needs("pyarrow")
-    with pytest.raises(InputError, match="there is no such file|No such file"):
+    with pytest.raises(InputError, match=r"there is no such file|No such file"):
         opened(tmp_path / name)
     (tmp_path / name).mkdir()
     if name != "a.parquet":
@@ -514,7 +517,7 @@ def test_what_a_database_does_not_have(database, opened):
         (f"table={table}", "rows are read in the order of a unique column: name it with key=COLUMN"),
         (f"query=SELECT%20*%20FROM%20{table}", "name it with key=COLUMN"),
         (f"query=SELECT%20nope%20FROM%20{table}&key=k", "nope"),
-        ("query=SELEKT&key=k", "SELEKT"),
+        ("query=SELECT%20FROM%20,&key=k", "syntax error"),
         (f"table={table}&query=SELECT%201&key=k", "give one of table=NAME and query=SELECT"),
         ("key=k", "give one of table=NAME and query=SELECT"),
         (f"table={table}&key=", "need a value"),
@@ -526,15 +529,12 @@ def test_what_a_database_does_not_have(database, opened):
 
 
 async def test_columns_that_are_there_twice(database, opened):
-    database("CREATE TABLE TABLE_ (k integer PRIMARY KEY)")
-    database("INSERT INTO TABLE_ VALUES (1)")
-    query = f"SELECT a.k AS k, 2 AS v, 3 AS v FROM {database.table} a".replace(" ", "%20")
-    try:
-        source = opened(f"{database.url}?query={query}&key=k")
-    except InputError as error:
-        assert "the column 'v' is there twice" in str(error)
-    else:  # SQLite gives the second another name
-        assert await rows_of(source) == [(1, {"k": 1, "v": 2, "v:1": 3})]
+    url = f"{database.url}?key=k&query=SELECT%201%20AS%20k,%202%20AS%20v,%203%20AS%20v"
+    if "postgres" in url:
+        with pytest.raises(InputError, match="the column 'v' is there twice"):
+            opened(url)
+    else:  # it gives the second another name
+        assert await rows_of(opened(url)) == [(1, {"k": 1, "v": 2, "v:1": 3})]
 
 
 async def test_a_query_that_fails_in_the_middle(database, opened, small):
@@ -551,7 +551,7 @@ async def test_a_query_that_fails_in_the_middle(database, opened, small):
     )
     query = f"SELECT k, {fails} AS v FROM {database.table}".replace(" ", "%20")
     source, seen = opened(f"{database.url}&query={query}&key=k"), []
-    with pytest.raises(InputError, match="division by zero|integer overflow"):
+    with pytest.raises(InputError, match=r"division by zero|integer overflow"):
         async for _, rows in source.blocks():
             seen += rows
     assert [row[0] for row in seen] == list(range(1, len(seen) + 1))

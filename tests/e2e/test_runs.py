@@ -348,7 +348,7 @@ def test_graph_as_mermaid_and_svg(place):
     place.flow(GOOD)
     text = place.ask("graph", "flow.py", code=0).stdout
     assert text.splitlines()[:2] == ["flowchart LR", "    row([row])"]
-    assert "    stock -.-> offer" in text.splitlines()
+    assert "    s_stock -.-> s_offer" in text.splitlines()
     assert place.ask("graph", "flow.py", "-o", "-", code=0).stdout == text
     place.ask("graph", "flow.py", "-o", "graph.md", code=0)
     assert (place.path / "graph.md").read_text() == text

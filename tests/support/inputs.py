@@ -153,7 +153,7 @@ def sqlite_key(folder: Path, postgres) -> Input:
 
 
 def sqlite_query(folder: Path, postgres) -> Input:
-    query = "SELECT id AS \"a%b\", name FROM t WHERE name LIKE 'n%25' AND id > 4; -- the rest"
+    query = "SELECT id AS \"a%b\", name FROM t WHERE name LIKE 'n%25' AND id > 4 -- the rest"
     rows = [{"a%b": row["id"], "name": row["name"]} for row in ROWS[4:]]
     return Input(
         (f"sqlite:///{_sqlite(folder)}?key=a%25b&query={query.replace(' ', '%20')}",), _numbered(rows)

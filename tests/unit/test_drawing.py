@@ -78,11 +78,11 @@ def test_mermaid():
     lines = [line.strip() for line in mermaid(diamond()).splitlines()]
     assert lines[:2] == ["flowchart LR", "row([row])"]
     assert set(lines[2:7]) == {
-        'base("base")', 'left("left")', 'right("right")', 'constant["constant"]', 'total["total"]',
+        's_base("base")', 's_left("left")', 's_right("right")', 's_constant["constant"]', 's_total["total"]',
     }  # fmt: skip
-    assert "left -.-> total" in lines
-    assert "right --> total" in lines
-    assert lines[-1] == "total --> result([result])"
+    assert "s_left -.-> s_total" in lines
+    assert "s_right --> s_total" in lines
+    assert lines[-1] == "s_total --> result([result])"
     assert sum(">" in line for line in lines) == 9
 
 

@@ -79,7 +79,9 @@ class Recorder:
     def resolved(self, letter: DeadLetter) -> None:
         """A row that had failed was run again."""
         examples = self.record.examples
-        examples[letter.kind] = [one for one in examples.get(letter.kind, ()) if one.row != letter.row]
+        left = [example for example in examples.pop(letter.kind, ()) if example.row != letter.row]
+        if left:
+            examples[letter.kind] = left
 
     def note(self) -> None:
         """Something was committed: note how the run stands, now and then."""

@@ -101,8 +101,12 @@ class Runs:
         path = self.folder / f"{record.run}.json"
         other = path.with_suffix(".new")
         record.updated = time.time()
-        other.write_bytes(msgspec.json.encode(record))
-        other.replace(path)
+        try:
+            other.write_bytes(msgspec.json.encode(record))
+            other.replace(path)
+        except OSError:
+            other.unlink(missing_ok=True)
+            raise
 
     def lock(self, run: str) -> int:
         """Say that this process is running it; the descriptor holds the lock."""

@@ -66,7 +66,7 @@ def _time(seconds: float) -> str:
 def _input_of(row: RowRun, secrets: Secrets) -> tuple[Any, bool, bool]:
     """The row as it stood in the input; whether that is not all of it; whether it is but a text."""
     if isinstance(row.value, BadRow):
-        return row.value.text, False, True
+        return secrets.redacted(row.value.text), False, True
     if row.raw is None:
         shown = secrets.redacted(row.value)
         return shown, shown != row.value or not _is_json(row.value), False
@@ -98,23 +98,17 @@ class _Lost(Exception):  # noqa: N818  a reason, not an error
 def _answers_of(row: RowRun, failure: Failure, secrets: Secrets) -> dict[str, Any]:
     answers = {}
     graph = row.graph
-    # An answer that did not fit would not fit again: its step is called anew.
-    unfit = {
-        parameter.source
-        for node in graph.nodes
-        if failure.kind == "validation" and node.step.name == failure.step
-        for parameter in node.parameters
-    }
     for number, value in row.answers().items():
-        if number in unfit:
-            continue
+        name = graph.nodes[number].step.name
+        if failure.kind == "validation" and f"the answer of {name!r} " in failure.message:
+            continue  # it would not fit again: its step is called anew
         is_whole = any(
             parameter.source == number and (parameter.want.whole or parameter.want.item_whole)
             for node in graph.nodes
             for parameter in node.parameters
         )
         try:
-            answers[graph.nodes[number].step.name] = _kept(value, secrets, is_whole=is_whole)
+            answers[name] = _kept(value, secrets, is_whole=is_whole)
         except _Lost:
             continue
     return answers

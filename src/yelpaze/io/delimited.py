@@ -14,6 +14,7 @@ from yelpaze.io.lines import Extent, LineFile
 from yelpaze.io.protocol import BadRow, Block, Row
 from yelpaze.io.reading import MAX_LINE, Chunk, Lines
 from yelpaze.model.errors import InputError
+from yelpaze.model.secrets import HIDDEN, SECRETS
 
 csv.field_size_limit(MAX_LINE)
 _DELIMITERS = ",;\t|"
@@ -111,7 +112,7 @@ class DelimitedSource:
             if chunk.file != file:
                 header, file = (header if file < 0 else None), chunk.file
             if chunk.too_long and header is not None:
-                rows = [*_records(feed, *header), *_broken_off(feed)]
+                rows = [*_records(feed, *header), *_broken_off(feed, header[0])]
                 yield Block((chunk.file, feed.at, feed.number, *header), rows)
                 feed.drop_taken()
                 yield Block((chunk.file, chunk.at, chunk.number, *header), [_long(chunk)])
@@ -176,10 +177,10 @@ def _records(feed: _Feed, names: list[str], delimiter: str) -> Iterator[Row]:
         # A quote not closed by then is wrong, in whatever pieces lines come; the next line is a row again.
         if feed.is_over or (feed.held > MAX_LINE and sum(map(len, lines[begin : feed.taken])) > MAX_LINE):
             feed.taken = begin + 1
-            yield number + begin, None, BadRow(_unclosed(), _text(lines[begin : begin + 1]))
+            yield number + begin, None, BadRow(_unclosed(), _text(lines[begin : begin + 1], names))
             reader = csv.reader(feed, delimiter=delimiter)
         elif feed.fault:
-            yield number + begin, None, BadRow(feed.fault, _text(lines[begin : feed.taken]))
+            yield number + begin, None, BadRow(feed.fault, _text(lines[begin : feed.taken], names))
         elif record is None:
             feed.taken = begin
             return
@@ -187,21 +188,25 @@ def _records(feed: _Feed, names: list[str], delimiter: str) -> Iterator[Row]:
             yield number + begin, None, dict(zip(names, record, strict=True))
         elif record:
             message = f"has {len(record)} fields, but the header has {width}"
-            yield number + begin, None, BadRow(message, _text(lines[begin : feed.taken]))
+            shown = dict(zip(names, record, strict=False))
+            yield number + begin, None, BadRow(message, shown | {"": record[width:]})
 
 
 def _unclosed() -> str:
     return f"a quoted field begins here and is not closed, or not within {MAX_LINE >> 20} MiB"
 
 
-def _broken_off(feed: _Feed) -> Iterator[Row]:
+def _broken_off(feed: _Feed, names: list[str]) -> Iterator[Row]:
     """The record that a line breaks off which is too long to be read."""
     if feed.taken < len(feed.lines):
-        yield feed.number + feed.taken, None, BadRow(_unclosed(), _text(feed.lines[feed.taken :]))
+        yield feed.number + feed.taken, None, BadRow(_unclosed(), _text(feed.lines[feed.taken :], names))
         feed.taken = len(feed.lines)
 
 
-def _text(lines: list[bytes]) -> str:
+def _text(lines: list[bytes], names: list[str]) -> str:
+    """What can't be taken apart, unless there may be a secret in it."""
+    if any(map(SECRETS.has, names)):
+        return HIDDEN
     return b"\n".join(lines)[:_SHOWN].decode("utf-8", "replace").rstrip("\r")
 
 

@@ -62,18 +62,17 @@ def _parted(text: bytes, *, is_end: bool) -> tuple[list[_Part], bytes]:
     lines = text[:end].split(b"\n")
     if not lines[-1]:  # after the last line feed there is no line
         lines.pop()
-    return list(_parts(lines)), text[end:]
+    return [_Part(lines, end)] if end <= MAX_LINE else list(_parts(lines)), text[end:]
 
 
 def _parts(lines: list[bytes]) -> Iterator[_Part]:
     begin = 0
-    if sum(map(len, lines)) > MAX_LINE:
-        for place, line in enumerate(lines):
-            if len(line) > MAX_LINE:
-                if place > begin:
-                    yield _part(lines[begin:place])
-                yield _Part([line[:_SHOWN]], len(line) + 1, too_long=True)
-                begin = place + 1
+    for place, line in enumerate(lines):
+        if len(line) > MAX_LINE:
+            if place > begin:
+                yield _part(lines[begin:place])
+            yield _Part([line[:_SHOWN]], len(line) + 1, too_long=True)
+            begin = place + 1
     yield _part(lines[begin:])
 
 
