@@ -228,7 +228,11 @@ async def test_ragged_rows_of_csv(tmp_path, opened):
         4: "has 3 fields, but the header has 2",
         8: "has 3 fields, but the header has 2",
     }
-    assert [value.text for _, value in rows if isinstance(value, BadRow)] == ["3", "4,5,6", "9,10,"]
+    assert [value.text for _, value in rows if isinstance(value, BadRow)] == [
+        {"a": "3", "": []},
+        {"a": "4", "b": "5", "": ["6"]},
+        {"a": "9", "b": "10", "": [""]},
+    ]
 
 
 async def test_a_quote_that_is_never_closed_costs_one_row(tmp_path, opened, small):
