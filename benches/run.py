@@ -24,7 +24,7 @@ import policies
 import trustme
 
 HERE = Path(__file__).parent
-SECTIONS = ("engine", "flow", "memory", "policies", "effect", "fetch")
+SECTIONS = ("engine", "flow", "memory", "policies", "effect", "fetch", "runs")
 BODY = '{"data":{"items":[1,2,3,4,5]}}'
 CONFIG = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log; user root;
@@ -176,11 +176,12 @@ def yelpaze_run(folder: Path, rows: int, url: str, flow: Path) -> dict:
         str(path),
         "-q",
         "--json",
+        "--restart",
     ]
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "BENCH_URL": url},
+        env={**os.environ, "BENCH_URL": url, "XDG_STATE_HOME": str(folder)},
         capture_output=True,
         text=True,
         check=True,
@@ -229,6 +230,78 @@ def memory(server: Server, folder: Path, scale: float) -> list[str]:
     return lines
 
 
+NEVER = "1e9"  # seconds: no commit before the end
+
+
+def runs(server: Server, folder: Path, rounds: int, scale: float) -> list[str]:
+    """What commits cost, how the formats compare, and how soon a run goes on."""
+    environment = {**os.environ, "BENCH_URL": server.url("plain"), "XDG_STATE_HOME": str(folder)}
+    count = str(int(20_000 * scale))
+
+    def rate(output: str, seconds: str) -> float:
+        command = [sys.executable, str(HERE / "runs" / "commit.py"), count, output, seconds]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        print(f"runs: {output}, a commit every {seconds} s: {done.stdout.strip()}", file=sys.stderr)
+        return json.loads(done.stdout)["rows_per_second"]
+
+    with_journal, without, csv, parquet, sqlite = [], [], [], [], []
+    for _ in range(rounds):
+        with_journal.append(rate("a.jsonl", "1"))
+        without.append(rate("b.jsonl", NEVER))
+        csv.append(rate("c.csv", "1"))
+        parquet.append(rate("d.parquet", "1"))
+        sqlite.append(rate("e.db", "1"))
+
+    def ratio(ours: list[float], other: list[float]) -> str:
+        return f"{statistics.median(a / b for a, b in zip(ours, other, strict=True)):.2f}"
+
+    lines = [
+        "",
+        "| output, commits | rows/s | against the first line |",
+        "|---|--:|--:|",
+        f"| JSONL, once a second | {statistics.median(with_journal):,.0f} | |",
+        f"| JSONL, none before the end | {statistics.median(without):,.0f} | {ratio(without, with_journal)} |",
+        f"| CSV, once a second | {statistics.median(csv):,.0f} | {ratio(csv, with_journal)} |",
+        f"| Parquet, once a second | {statistics.median(parquet):,.0f} | {ratio(parquet, with_journal)} |",
+        f"| SQLite, once a second | {statistics.median(sqlite):,.0f} | {ratio(sqlite, with_journal)} |",
+    ]
+    return [*lines, "", *resumed(folder, environment, int(1_000_000 * scale))]
+
+
+def resumed(folder: Path, environment: dict, count: int) -> list[str]:
+    path, note, start = folder / f"{count}.jsonl", folder / "first-call", count * 9 // 10
+    if not path.exists():
+        with path.open("w") as file:
+            file.writelines(f'{{"n":{number}}}\n' for number in range(count))
+    command = [
+        sys.executable,
+        "-m",
+        "yelpaze.cli.main",
+        "run",
+        str(HERE / "runs" / "late.py"),
+        str(path),
+        "-q",
+    ]
+    environment = {**environment, "FROM": str(start), "NOTE": str(note)}
+    subprocess.run(
+        [*command, "-o", "late.jsonl", "--limit", str(start)], cwd=folder, env=environment, check=True
+    )
+    began = time.time()
+    subprocess.run(
+        [*command, "-o", "late.jsonl", "--limit", str(start + 1000)], cwd=folder, env=environment, check=True
+    )
+    seconds = float(note.read_text()) - began
+    print(f"runs: resumed after {seconds:.2f} s", file=sys.stderr)
+    return [
+        f"A run with {start:,} of {count:,} rows done, started again, makes its first new call after "
+        f"**{seconds:.2f} s**, the start of Python included."
+    ]
+
+
 def about() -> str:
     packages = ("aiohttp", "uvloop", "httpx", "pyreqwest", "pycurl")
     model = next(
@@ -260,6 +333,7 @@ def main() -> None:
             "engine": lambda: engine(server, arguments.rounds, arguments.scale),
             "flow": lambda: flow(server, folder, arguments.rounds, arguments.scale),
             "memory": lambda: memory(server, folder, arguments.scale),
+            "runs": lambda: runs(server, folder, arguments.rounds, arguments.scale),
             "policies": lambda: policies.cost(
                 server.url("tls"), server.ca_file, arguments.rounds, arguments.scale
             ),

@@ -43,7 +43,7 @@ def small(monkeypatch):
     """Pages and blocks of some rows; a line is longer than what is read at a time."""
     monkeypatch.setattr("yelpaze.io.reading._READ", 64)
     monkeypatch.setattr("yelpaze.io.reading._PACKED", 16)
-    monkeypatch.setattr("yelpaze.io.sql._PAGE", 4)
+    monkeypatch.setattr("yelpaze.io.sql_source._PAGE", 4)
     with_parquet = pytest.MonkeyPatch()
     try:
         with_parquet.setattr("yelpaze.io.parquet._BATCH", 4)

@@ -4,6 +4,7 @@ import glob
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from yelpaze.io.file_sink import FileSink, Layout
 from yelpaze.io.jsonl import JsonlLayout, JsonlSource
@@ -176,7 +177,7 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
         _refuse_inputs(inputs, failures)
         return StdoutSink(failures, path if is_stream else None)
     if path.suffix.lower() in _DATABASES:
-        return _URL_SINKS["sqlite"](f"sqlite:///{output}", annotation)
+        return _URL_SINKS["sqlite"](f"sqlite:///{quote(output)}", annotation)
     if path.is_dir() and path.suffix.lower() != ".parquet":
         raise InputError(f"{path}: is a folder; give a file name with -o")
     if not path.parent.is_dir():

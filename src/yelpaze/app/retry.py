@@ -182,6 +182,9 @@ class _Gone:
         self._error = error
         self.lax = is_lax
 
+    def close(self) -> None:
+        pass
+
     def identity(self) -> list[dict[str, Any]] | None:
         raise self._error
 

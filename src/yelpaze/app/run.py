@@ -152,6 +152,7 @@ class Job:
         finally:
             with contextlib.suppress(OSError):
                 await in_thread(self.sink.close)
+                self.source.close()
 
     async def _work(self) -> Summary:
         options = self.options

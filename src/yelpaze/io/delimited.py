@@ -98,6 +98,9 @@ class DelimitedSource:
     def position(self) -> int:
         return self._lines.position
 
+    def close(self) -> None:
+        self._lines.close()
+
     def identity(self) -> list[dict[str, Any]] | None:
         return self._lines.identity()
 
@@ -115,7 +118,7 @@ class DelimitedSource:
                 rows = [*_records(feed, *header), *_broken_off(feed, header[0])]
                 yield Block((chunk.file, feed.at, feed.number, *header), rows)
                 feed.drop_taken()
-                yield Block((chunk.file, chunk.at, chunk.number, *header), [_long(chunk)])
+                yield Block((chunk.file, chunk.at, chunk.number, *header), [_long(chunk, header[0])])
                 continue
             if not feed.add(chunk):
                 continue
@@ -155,8 +158,9 @@ class DelimitedSource:
         return names, delimiter
 
 
-def _long(chunk: Chunk) -> Row:
-    return chunk.number, None, too_long(chunk.lines[0])
+def _long(chunk: Chunk, names: list[str]) -> Row:
+    bad = too_long(chunk.lines[0])
+    return chunk.number, None, BadRow(bad.message, _text(chunk.lines[:1], names))
 
 
 def _records(feed: _Feed, names: list[str], delimiter: str) -> Iterator[Row]:

@@ -27,6 +27,9 @@ class JsonlSource:
     def position(self) -> int:
         return self._lines.position
 
+    def close(self) -> None:
+        self._lines.close()
+
     def identity(self) -> list[dict[str, Any]] | None:
         return self._lines.identity()
 

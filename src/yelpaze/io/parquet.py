@@ -57,6 +57,9 @@ class ParquetSource:
                 raise InputError(f"{path}: the column {twice[0]!r} is there twice: rename one")
             self.size += file.metadata.num_rows
 
+    def close(self) -> None:
+        pass  # files are closed as they are read
+
     def identity(self) -> list[dict[str, Any]] | None:
         return [fingerprint(path) for path in self._paths]
 

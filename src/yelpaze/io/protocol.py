@@ -54,6 +54,9 @@ class Source(Protocol):
     def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
         """The rows from that mark on. Raises InputError if it can't be read on."""
 
+    def close(self) -> None:
+        """Let go of files and connections."""
+
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     """The rows that are done: all up to `through` but those in `open`; `mark` lies before these.

@@ -107,6 +107,11 @@ class Lines:
             self.size = None if size is None or self.size is None else self.size + size
         self._files: list[io.FileIO] = [] if self.is_plain else [_opened(path) for path in paths]
 
+    def close(self) -> None:
+        """Let go of pipes that were not read to their end."""
+        for file in self._files:
+            file.close()
+
     def identity(self) -> list[dict[str, Any]] | None:
         """Size, time of change and a hash of both ends, for each file."""
         return [fingerprint(path) for path in self.paths] if self.is_plain else None

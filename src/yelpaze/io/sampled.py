@@ -26,6 +26,9 @@ class Sampled:
     def position(self) -> int:
         return self._source.position
 
+    def close(self) -> None:
+        self._source.close()
+
     def identity(self) -> list[dict[str, Any]] | None:
         return self._source.identity()
 

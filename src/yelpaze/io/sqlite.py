@@ -12,8 +12,10 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 
 from yelpaze.io.columns import Column, Kind
+from yelpaze.io.database import Database, Place, Rows, place_of, qualified, quoted, replacing
 from yelpaze.io.protocol import Sink, Source
-from yelpaze.io.sql import Database, Place, Rows, SqlSink, SqlSource, place_of, qualified, quoted, replacing
+from yelpaze.io.sql_sink import SqlSink
+from yelpaze.io.sql_source import SqlSource
 from yelpaze.model.errors import InputError, StoppedError
 
 _BUSY_SECONDS = 30.0

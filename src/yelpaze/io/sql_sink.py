@@ -1,254 +1,22 @@
-"""Tables as sources and sinks; a database is one `Database`, in a file of its own.
+"""Results into a table.
 
-A source reads pages in the order of a key (`WHERE key > last ORDER BY key LIMIT n`): nothing
-is held open on the server, and a run goes on from the last key. So the key must be unique
-and never null.
-
-A sink writes results, dead letters and standing in one transaction, so exactly once needs
-nothing else. The standing lies in `yelpaze_runs`, the dead letters in `TABLE_failures`.
+Results, dead letters and standing are written in one transaction, so exactly once needs nothing
+else. The standing lies in `yelpaze_runs`, the dead letters in `TABLE_failures`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
-from math import isfinite
+from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from typing import Any
-from urllib.parse import parse_qs, quote, urlencode
 
 import msgspec
 
 from yelpaze.io.columns import Column, Columns, Kind, Table
+from yelpaze.io.database import Database, Place, Rows, first_line, qualified, quoted
 from yelpaze.io.lines import line_of
-from yelpaze.io.protocol import Block, DeadLetter, Fuse, Row, Standing
-from yelpaze.io.reading import in_thread
+from yelpaze.io.protocol import DeadLetter, Fuse, Standing
 from yelpaze.model.errors import InputError
-from yelpaze.model.secrets import SECRETS
 
-_PAGE = 1000
-_OURS = ("table", "key", "query")
-_RUNS = "yelpaze_runs"
-
-Rows = list[tuple[Any, ...]]
-
-
-class Place(msgspec.Struct, frozen=True):
-    """A table or query in a database; `url` is without what only Yelpaze reads."""
-
-    url: str
-    shown: str
-    table: str | None
-    key: str | None
-    query: str | None
-
-
-def place_of(url: str) -> Place:
-    """Take `…?table=t&key=id&query=…` apart. Raises InputError."""
-    shown = SECRETS.url(url)
-    if "#" in url:
-        raise InputError(f"{shown}: write # as %23")
-    base, _, query = url.partition("?")
-    options = parse_qs(query, keep_blank_values=True)
-    ours = {name: options.pop(name)[-1] for name in _OURS if name in options}
-    # libpq takes no `+` for a blank.
-    rest = "?".join(filter(None, [base, urlencode(options, doseq=True, quote_via=quote)]))
-    if not ours.get("table", "x") or not ours.get("key", "x") or not ours.get("query", "x"):
-        raise InputError(f"{shown}: table=, key= and query= need a value")
-    return Place(rest, shown, ours.get("table"), ours.get("key"), ours.get("query"))
-
-
-class Database(ABC):
-    """One connection, and how that database says things. Errors of use are InputError."""
-
-    types: dict[Kind, str]
-    marker: str
-    """What stands for a parameter."""
-    shown: str
-    """Its name, for people."""
-
-    def escaped(self, text: str) -> str:
-        """That text where a statement has parameters."""
-        return text.replace("%", "%%") if self.marker == "%s" else text
-
-    @abstractmethod
-    def query(self, text: str, *parameters: Any) -> Rows:
-        """Run one statement; its rows, if it has any."""
-
-    @abstractmethod
-    def names_of(self, text: str) -> list[str]:
-        """The names of a query's columns. Raises InputError if it can't be run."""
-
-    @abstractmethod
-    def columns_of(self, table: str) -> list[Column] | None:
-        """The columns of a table, None if there is no such table."""
-
-    @abstractmethod
-    def primary_key(self, table: str) -> str | None:
-        """The table's primary key, if that is one column."""
-
-    @abstractmethod
-    def lock(self, table: str) -> bool:
-        """Take the lock of that output, which ends with this process; False if another has it."""
-
-    @abstractmethod
-    def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing; inside another one, a part that can be undone by itself."""
-
-    @abstractmethod
-    def insert(self, table: str, names: Sequence[str], rows: list[list[Any]], key: str | None) -> None:
-        """Add rows; with a key, replace those that have it. Raises `refusals`."""
-
-    @property
-    @abstractmethod
-    def refusals(self) -> tuple[type[Exception], ...]:
-        """What a row that the database does not take raises."""
-
-    def reading(self) -> AbstractContextManager[None]:
-        """Turns what fails inside into InputError or StoppedError."""
-        return nullcontext()
-
-    def lasting(self, work: Callable[[], None], is_done: Callable[[], bool]) -> None:  # noqa: ARG002
-        """Do the work, whatever happens to the connection; `is_done` asks whether it has been."""
-        work()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go."""
-
-
-def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever it is."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def qualified(table: str) -> str:
-    """`schema.table`, both quoted."""
-    return ".".join(quoted(part) for part in table.split("."))
-
-
-def replacing(names: Sequence[str], key: str) -> str:
-    """What is done with a row whose key is there: all else is replaced."""
-    changed = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names if name != key)
-    return f"UPDATE SET {changed}" if changed else "NOTHING"
-
-
-class SqlSource:
-    """Rows of a table or query as objects, by the columns' names, in the order of the key."""
-
-    lax = False
-    size = None
-
-    def __init__(self, open_database: Callable[[], Database], place: Place) -> None:
-        self.position = 0
-        self._place = place
-        self._database = open_database()
-        try:
-            self._look(self._database)
-        except BaseException:
-            self.close()
-            raise
-
-    def _look(self, database: Database) -> None:
-        place = self._place
-        if (place.table is None) == (place.query is None):
-            raise InputError(f"{place.shown}: give one of table=NAME and query=SELECT…, and key=COLUMN")
-        if place.table is not None:
-            self._from = qualified(place.table)
-            self._names = database.names_of(f"SELECT * FROM {self._from}")  # noqa: S608  quoted
-        else:
-            # A line of its own, for a query that ends in a comment.
-            self._from = f"({(place.query or '').rstrip('; ')}\n) AS yelpaze_rows"
-            self._names = database.names_of(f"SELECT * FROM {self._from}")  # noqa: S608  the user's own
-        key = place.key or (place.table and database.primary_key(place.table))
-        if key is None:
-            raise InputError(
-                f"{place.shown}: rows are read in the order of a unique column: name it with key=COLUMN"
-            )
-        if key not in self._names:
-            raise InputError(f"{place.shown}: has no column {key!r}; columns are: {', '.join(self._names)}")
-        twice = [name for name in self._names if self._names.count(name) > 1]
-        if twice:
-            raise InputError(f"{place.shown}: the column {twice[0]!r} is there twice: rename one")
-        self._key = key
-
-    def identity(self) -> list[dict[str, Any]] | None:
-        place = self._place
-        return [
-            {
-                "database": self._database.shown,
-                "table": place.table,
-                "query": place.query,
-                "key": self._key,
-            }
-        ]
-
-    def close(self) -> None:
-        """Let the database go."""
-        self._database.close()
-
-    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
-        number, last = mark or (0, None)
-        self.position = number
-        key, place = quoted(self._key), self._names.index(self._key)
-        if await in_thread(
-            lambda: self._ask(f"SELECT 1 FROM {self._from} WHERE {key} IS NULL LIMIT 1")  # noqa: S608  quoted
-        ):
-            raise InputError(f"{self._place.shown}: the key {self._key!r} is null in some rows")
-        while True:
-            page = await in_thread(lambda: self._page(key, last))  # noqa: B023
-            keys = [row[place] for row in page]
-            for one, other in pairwise(keys):
-                if one == other:
-                    raise InputError(
-                        f"{self._place.shown}: the key {self._key!r} is not unique: {one!r} is there twice"
-                    )
-            rows: list[Row] = [
-                (number + count, None, dict(zip(self._names, row, strict=True)))
-                for count, row in enumerate(page[:_PAGE], 1)
-            ]
-            yield Block((number, last), rows)
-            number += len(rows)
-            self.position = number
-            if len(page) <= _PAGE:
-                return
-            last = keys[_PAGE - 1]
-            self._check(last)
-
-    def _check(self, key: Any) -> None:
-        """A mark must come back from JSON as what the database takes for the same value."""
-        is_odd = isinstance(key, bytes) or (isinstance(key, float) and not isfinite(key))
-        try:
-            msgspec.json.encode(key)
-        except TypeError:
-            is_odd = True
-        if is_odd:
-            raise InputError(
-                f"{self._place.shown}: the key {self._key!r} cannot hold {key!r}: "
-                "give a column of numbers, texts or times"
-            )
-
-    def _page(self, key: str, after: Any) -> Rows:
-        order = f"ORDER BY {key} LIMIT {_PAGE + 1}"
-        if after is None:
-            return self._ask(f"SELECT * FROM {self._from} {order}")  # noqa: S608  the user's own query
-        database = self._database
-        rows, key = database.escaped(self._from), database.escaped(key)
-        order = database.escaped(order)
-        return self._ask(f"SELECT * FROM {rows} WHERE {key} > {database.marker} {order}", after)  # noqa: S608
-
-    def _ask(self, text: str, *parameters: Any) -> Rows:
-        database = self._database
-        found: Rows = []
-
-        def work() -> None:
-            found[:] = database.query(text, *parameters)
-
-        try:
-            database.lasting(work, lambda: False)
-        except database.refusals as error:
-            raise InputError(f"{self._place.shown}: the query fails: {_first_line(error)}") from None
-        return found
+RUNS = "yelpaze_runs"
 
 
 class SqlSink:
@@ -324,10 +92,10 @@ class SqlSink:
 
     def _saved(self) -> tuple[Standing, dict[str, Any] | None, bool, int] | None:
         database = self._database
-        if database.columns_of(_RUNS) is None:
+        if database.columns_of(RUNS) is None:
             return None
         rows = database.query(
-            f"SELECT standing, columns, is_ours, commits FROM {_RUNS} "  # noqa: S608  ours
+            f"SELECT standing, columns, is_ours, commits FROM {RUNS} "  # noqa: S608  ours
             f"WHERE output = {database.marker}",
             self._name,
         )
@@ -440,7 +208,7 @@ class SqlSink:
                 database.query(f"DROP TABLE {self._quoted_failures}")
             if found is not None:
                 database.query(
-                    f"DELETE FROM {_RUNS} WHERE output = {database.marker}",  # noqa: S608  ours
+                    f"DELETE FROM {RUNS} WHERE output = {database.marker}",  # noqa: S608  ours
                     self._name,
                 )
         self._is_made = False
@@ -512,7 +280,7 @@ class SqlSink:
                     # Another run made `yelpaze_runs` at the same moment.
                     database.lasting(once, lambda: self._is_committed(number))
             except database.refusals as error:
-                raise InputError(f"{self.name}: the run cannot be recorded: {_first_line(error)}") from None
+                raise InputError(f"{self.name}: the run cannot be recorded: {first_line(error)}") from None
             self._commits = number
             self._is_made = True
 
@@ -568,9 +336,9 @@ class SqlSink:
         saved = msgspec.structs.replace(
             standing, succeeded=standing.succeeded - lost, failed=standing.failed + lost
         )
-        database.query(f"DELETE FROM {_RUNS} WHERE output = {marker}", self._name)  # noqa: S608  ours
+        database.query(f"DELETE FROM {RUNS} WHERE output = {marker}", self._name)  # noqa: S608  ours
         database.query(
-            f"INSERT INTO {_RUNS} (output, standing, columns, is_ours, commits) "  # noqa: S608  ours
+            f"INSERT INTO {RUNS} (output, standing, columns, is_ours, commits) "  # noqa: S608  ours
             f"VALUES ({', '.join([marker] * 5)})",
             self._name,
             msgspec.json.encode(saved).decode(),
@@ -594,7 +362,7 @@ class SqlSink:
                 database.insert(self._name, names, rows, self._place.key)
         except database.refusals as error:
             if len(rows) == 1:
-                self._rejected.append((numbers[0], f"the database refuses the result: {_first_line(error)}"))
+                self._rejected.append((numbers[0], f"the database refuses the result: {first_line(error)}"))
                 return
             half = len(rows) // 2
             self._insert(names, rows[:half], numbers[:half])
@@ -603,7 +371,7 @@ class SqlSink:
     def _make(self) -> None:
         text, whole = self._database.types[Kind.TEXT], self._database.types[Kind.INT]
         self._database.query(
-            f"CREATE TABLE IF NOT EXISTS {_RUNS} (output {text} PRIMARY KEY, standing {text} NOT NULL, "
+            f"CREATE TABLE IF NOT EXISTS {RUNS} (output {text} PRIMARY KEY, standing {text} NOT NULL, "
             f"columns {text} NOT NULL, is_ours {whole} NOT NULL, commits {whole} NOT NULL)"
         )
         self._database.query(
@@ -641,10 +409,6 @@ def _fitted(result: Column, column: Column) -> Column:
     """What results say, as the column that is there takes it."""
     kind = Kind.JSON if column.kind is Kind.JSON else result.kind
     return msgspec.structs.replace(result, kind=kind, bits=column.bits)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _letter_row(letter: DeadLetter) -> list[Any]:
