@@ -76,6 +76,7 @@ def offers(shop: str, folder: Path) -> int:
         "run",
         str(OFFERS / "flow.py"),
         "rows.jsonl",
+        "--restart",
         "--json",
     ]
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=False)

@@ -17,7 +17,7 @@ import yelpaze
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "how-to", "policies", "fetch")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "how-to", "policies", "fetch", "runs")),
 ]
 COMMANDS = [
     pytest.param(block[1], id=f"{path.name}-{number}")

@@ -4,9 +4,11 @@ import asyncio
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,20 @@ def test_the_same_from_a_shell_script(shop, tmp_path):
         assert skipped in done.stderr
         assert len(list((tmp_path / "prices").iterdir())) == 500
     assert "lamp-007" in json.loads((tmp_path / "prices/lamp-007.json").read_text())
+
+
+def test_a_nightly_job(shop, tmp_path):
+    command = tmp_path / "bin" / "yelpaze"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {YELPAZE[0]} -m yelpaze.cli.main "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "SHOP": shop}
+    rows = "".join(f"{n},lamp-{n},2,\n" for n in range(200))
+    (tmp_path / "orders.csv").write_text(f"order,sku,quantity,note\n{rows}x,lamp-1,1,\n")
+    script = ["sh", str(EXAMPLES / "nightly" / "nightly.sh"), "orders.csv", "orders.db"]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr  # the order x is no number, however often it is tried
+    with closing(sqlite3.connect(tmp_path / "orders.db")) as database:
+        assert database.execute("SELECT count(*), min(cents) > 0 FROM results").fetchone() == (200, 1)
+        assert database.execute("SELECT row, kind FROM results_failures").fetchall() == [(202, "input")]
+    assert "<svg" in (tmp_path / "orders.db.html").read_text()

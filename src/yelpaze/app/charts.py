@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from html import escape
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 760, 220, 70, 28, 12
+_MANY = 100
+_ANCHORS = {0: "start", 0.5: "middle", 1: "end"}
 COLOURS = ("#0b6e6e", "#d97706", "#b91c1c")
 
 
@@ -23,16 +25,18 @@ def lines(times: Sequence[float], series: Sequence[tuple[str, Sequence[float]]],
         level = y(most * share)
         parts.append(
             f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{level:.1f}" y2="{level:.1f}" class="rule"/>'
-            f'<text x="{_LEFT - 8}" y="{level + 4:.1f}" text-anchor="end">{most * share:,.4g}</text>'
+            f'<text x="{_LEFT - 8}" y="{level + 4:.1f}" text-anchor="end">{_number(most * share)}</text>'
         )
         time = span * share
-        parts.append(f'<text x="{x(time):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{time:,.4g} s</text>')
+        parts.append(
+            f'<text x="{x(time):.0f}" y="{_HEIGHT - 8}" text-anchor="{_ANCHORS[share]}">{_number(time)} s</text>'
+        )
     for number, (name, values) in enumerate(series):
         points = " ".join(f"{x(time):.1f},{y(value):.1f}" for time, value in zip(times, values, strict=True))
         colour = COLOURS[number]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(
-            f'<text x="{_WIDTH - 14}" y="{_TOP + 14 + 16 * number}" text-anchor="end" fill="{colour}">'
+            f'<text x="{_LEFT + 10}" y="{_TOP + 14 + 16 * number}" fill="{colour}">'
             f"{escape(name)} ({escape(unit)})</text>"
         )
     return "".join([*parts, "</svg>"])
@@ -53,11 +57,15 @@ def bars(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit: str
                 f'<text x="{left - 10}" y="{top + 13}" text-anchor="end" class="quiet">{escape(label)}</text>'
                 f'<rect x="{left}" y="{top + 2}" width="{max(length, 1):.1f}" height="{row - 5}" rx="2" '
                 f'fill="{COLOURS[number % 3]}"/>'
-                f'<text x="{left + length + 8:.0f}" y="{top + 13}">{value:,.4g} {escape(unit)}</text>'
+                f'<text x="{left + length + 8:.0f}" y="{top + 13}">{_number(value)} {escape(unit)}</text>'
             )
             top += row
         top += 10
     return "".join([*parts, "</svg>"])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= _MANY else f"{value:.3g}"
 
 
 def _frame(height: float) -> str:
