@@ -35,8 +35,9 @@ from yelpaze.http.poller import READ, Poller, new_poller
 
 SHARD = 64
 _IDLE_HANDLES = 1024
-_LARGE = 64 << 10  # bytes of a body, on average, from which on one event may bring a full socket buffer
-_LARGE_EVENT_BYTES, _EVENT_BYTES = 4 << 20, 160 << 10
+_LARGE = 64 << 10  # bytes of a body from which on one event may bring a whole socket buffer
+_LARGE_EVENT_BYTES, _EVENT_BYTES = 4 << 20, 64 << 10
+_PROOF = 64  # answers after which they are known to be small
 _NEVER = float("inf")
 _KICK_EVENTS = 16  # transfers that go on in one kick, or so
 _AT_ONCE = 8
@@ -96,7 +97,8 @@ class Transport:
         self._held = 0
         self._holders: dict[int, int] = {}
         # Counts events up from what surely fits the memory; at 0 the bodies are weighed.
-        self._unweighed = -max(1, memory // _EVENT_BYTES)
+        self._unweighed = -max(1, memory // _LARGE_EVENT_BYTES)
+        self._proved = 0
         self._has_large = False
         self._paused: dict[Handle, None] = {}
         self.closed = False
@@ -175,8 +177,9 @@ class Transport:
         active = self._active.values()
         total = self._held + sum(len(handle.body) for handle in active)
         # Look again before what may come until then fills the memory.
-        self._has_large |= total > _LARGE * len(active)
-        event_bytes = _LARGE_EVENT_BYTES if self._has_large else _EVENT_BYTES
+        self._has_large |= any(len(handle.body) > _LARGE for handle in active)
+        is_small = self._proved >= _PROOF and not self._has_large
+        event_bytes = _EVENT_BYTES if is_small else _LARGE_EVENT_BYTES
         self._unweighed = -max(1, (self._memory - total) // event_bytes)
         if self.closed or not active:
             return
@@ -335,6 +338,9 @@ class Transport:
         if handle is None:  # cancelled by a `done` of this very batch
             return
         shard.multi.remove_handle(easy)
+        self._proved += 1
+        if len(handle.body) > _LARGE and not self._has_large:
+            self._has_large, self._unweighed = True, 0
         self._unpaused(handle)
         if handle.done is None:
             return

@@ -1,0 +1,94 @@
+"""Answers in memory are bounded: younger transfers wait, the oldest goes on, nothing is lost or timed out for it."""
+
+import asyncio
+
+import pytest
+
+from support.nginx import Nginx
+from yelpaze import Engine, MisuseError, Timeout, get
+
+MB = 1 << 20
+BODY = bytes(2 * MB)
+
+
+async def whole(peer) -> None:
+    while await peer.request():
+        await peer.answer(BODY)
+
+
+class Held:
+    """The most bytes of bodies that the transport had at once, looked at after each piece."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.most = 0
+        self.transport = transport = engine._core.transport
+        weigh = transport._weigh
+
+        def weighed() -> None:
+            self.most = max(self.most, sum(len(handle.body) for handle in transport._active.values()))
+            weigh()
+
+        transport._weigh = weighed
+
+
+async def test_many_large_answers_take_turns(raw):
+    server = await raw(whole)
+    async with Engine(memory=16 * MB, per_host=100, timeout=Timeout(attempt=60)) as engine:
+        held = Held(engine)
+        outcomes = await asyncio.gather(*(engine.send(get(f"{server.url}/{n}")) for n in range(100)))
+        assert [len(outcome.body) for outcome in outcomes] == [len(BODY)] * 100
+        assert all(len(outcome.attempts) == 1 for outcome in outcomes)
+        # 200 MB in all. A piece may come before the next look: a socket's buffer for each connection.
+        assert held.most < 60 * MB
+        assert not held.transport._paused
+
+
+async def test_time_spent_paused_is_not_the_servers(raw):
+    """Held by somebody for longer than the attempt time-out, the transfer goes on once there is room."""
+    server = await raw(whole)
+    async with Engine(memory=MB, timeout=Timeout(attempt=1.0, first_byte=1.0)) as engine:
+        first = engine.next_order()
+        engine.hold(first, 4 * MB)
+        call = asyncio.ensure_future(engine.send(get(server.url)))
+        transport = engine._core.transport
+        while not transport._paused:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.3)
+        assert not call.done()
+        engine.hold(first, 0)
+        outcome = await call
+        assert outcome.ok, outcome.error
+        assert len(outcome.body) == len(BODY)
+
+
+async def test_a_paused_call_can_be_cancelled_and_the_engine_closed(raw):
+    server = await raw(whole)
+    async with Engine(memory=MB) as engine:
+        engine.hold(engine.next_order(), 4 * MB)
+        calls = [asyncio.ensure_future(engine.send(get(server.url))) for _ in range(3)]
+        while len(engine._core.transport._paused) < 3:
+            await asyncio.sleep(0.01)
+        calls[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        assert len(engine._core.transport._paused) == 2
+    outcomes = await asyncio.gather(*calls[1:])
+    assert {outcome.error.kind for outcome in outcomes} == {"cancelled"}
+
+
+async def test_streams_of_one_http2_connection_wait_each_by_itself(nginx: Nginx, ca_file):
+    text = nginx.folder / "text"
+    text.mkdir(exist_ok=True)
+    (text / "large").write_bytes(BODY)
+    async with Engine(memory=4 * MB, http_version="2", ca_file=ca_file, compressed=False) as engine:
+        url = nginx.url("http2", "/text/large")
+        outcomes = await asyncio.gather(*(engine.send(get(url)) for _ in range(30)))
+        assert [outcome.status for outcome in outcomes] == [200] * 30
+        assert {outcome.http_version for outcome in outcomes} == {"2"}
+        assert {len(outcome.body) for outcome in outcomes} == {len(BODY)}
+
+
+def test_memory_is_a_number_of_bytes():
+    for wrong in (0, -1, 1.5, "1M"):
+        with pytest.raises(MisuseError, match="memory takes a number of bytes"):
+            Engine(memory=wrong)
