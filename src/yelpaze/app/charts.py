@@ -29,7 +29,8 @@ def lines(times: Sequence[float], series: Sequence[tuple[str, Sequence[float]]],
         )
         time = span * share
         parts.append(
-            f'<text x="{x(time):.0f}" y="{_HEIGHT - 8}" text-anchor="{_ANCHORS[share]}">{_number(time)} s</text>'
+            f'<text x="{x(time):.0f}" y="{_HEIGHT - 8}" text-anchor="{_ANCHORS[share]}">'
+            f"{_number(time)} s</text>"
         )
     for number, (name, values) in enumerate(series):
         points = " ".join(f"{x(time):.1f},{y(value):.1f}" for time, value in zip(times, values, strict=True))

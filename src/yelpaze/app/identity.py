@@ -10,6 +10,7 @@ from yelpaze.flow.flow import Flow
 from yelpaze.io.protocol import Source
 
 _OURS = Path(__file__).parents[1]
+_WORDS = {"changed": "time of change", "ends": "content"}
 
 
 def identity_of(flow: Flow, source: Source, *, sample: int | None) -> dict[str, Any]:
@@ -79,5 +80,8 @@ def _input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
         different = [name for name in names if before.get(name) != after.get(name)]
         if different:
             where = after.get("file") or after.get("table") or "query"
-            words.append(f"{where}: {', '.join(different)} differ{'s' if len(different) == 1 else ''}")
+            named = ", ".join(_WORDS.get(name, name) for name in different)
+            was = before.get("file")
+            other = f", it was {was}" if was and was != after.get("file") else ""
+            words.append(f"{where}{other}: another {named}")
     return "; ".join(words)

@@ -92,6 +92,7 @@ _URL_SINKS: dict[str, Callable[[str, object], Sink]] = {
     "postgres": _postgres_sink,
 }
 _OUTPUT = re.compile(r"\.(?:results|failures)(?:\.\d+)?\.[a-z]+$")
+_LINES = (".jsonl", ".ndjson", ".json", ".txt", "")
 _DATABASES = (".db", ".sqlite", ".sqlite3")
 
 
@@ -171,6 +172,8 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
             raise InputError(f"{SECRETS.url(output)}: results go to files or to {_all(_URL_SINKS)}")
         return _URL_SINKS[scheme](output, annotation)
     path = Path(output)
+    if path.is_symlink():
+        path = path.resolve()  # one output has one journal, by whatever name it is called
     is_stream = path.exists() and not path.is_file() and not path.is_dir()  # a pipe, a device
     if output == "-" or is_stream:
         failures = Path(default_output(inputs)).with_suffix("").with_suffix(".failures.jsonl")
@@ -182,7 +185,9 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
         raise InputError(f"{path}: is a folder; give a file name with -o")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist: create it first")
-    failures = path.with_name(f"{path.stem}.failures.jsonl")
+    # results.failures.jsonl; results.csv.failures.jsonl, for there may be results of several formats.
+    stem = path.stem if path.suffix.lower() in (".jsonl", "") else path.name
+    failures = path.with_name(f"{stem}.failures.jsonl")
     _refuse_inputs(inputs, path, failures, path.with_name(f"{path.name}.journal"))
     if path.suffix.lower() in (".gz", ".zst"):
         raise InputError(
@@ -190,6 +195,10 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
         )
     layout = _LAYOUTS.get(path.suffix.lower(), _jsonl_layout)(path, annotation)
     return FileSink(layout, failures)
+
+
+def _endings() -> str:
+    return ", ".join(ending for ending in (*_LINES, *_LAYOUTS, *_DATABASES) if ending)
 
 
 def _refuse_inputs(inputs: tuple[str, ...], *written: Path) -> None:

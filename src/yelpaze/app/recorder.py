@@ -59,7 +59,7 @@ class Recorder:
             self._lock = self._runs.lock(job.run_id)
         except OSError as error:
             self._is_off = True
-            job.notes(f"the run is not listed: {self._runs.folder} cannot be written: {error.strerror}")
+            job.notes(f"the run is not listed in {self._runs.folder}: {error.strerror}")
         self._save()
 
     def row(self, row: RowRun) -> None:

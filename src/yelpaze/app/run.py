@@ -237,6 +237,8 @@ class Job:
         if damage is not None:
             found["output"] = damage
         accepted = self.options.accept & found.keys()
+        if "output" in accepted:
+            self.notes("what the output has lost is not run again: --restart runs all rows")
         for name in accepted:
             del found[name]
         if found:

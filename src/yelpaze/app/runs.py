@@ -4,6 +4,7 @@
 the times that it was started; `ID.lock` is locked by the process that runs it.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -112,8 +113,15 @@ class Runs:
         """Say that this process is running it; the descriptor holds the lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = os.open(self.folder / f"{run}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(file, fcntl.LOCK_EX)  # `runs` holds a shared one for a moment
-        return file
+        for pause in (0.0, 0.01, 0.02, 0.04, 0.08):  # `runs` holds a shared one for a moment
+            time.sleep(pause)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            return file
+        os.close(file)
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process runs it under the same name")
 
     def load(self, run: str) -> RunRecord | None:
         """The record of that very run."""

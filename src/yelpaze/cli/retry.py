@@ -11,10 +11,12 @@ from yelpaze.app.observing import observing_options, served_metrics
 from yelpaze.app.retry import RetryJob, Selection
 from yelpaze.app.run import RunOptions
 from yelpaze.app.runs import RunRecord, Runs
-from yelpaze.cli.policies import engine_options, host_policies_of, policy_options
+from yelpaze.cli.exits import Exit
+from yelpaze.cli.policies import engine_options, explain, host_policies_of, policy_options
 from yelpaze.cli.running import call_options, row_options, work
 from yelpaze.flow.failure import KINDS
 from yelpaze.flow.loading import find
+from yelpaze.flow.machine import engine_for
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
 
@@ -54,7 +56,7 @@ def command(
     rate: str | None,
     retries: int | None,
     timeout: float | None,
-    explain_only: bool,  # noqa: ARG001  of policy_options
+    explain_only: bool,
     metrics: str | None,
     log: str | None,
     as_json: bool,
@@ -76,6 +78,10 @@ def command(
     sys.stdout = sys.stderr  # what a flow prints must not end up among the results
     try:
         found = find(flow or _flow_of(record))
+        if explain_only:
+            engine_ = engine_for(found, concurrency=of_rows["concurrency"], overrides=engine)
+            click.echo("\n".join(explain(engine_)), file=stdout)
+            return Exit.OK
         with ExitStack() as stack:
             watched = observing_options(log, stack, found.secrets)
             options = RunOptions(

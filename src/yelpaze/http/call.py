@@ -422,7 +422,7 @@ class Call:
 
     def past_deadline(self) -> None:
         core, now = self._core, self._core.now()
-        whole = self.deadline_at - self._started
+        whole = max(0.0, self.deadline_at - self._started)
         attempt = self._try
         if attempt is not None:
             ran = now - attempt.began

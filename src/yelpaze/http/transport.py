@@ -183,12 +183,13 @@ class Transport:
         self._unweighed = -max(1, (self._memory - total) // event_bytes)
         if self.closed or not active:
             return
-        # Who is oldest must get on; if it waits for no transfer, none has to go on for it.
+        # Who is oldest must get on. If it waits for something else, that may be a slot which a paused
+        # transfer has: then the next one goes on, and so on.
         oldest = min(min(active, key=_order).order, min(self._holders, default=_NEVER))
         going = {handle for handle in active if handle.order == oldest}
         receiving = [handle for handle in active if handle.body]
-        if receiving and total < self._memory * 2:
-            going.add(min(receiving, key=_order))
+        if not going or (receiving and total < self._memory * 2):
+            going.add(min(receiving or active, key=_order))
         if total >= self._memory:
             for handle in active:
                 if handle not in going and handle not in self._paused and handle.pause(self._loop.time()):

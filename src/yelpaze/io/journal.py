@@ -35,6 +35,14 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     is_renewed: bool = False
 
 
+def _is_commit(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line, type=Commit)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
 class Journal:
     """The journal of one output. `last` is the commit that holds."""
 
@@ -74,10 +82,14 @@ class Journal:
         data = os.pread(self._file, os.fstat(self._file).st_size, 0)
         self._length = data.rfind(b"\n") + 1
         lines = data[: self._length].splitlines()
+        if len(lines) > 1 and not _is_commit(lines[-1]):  # torn by a power cut: it never counted
+            self._length -= len(lines.pop()) + 1
         try:
             commits = [msgspec.json.decode(line, type=Commit) for line in lines if line]
         except msgspec.DecodeError as error:
-            raise InputError(f"{self.path}: is no journal of a run: {error}") from None
+            raise InputError(
+                f"{self.path}: is no journal of a run: {error}; move it away to begin anew"
+            ) from None
         self.resolved.clear()
         for commit in commits:
             if commit.is_renewed:

@@ -102,7 +102,9 @@ class LineFile:
     def cut(self, extent: Extent) -> None:
         """Go back to that commit."""
         size = self.path.stat().st_size if self.path.exists() else 0
-        length = extent.length if extent.length <= size else self._whole(size)
+        length = extent.length
+        if self.damage(extent) is not None:
+            length = self._whole(min(size, length))  # accepted: the lines that are still there
         if length or self.path.exists():
             file = self.opened()
             if self._is_plain:

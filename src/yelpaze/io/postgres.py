@@ -18,6 +18,12 @@ try:
 except ImportError:
     raise MisuseError("PostgreSQL needs psycopg: pip install 'yelpaze[postgres]'") from None
 
+# What another session did; it passes.
+_PASSING = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.LockNotAvailable,
+)
 _AGAIN_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 20.0)  # about a minute: a server that restarts
 _LOCK_SECONDS = 1.0  # until the server has noticed that a process was killed
 _KINDS = {
@@ -163,7 +169,8 @@ class Postgres(Database):
                 work()
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 last = error
-                if not (self._connection.closed or self._connection.broken):
+                is_there = not (self._connection.closed or self._connection.broken)
+                if is_there and not isinstance(error, _PASSING):
                     break  # the server is there, and can't: its disk is full, …
             else:
                 return

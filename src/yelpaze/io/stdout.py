@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from yelpaze.io.jsonl import result_line
-from yelpaze.io.lines import Extent, LineFile, line_of
+from yelpaze.io.lines import Extent, LineFile, aside_name, line_of
 from yelpaze.io.protocol import DeadLetter, Standing
 
 
@@ -32,8 +32,10 @@ class StdoutSink:
         return None
 
     def resume(self) -> None:
+        path = self._letters.path
+        if path.exists() and path.stat().st_size:
+            path.rename(aside_name(path))
         self._letters.cut(Extent())
-        self._letters.path.unlink(missing_ok=True)
         self._letters.close()
 
     def restart(self) -> list[str]:
