@@ -205,9 +205,9 @@ def touch(path):
 CHANGES = {
     "the flow": ("flow", "flow.py", lambda p: edit(p / "flow.py", '"n"', "'n'")),
     "a module beside it": ("flow", "helper.py", lambda p: edit(p / "helper.py", "* 2", "* 2 * 1")),
-    "more input": ("input", "in.jsonl: size", lambda p: edit(p / "in.jsonl", '{"n": 4}', '{"n": 4}\n{"n": 5}')),
-    "other input": ("input", "in.jsonl: changed, ends differ", lambda p: edit(p / "in.jsonl", "4", "9")),
-    "input written again": ("input", "in.jsonl: changed differs", lambda p: touch(p / "in.jsonl")),
+    "more input": ("input", "in.jsonl: another size", lambda p: edit(p / "in.jsonl", '{"n": 4}', '{"n": 4}\n{"n": 5}')),
+    "other input": ("input", "in.jsonl: another time of change, content", lambda p: edit(p / "in.jsonl", "4", "9")),
+    "input written again": ("input", "in.jsonl: another time of change", lambda p: touch(p / "in.jsonl")),
     "output edited": ("output", "in.results.jsonl was edited", lambda p: edit(p / "in.results.jsonl", "2", "7")),
     "output shortened": (
         "output",
@@ -356,7 +356,7 @@ def test_standard_input_cannot_be_gone_on_with(place):
     run = ("run", "flow.py", "-", "--workers", 0)
     place(*run, "--limit", 1, input='{"n": 1}\n{"n": 2}\n', code=0)
     done = place(*run, input='{"n": 1}\n{"n": 2}\n', code=2)
-    assert "standard input can't be read twice" in done.stderr
+    assert "standard input, which can't be read twice" in done.stderr
     assert "--restart" in done.stderr
     place(*run, "--restart", input='{"n": 1}\n{"n": 2}\n', code=0)
     assert place.numbers("stdin.results.jsonl") == [1, 2]

@@ -48,7 +48,7 @@ def test_the_list_the_latest_first(place):
     place("run", "other.py", "in.jsonl", "-o", "out.jsonl", "--limit", 1, "--workers", 0, code=0)
     done = place.ask("runs", code=0)
     head, other, first = (line.split() for line in done.stdout.splitlines())
-    assert head == ["RUN", "STATE", "ROWS", "FAILED", "WORKED", "STARTED", "OUTPUT"]
+    assert head == ["RUN", "STATE", "ROWS", "FAILED", "WORKED", "STARTED", "(UTC)", "OUTPUT"]
     assert re.fullmatch(r"others---more-\d{8}-\d{6}-[0-9a-f]{4}", other[0])
     assert first[0].startswith("calls-")
     assert (first[1:4], other[1:4]) == (["finished", "5", "2"], ["finished", "1", "0"])
@@ -189,7 +189,7 @@ def test_a_killed_run_is_listed_as_such_with_what_it_had_done(place, service):
     process.wait()
     (run,) = listed(place)
     assert run["state"] == "killed"
-    assert "killed: its process ended without a word" in place.ask("runs", "show", "last", code=0).stdout
+    assert "killed: its process is gone" in place.ask("runs", "show", "last", code=0).stdout
     service.release()
     place(*RUN, code=1)
     (run,) = listed(place)
@@ -248,7 +248,7 @@ def test_a_state_folder_that_cannot_be_written_is_a_warning(place):
     place.rows(1)
     env = place.env | {"XDG_STATE_HOME": str(place.path / "flow.py")}
     done = place(*RUN, env=env, code=0)
-    assert "the run is not listed: " in done.stderr
+    assert "the run is not listed in " in done.stderr
     assert place.numbers() == [1]
     assert "no runs yet" in place.ask("runs", code=0, env=env).stderr
 

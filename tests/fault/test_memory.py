@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from support.nginx import Nginx
-from yelpaze import Engine, MisuseError, Timeout, get
+from yelpaze import Engine, Flow, MisuseError, Timeout, get
 
 MB = 1 << 20
 BODY = bytes(2 * MB)
@@ -92,3 +92,24 @@ def test_memory_is_a_number_of_bytes():
     for wrong in (0, -1, 1.5, "1M"):
         with pytest.raises(MisuseError, match="memory takes a number of bytes"):
             Engine(memory=wrong)
+
+
+async def test_rows_that_wait_for_slots_of_paused_transfers_get_on(raw):
+    """The oldest rows hold their first answers and wait for slots, which paused transfers have."""
+    server = await raw(whole)
+    flow = Flow("two", engine={"memory": 4 * MB, "per_host": 4})
+
+    @flow.request
+    def first(row):
+        return get(f"{server.url}/{row}/first")
+
+    @flow.request
+    def second(row, first):
+        return get(f"{server.url}/{row}/second")
+
+    @flow.compute
+    def size(first, second):
+        return len(first.body) + len(second.body)
+
+    results = await flow.run(range(24), concurrency=16)
+    assert [result.value for result in results] == [2 * len(BODY)] * 24

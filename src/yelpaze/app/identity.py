@@ -53,11 +53,11 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         found["flow"] = f"the flow is another one ({', '.join(names) or new['flow']['name']})"
     if old["input"] is None or new["input"] is None:
-        found["input"] = "standard input can't be read twice"
+        found["input"] = "the input is standard input, which can't be read twice"
     elif not is_same_input(old, new):
         found["input"] = f"the input is another one ({_input_changes(old['input'], new['input'])})"
     if old["sample"] != new["sample"]:
-        found["input"] = f"--sample was {old['sample'] or 'not given'}"
+        found["sample"] = f"--sample was {old['sample'] or 'not given'}"
     return found
 
 

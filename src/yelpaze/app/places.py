@@ -113,6 +113,9 @@ def open_source(inputs: tuple[str, ...]) -> Source:
         return _URL_SOURCES[scheme](inputs[0])
     paths = _expanded(inputs)
     check_files(paths)
+    for path in paths:
+        if _ending(path) in _DATABASES:
+            raise InputError(f"{path}: name a table in it: 'sqlite:///{path}?table=NAME'")
     kinds = {_FILE_SOURCES.get(_ending(path), JsonlSource) for path in paths}
     if len(kinds) > 1:
         raise InputError(

@@ -93,6 +93,7 @@ class Recorder:
     def end(self, state: str, reason: str = "") -> None:
         """The run ends, for this time."""
         self.record.state, self.record.reason = state, reason
+        self.record.peak_rss_mb = max(self.record.peak_rss_mb, self._job.peak_rss_mb())
         self.record.add_point(self._point())
         self._save()
         if self._lock >= 0:

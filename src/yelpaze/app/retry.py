@@ -68,6 +68,10 @@ class RetryJob(Job):
         return self.ended
 
     @property
+    def progress(self) -> tuple[float, float | None]:
+        return self.ended, self._standing.failed if self._standing is not None else None
+
+    @property
     def state(self) -> str:
         return "finished" if self._standing is not None and self._standing.is_finished else "interrupted"
 
@@ -109,6 +113,8 @@ class RetryJob(Job):
         finally:
             with contextlib.suppress(OSError):  # then the next command does it
                 await in_thread(self.sink.tidy)
+        if not self.ended and not self._unread:
+            self.notes("there is no failed row of that kind: nothing was run again")
         if self._unread:
             self.notes(
                 f"{self._unread:,} failed rows could not be run again: their dead letters are without their "

@@ -116,8 +116,9 @@ class Job:
         self._runner: Runner | None = None
         self._ledger = Ledger()
         self._progress = Progress()
+        self._rows_read = self._read_from = 0
         self._fault: Exception | None = None
-        self._withheld = 0
+        self._withheld: list[RowRun] = []
         self._order: deque[int] | None = deque() if options.ordered else None
         self._ended: dict[int, tuple[RowRun, Any, Failure | None]] = {}
 
@@ -134,6 +135,16 @@ class Job:
     def counted(self) -> int:
         """The rows that its progress shows."""
         return self.rows
+
+    @property
+    def progress(self) -> tuple[float, float | None]:
+        """How far it has come, and how far it has to go, in one unit; None if that is unknown."""
+        options = self.options
+        if options.limit is not None or options.sample is not None:
+            return self.rows, options.limit if options.sample is None else options.sample
+        # Of what was read this time, the share of its rows that have ended.
+        read = (self.source.position - self._read_from) * self.ended / max(self._rows_read, 1)
+        return self._read_from + read, self.source.size
 
     @property
     def state(self) -> str:
@@ -237,16 +248,20 @@ class Job:
         if damage is not None:
             found["output"] = damage
         accepted = self.options.accept & found.keys()
+        if "input" in accepted:
+            done = f"{standing.progress.through:,}"
+            self.notes(f"the input is another one, and its rows up to number {done} count as done")
         if "output" in accepted:
             self.notes("what the output has lost is not run again: --restart runs all rows")
         for name in accepted:
             del found[name]
         if found:
-            flags = " ".join(f"--accept-changed {name}" for name in found)
+            flags = " ".join(f"--accept-changed {name}" for name in found if name != "sample")
             raise InputError(
                 f"{self.sink.name}: holds {standing.succeeded + standing.failed:,} rows of the run "
                 f"{standing.run}, but since then {'; '.join(found.values())}. "
-                f"{flags} goes on all the same; --restart begins anew and keeps the old output"
+                + (f"{flags} goes on all the same; " if "sample" not in found else "")
+                + "--restart begins anew and keeps the old output; -o gives another one"
             )
         return accepted
 
@@ -315,6 +330,7 @@ class Job:
             return
         try:
             async for mark, rows in self.source.blocks(progress.mark):
+                self._rows_read += len(rows)
                 block = rows
                 if rows and rows[0][0] <= progress.through:
                     block = [row for row in rows if row[0] > progress.through or row[0] in again]
@@ -351,7 +367,7 @@ class Job:
         assert self.machine is not None
         if failure is None:
             try:
-                self.sink.write(row.number, value)
+                self.sink.write(row.number, value, mark=self._mark_of(row.number), trace_id=row.trace_id)
             except Misfit as error:
                 failure = Failure(step=None, kind="result", message=str(error), trace_id=row.trace_id)
         elif self.machine.compute.broken:
@@ -366,8 +382,13 @@ class Job:
             self._count(row.number, failure)
             self._check_failures()
         if self._committer.is_full:
-            self._withheld += 1
-        elif self._runner is not None:
+            self._withheld.append(row)
+        else:
+            self._release(row)
+
+    def _release(self, row: RowRun) -> None:
+        row.let_go()
+        if self._runner is not None:
             self._runner.release()
 
     def _count(self, number: int, failure: Failure) -> None:
@@ -387,6 +408,7 @@ class Job:
         )
 
     def _mark_of(self, number: int) -> Any:
+        """Where the source finds a row that is under way."""
         return self._ledger.mark_of(number)
 
     def _done(self, number: int, *, is_failed: bool) -> None:
@@ -418,10 +440,10 @@ class Job:
             self.failed += 1
             self._count(number, Failure(step=None, kind="result", message=why))
         self.recorder.note()
-        withheld, self._withheld = self._withheld, 0
-        for _ in range(withheld):
-            if self._runner is not None:
-                self._runner.release()
+        self._check_failures()
+        withheld, self._withheld = self._withheld, []
+        for row in withheld:
+            self._release(row)
 
     def _cannot_commit(self, error: Exception) -> None:
         self._fault = error
@@ -430,14 +452,18 @@ class Job:
 
     # ── the end ─────────────────────────────────────────────────────────────────
 
+    def peak_rss_mb(self) -> float:
+        """The most memory of all processes, summed."""
+        own = peak_of("self") or peak_rss_mb(resource.getrusage(resource.RUSAGE_SELF))
+        theirs = self.machine.compute.peak_rss_mb() if self.machine is not None else 0.0
+        return round(own + theirs, 1)
+
     def _summary(self) -> Summary:
         seconds = time.monotonic() - self.began
         machine, latency = self.machine, Histogram()
         for histogram in machine.latency if machine is not None else ():
             latency = latency.merged(histogram)
         statistics = self.engine.statistics(by_host=False)
-        own = peak_of("self") or peak_rss_mb(resource.getrusage(resource.RUSAGE_SELF))
-        theirs = machine.compute.peak_rss_mb() if machine is not None else 0.0
         return Summary(
             run=self.run_id,
             rows=self.rows,
@@ -448,7 +474,7 @@ class Job:
             retries=statistics.retries,
             seconds=round(seconds, 3),
             rows_per_second=round(self.ended / seconds, 1) if seconds else 0.0,
-            peak_rss_mb=round(own + theirs, 1),
+            peak_rss_mb=self.peak_rss_mb(),
             latency_ms={
                 f"p{share}": round(latency.quantile(share / 100) * 1000, 2) for share in (50, 95, 99)
             },

@@ -131,7 +131,7 @@ class Runs:
         except (OSError, msgspec.DecodeError):
             return None
         if record.state == "running" and not self._is_locked(run):
-            record.state, record.reason = "killed", "its process ended without a word"
+            record.state, record.reason = "killed", "its process is gone; the same command goes on"
         return record
 
     def _is_locked(self, run: str) -> bool:

@@ -16,6 +16,8 @@ class View:
 
     title = "fetch"
     unit = "URLs"
+    before = 0
+    has_begun = True
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch

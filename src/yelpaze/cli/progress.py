@@ -36,6 +36,14 @@ class View(Protocol):
         """How many are done."""
 
     @property
+    def before(self) -> int:
+        """How many of them were done before this began."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to show yet."""
+
+    @property
     def requests(self) -> int:
         """How many requests that took."""
 
@@ -55,9 +63,6 @@ class Progress:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-            self._bar.add_task(self._view.title, total=None, text="starting")
         self._task = asyncio.create_task(self._show())
         return self
 
@@ -71,14 +76,17 @@ class Progress:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        if self._bar is not None:
-            self._last = (self._began, 0, 0)  # the last line shows rates over all of the time
+        if self._bar is not None and self._view.has_begun:
+            # The last line shows rates over all of the time.
+            self._last = (self._began, self._view.before, 0)
             self._update()
             self._bar.stop()
 
     async def _show(self) -> None:
         while True:
             await asyncio.sleep(_BAR_SECONDS if self._terminal else _LINE_SECONDS)
+            if not self._view.has_begun:
+                continue
             if self._bar is not None:
                 self._update()
             else:
@@ -87,6 +95,10 @@ class Progress:
     def _update(self) -> None:
         assert self._bar is not None
         view = self._view
+        if not self._bar.tasks:
+            self._last = (self._last[0], max(self._last[1], view.before), self._last[2])
+            self._bar.start()
+            self._bar.add_task(view.title, total=None, text="starting")
         self._bar.update(self._bar.task_ids[0], total=view.total, completed=view.position, text=self.text())
 
     def text(self) -> str:

@@ -66,7 +66,7 @@ def command(
     """Run the failed rows of a run again, into the same output.
 
     RUN is an id that `yelpaze runs` lists, the beginning of one, the run's output, or `last`.
-    Of each row only the failed branches are called: the answers of the other steps were kept.
+    Of each row only what was not answered is called: the answers that had come were kept.
     """
     of_rows = {name: others.pop(name) for name in RunOptions.__struct_fields__ if name in others}
     texts = others.pop("host_policies")

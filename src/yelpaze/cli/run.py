@@ -66,6 +66,7 @@ def command(
     FLOW is path.py or path.py:name. INPUT: files or globs (.jsonl .csv .tsv, with .gz or .zst;
     .parquet), a database (sqlite:///file.db?table=t&key=id, postgresql://…?query=…&key=id),
     or - for JSON Lines on stdin. Failed rows go to a .failures.jsonl file beside the results.
+    Parquet results are a folder. SIGUSR1 (kill -USR1) prints where the run is.
     """
     if as_json and output == "-":
         raise click.UsageError("--json and `-o -` both want stdout: give the results a file")

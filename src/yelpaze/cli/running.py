@@ -185,14 +185,19 @@ class _View:
 
     @property
     def total(self) -> float | None:
-        is_part = self._job.options.limit is not None or self._job.options.sample is not None
-        return None if is_part else self._job.source.size
+        return self._job.progress[1]
 
     @property
     def position(self) -> float:
-        """How far into the input the rows that have ended reach: of what was read, their share."""
-        job = self._job
-        return job.source.position * job.ended / max(job.started, 1)
+        return self._job.progress[0]
+
+    @property
+    def before(self) -> int:
+        return self._job.counted - self._job.ended
+
+    @property
+    def has_begun(self) -> bool:
+        return self._job.machine is not None
 
     @property
     def done(self) -> int:
@@ -213,7 +218,8 @@ def report(summary: Summary) -> None:
     if summary.already_finished:
         say(
             f"{summary.output}: the run {summary.run} is finished: {summary.rows:,} rows, "
-            f"{summary.failed:,} of them failed; nothing to do (--restart begins anew)"
+            f"{summary.failed:,} of them failed; nothing to do (--restart begins anew)",
+            *([f"  retry     yelpaze retry {summary.run}"] if summary.failed else ()),
         )
         return
     latency = summary.latency_ms

@@ -35,7 +35,10 @@ def command(context: click.Context, count: int, as_json: bool) -> None:
     if not runs:
         click.echo("no runs yet", err=True)
         return
-    table = [("RUN", "STATE", "ROWS", "FAILED", "WORKED", "STARTED", "OUTPUT"), *map(_row, runs[:count])]
+    table = [
+        ("RUN", "STATE", "ROWS", "FAILED", "WORKED", "STARTED (UTC)", "OUTPUT"),
+        *map(_row, runs[:count]),
+    ]
     widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
     for row in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -50,9 +53,15 @@ def _row(run: RunRecord) -> tuple[str, ...]:
         f"{run.rows:,}",
         f"{run.failed:,}",
         duration(run.seconds),
-        when(run.started),
-        run.output,
+        when(run.started).removesuffix(" UTC")[:-3],
+        _near(run.output),
     )
+
+
+def _near(output: str) -> str:
+    """A path from here, if it is below."""
+    path = Path(output)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else output
 
 
 @command.command("show")

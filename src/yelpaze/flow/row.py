@@ -33,6 +33,7 @@ SKIPPED = object()
 _NONE_YET = object()
 _NEVER = float("inf")
 _NOT_NEEDED = 1 << 30
+_LARGE = 64 << 10  # bytes of a result
 _LEAST = 0.001  # seconds for a CPU step of a row that is past its deadline: it fails as too slow
 
 
@@ -142,6 +143,10 @@ class RowRun:
         self._drop_calls()
         if self._pause is not None:
             self._pause.cancel()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """The row holds no answers, and no result, any more."""
         if self._held:
             self._machine.engine.hold(self._order, 0)
             self._held = 0
@@ -338,6 +343,9 @@ class RowRun:
             self._pause = machine.engine.call_later(pause, self._again)
             return
         self.cancel()
+        if type(value) is bytes and len(value) > _LARGE:  # it counts until it is written
+            self._held = len(value)
+            machine.engine.hold(self._order, self._held)
         self._on_end(self, value, failure)
 
     def _again(self) -> None:

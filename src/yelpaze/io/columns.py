@@ -16,7 +16,8 @@ import msgspec
 from yelpaze.io.protocol import Misfit
 
 RESULT = "result"
-FIRST_ROWS = 1000  # so many results are looked at before the columns are settled
+FIRST_ROWS = 1000  # so many results are looked at before the columns are settled, if they come
+_FIRST_BYTES = 1 << 20
 _INT64 = range(-(2**63), 2**63)
 _ODD = re.compile(r'["\\\x00-\x1f]')
 
@@ -172,24 +173,38 @@ class Table:
         self._rows = [[row, *self.columns.values(result)] for row, result in self._first]
         self._first.clear()
 
-    def take(self) -> list[list[Any]]:
-        """All rows taken until now: the row's number, then its values."""
-        if self._first:
+    def take(self, *, is_last: bool = True) -> list[list[Any]]:
+        """All rows taken until now: the row's number, then its values.
+
+        The first results are held back, to be kept by `state()`, unless nothing more comes for now.
+        """
+        if self._first and (is_last or sum(len(result) for _, result in self._first) > _FIRST_BYTES):
             self._settle()
         rows, self._rows = self._rows, []
         self.waiting = 0
         return rows
 
+    @property
+    def held_back(self) -> int:
+        """How many results wait for the columns to be settled."""
+        return len(self._first)
+
     def state(self) -> dict[str, Any] | None:
-        """The columns, as a JSON value."""
+        """The columns, or the results that are held back for want of them, as a JSON value."""
+        if self._first:
+            return {"first": [[row, result.decode()] for row, result in self._first]}
         if self.columns is None:
             return None
         return {"columns": msgspec.to_builtins(self.columns.columns), "is_single": self.columns.is_single}
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Go on with the columns that `state()` told of; None begins anew."""
+        self._first = []
         if state is None:
             self.columns = self._annotated
+        elif "first" in state:
+            self.columns = self._annotated
+            self._first = [(row, result.encode()) for row, result in state["first"]]
         else:
             self.columns = self._made(msgspec.convert(state["columns"], list[Column]), state["is_single"])
 

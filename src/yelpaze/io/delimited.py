@@ -234,8 +234,8 @@ class DelimitedLayout:
     def add(self, row: int, result: bytes) -> None:
         self._table.add(row, result)
 
-    def take(self, *, is_last: bool) -> Callable[[], dict[str, Any]]:  # noqa: ARG002  every commit is whole
-        rows = self._table.take()
+    def take(self, *, is_last: bool) -> Callable[[], dict[str, Any]]:
+        rows = self._table.take(is_last=is_last)
         columns = self._table.columns
         if columns is not None and not self._has_header:
             rows.insert(0, ["row", *columns.names])

@@ -125,7 +125,7 @@ class FileSink:
 
     # ── during a run ────────────────────────────────────────────────────────────
 
-    def write(self, row: int, result: bytes) -> None:
+    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:  # noqa: ARG002
         self._layout.add(row, result)
 
     def fail(self, letter: DeadLetter) -> None:
@@ -141,7 +141,7 @@ class FileSink:
             except msgspec.DecodeError as error:
                 raise InputError(f"{self.failures}, line {number}: is no dead letter: {error}") from None
 
-    def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:
+    def commit(self, standing: Standing, *, is_last: bool = True) -> Callable[[], None]:
         write_results, write_letters = self._layout.take(is_last=is_last), self._letters.take()
         resolved, self._resolved = self._resolved, []
 

@@ -136,7 +136,7 @@ class ParquetLayout:
         self._open.add(result_line(row, result))
 
     def take(self, *, is_last: bool) -> Callable[[], _State]:
-        self._table.take()  # it has settled the columns, and said what does not fit
+        self._table.take(is_last=is_last)  # it has said what does not fit
         columns, table = self._table.columns, self._table.state()
         append = self._open.take()
 

@@ -158,8 +158,12 @@ class Sink(Protocol):
     def restart(self) -> list[str]:
         """Begin anew: put an earlier output aside, and tell under which names."""
 
-    def write(self, row: int, result: bytes) -> None:
-        """Take a row's result, encoded as JSON. Raises Misfit."""
+    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:
+        """Take a row's result, encoded as JSON. Raises Misfit.
+
+        `mark` (where the source finds the row) and `trace_id` are for the dead letter, should the
+        result be refused later.
+        """
 
     def fail(self, letter: DeadLetter) -> None:
         """Take a dead letter."""
@@ -170,7 +174,7 @@ class Sink(Protocol):
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Those that were committed."""
 
-    def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:
+    def commit(self, standing: Standing, *, is_last: bool = True) -> Callable[[], None]:
         """What makes durable all that was taken until now, and the standing with it.
 
         `is_last`: nothing more is written for now. If it raises, what was taken is lost: so each

@@ -5,6 +5,7 @@ else. The standing lies in `yelpaze_runs`, the dead letters in `TABLE_failures`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from threading import RLock
 from typing import Any
 
@@ -44,6 +45,7 @@ class SqlSink:
         self._letters_size = 0
         self._resolved: list[int] = []
         self._rejected: list[tuple[int, str]] = []
+        self._places: dict[int, tuple[Any, str]] = {}  # for dead letters of what the database refuses
         self._fuse = Fuse()
         self.name = place.shown
         self._failures = f"{self._name}_failures"
@@ -164,17 +166,18 @@ class SqlSink:
         found = self._saved()
         if found is None:
             return None
-        standing = found[0]
-        if not standing.succeeded:
+        standing, state = found[:2]
+        succeeded = standing.succeeded - len((state or {}).get("first", ()))  # those are in no table yet
+        if not succeeded:
             return None
         if database.columns_of(self._name) is None:
             return f"the table {self._name} is missing"
         if self._is_ours and self._place.key is None:
             count = database.query(f"SELECT count(*) FROM {self._quoted}")[0][0]  # noqa: S608  quoted
-            if count != standing.succeeded:
+            if count != succeeded:
                 return (
                     f"the table {self._name} was edited: it has {count:,} rows, "
-                    f"though {standing.succeeded:,} were committed"
+                    f"though {succeeded:,} were committed"
                 )
         return None
 
@@ -229,8 +232,9 @@ class SqlSink:
 
     # ── during a run ────────────────────────────────────────────────────────────
 
-    def write(self, row: int, result: bytes) -> None:
+    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:
         self._table.add(row, result)
+        self._places[row] = (mark, trace_id)
 
     def fail(self, letter: DeadLetter) -> None:
         self._letters.append(letter)
@@ -256,8 +260,10 @@ class SqlSink:
                 f"WHERE {number} > {after} ORDER BY 1 LIMIT 100"
             )
 
-    def commit(self, standing: Standing, *, is_last: bool = False) -> Callable[[], None]:  # noqa: ARG002
-        rows = self._table.take()
+    def commit(self, standing: Standing, *, is_last: bool = True) -> Callable[[], None]:
+        rows = self._table.take(is_last=is_last)
+        state = self._table.state()
+        places, self._places = self._places, {}
         letters, self._letters = self._letters, []
         self._letters_size = 0
         resolved, self._resolved = self._resolved, []
@@ -268,7 +274,8 @@ class SqlSink:
             def once() -> None:
                 self._rejected.clear()
                 with self._mutex, self._database.transaction():
-                    self._write(rows, letters, resolved, standing, number)
+                    self._write(rows, letters, resolved, places)
+                    self._save(standing, state, number)
 
             database = self._database
             try:
@@ -300,8 +307,7 @@ class SqlSink:
         rows: list[list[Any]],
         letters: list[DeadLetter],
         resolved: list[int],
-        standing: Standing,
-        number: int,
+        places: dict[int, tuple[Any, str]],
     ) -> None:
         database, table = self._database, self._table
         if not self._is_made:
@@ -318,31 +324,31 @@ class SqlSink:
             self._insert(names, rows, numbers)
         found = [
             *letters,
-            *(
-                DeadLetter(
-                    row=row, input=None, step=None, error={"kind": "result", "message": why}, is_partial=True
-                )
-                for row, why in self._rejected
-            ),
+            *(_refused(row, why, *places.get(row, (None, ""))) for row, why in self._rejected),
         ]
         gone = {*resolved, *(letter.row for letter in found)}
-        marker, failures = database.marker, self._quoted_failures
         for row in gone:
-            database.query(f"DELETE FROM {failures} WHERE {quoted('row')} = {row}")  # noqa: S608  a number
+            database.query(f"DELETE FROM {self._quoted_failures} WHERE {quoted('row')} = {row}")  # noqa: S608  a number
         if found:
             names = ["row", "at", "step", "kind", "status", "message", "letter"]
             database.insert(self._failures, names, [_letter_row(letter) for letter in found], None)
-        lost = len(self._rejected)
-        saved = msgspec.structs.replace(
-            standing, succeeded=standing.succeeded - lost, failed=standing.failed + lost
-        )
+
+    def _save(self, standing: Standing, state: dict[str, Any] | None, number: int) -> None:
+        database, marker, lost = self._database, self._database.marker, len(self._rejected)
+        if lost:
+            standing = msgspec.structs.replace(
+                standing,
+                succeeded=standing.succeeded - lost,
+                failed=standing.failed + lost,
+                kinds=standing.kinds | {"result": standing.kinds.get("result", 0) + lost},
+            )
         database.query(f"DELETE FROM {RUNS} WHERE output = {marker}", self._name)  # noqa: S608  ours
         database.query(
             f"INSERT INTO {RUNS} (output, standing, columns, is_ours, commits) "  # noqa: S608  ours
             f"VALUES ({', '.join([marker] * 5)})",
             self._name,
-            msgspec.json.encode(saved).decode(),
-            msgspec.json.encode(table.state()).decode(),
+            msgspec.json.encode(standing).decode(),
+            msgspec.json.encode(state).decode(),
             int(self._is_ours),
             number,
         )
@@ -409,6 +415,20 @@ def _fitted(result: Column, column: Column) -> Column:
     """What results say, as the column that is there takes it."""
     kind = Kind.JSON if column.kind is Kind.JSON else result.kind
     return msgspec.structs.replace(result, kind=kind, bits=column.bits)
+
+
+def _refused(row: int, why: str, mark: Any, trace_id: str) -> DeadLetter:
+    """The letter of a result that the database does not take; the source has the row."""
+    return DeadLetter(
+        row=row,
+        input=None,
+        step=None,
+        error={"kind": "result", "message": why},
+        trace_id=trace_id,
+        at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        mark=mark,
+        is_partial=True,
+    )
 
 
 def _letter_row(letter: DeadLetter) -> list[Any]:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from yelpaze.io.jsonl import result_line
 from yelpaze.io.lines import Extent, LineFile, aside_name, line_of
@@ -42,7 +43,7 @@ class StdoutSink:
         self.resume()
         return []
 
-    def write(self, row: int, result: bytes) -> None:
+    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:  # noqa: ARG002
         line = result_line(row, result)
         self._lines.append(line)
         self._waiting += len(line)
@@ -60,7 +61,7 @@ class StdoutSink:
         self,
         standing: Standing,  # noqa: ARG002  a pipe keeps no standing
         *,
-        is_last: bool = False,  # noqa: ARG002
+        is_last: bool = True,  # noqa: ARG002
     ) -> Callable[[], None]:
         lines, self._lines = self._lines, []
         self._waiting = 0
