@@ -12,8 +12,8 @@ from yelpaze.app.retry import RetryJob, Selection
 from yelpaze.app.run import RunOptions
 from yelpaze.app.runs import RunRecord, Runs
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import engine_options, explain, host_policies_of, policy_options
-from yelpaze.cli.running import call_options, row_options, work
+from yelpaze.cli.policies import explain, policy_options
+from yelpaze.cli.running import call_options, row_options, taken_apart, work
 from yelpaze.flow.failure import KINDS
 from yelpaze.flow.loading import find
 from yelpaze.flow.machine import engine_for
@@ -53,9 +53,6 @@ def command(
     output: str | None,
     workers: int | None,
     accept: tuple[str, ...],
-    rate: str | None,
-    retries: int | None,
-    timeout: float | None,
     explain_only: bool,
     metrics: str | None,
     log: str | None,
@@ -68,11 +65,7 @@ def command(
     RUN is an id that `yelpaze runs` lists, the beginning of one, the run's output, or `last`.
     Of each row only what was not answered is called: the answers that had come were kept.
     """
-    of_rows = {name: others.pop(name) for name in RunOptions.__struct_fields__ if name in others}
-    texts = others.pop("host_policies")
-    engine = engine_options(host_rate=rate, retries=retries, timeout=timeout, **others)
-    if texts:
-        engine["hosts"] = host_policies_of(texts, engine)
+    of_rows, engine = taken_apart(others)
     record = Runs().find(run)
     stdout = sys.stdout
     sys.stdout = sys.stderr  # what a flow prints must not end up among the results

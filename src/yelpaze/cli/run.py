@@ -10,8 +10,8 @@ import msgspec
 from yelpaze.app.observing import observing_options, served_metrics
 from yelpaze.app.run import Job, RunOptions
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import engine_options, explain, host_policies_of, policy_options
-from yelpaze.cli.running import call_options, row_options, work
+from yelpaze.cli.policies import explain, policy_options
+from yelpaze.cli.running import call_options, row_options, taken_apart, work
 from yelpaze.flow.loading import find
 from yelpaze.flow.machine import engine_for
 from yelpaze.model.cores import usable_cores
@@ -51,9 +51,6 @@ def command(
     workers: int | None,
     dry_run: bool,
     accept: tuple[str, ...],
-    rate: str | None,
-    retries: int | None,
-    timeout: float | None,
     explain_only: bool,
     metrics: str | None,
     log: str | None,
@@ -70,11 +67,7 @@ def command(
     """
     if as_json and output == "-":
         raise click.UsageError("--json and `-o -` both want stdout: give the results a file")
-    of_rows = {name: others.pop(name) for name in RunOptions.__struct_fields__ if name in others}
-    texts = others.pop("host_policies")
-    engine = engine_options(host_rate=rate, retries=retries, timeout=timeout, **others)
-    if texts:
-        engine["hosts"] = host_policies_of(texts, engine)
+    of_rows, engine = taken_apart(others)
     options = RunOptions(
         inputs=inputs,
         output=output,

@@ -11,10 +11,10 @@ from typing import Any, TextIO, TypeVar
 import click
 import msgspec
 
-from yelpaze.app.run import Job, Summary
+from yelpaze.app.run import Job, RunOptions, Summary
 from yelpaze.app.stopping import until_stopped
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import Seconds
+from yelpaze.cli.policies import Seconds, engine_options, host_policies_of
 from yelpaze.cli.progress import Progress, duration, troubles
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -132,6 +132,16 @@ def call_options(function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def taken_apart(others: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of the flags' values, those of `RunOptions`, and the options for the engine."""
+    of_rows = {name: others.pop(name) for name in RunOptions.__struct_fields__ if name in others}
+    texts = others.pop("host_policies")
+    engine = engine_options(host_rate=others.pop("rate"), **others)
+    if texts:
+        engine["hosts"] = host_policies_of(texts, engine)
+    return of_rows, engine
 
 
 def work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
