@@ -16,6 +16,20 @@ async def whole(peer) -> None:
         await peer.answer(BODY)
 
 
+class Halves:
+    """A server that sends half of an answer, and the rest once `more` is set."""
+
+    def __init__(self) -> None:
+        self.more = asyncio.Event()
+
+    async def __call__(self, peer) -> None:
+        while await peer.request():
+            half = len(BODY) // 2
+            await peer.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY[:half])
+            await self.more.wait()
+            await peer.send(BODY[half:])
+
+
 class Held:
     """The most bytes of bodies that the transport had at once, looked at after each piece."""
 
@@ -44,36 +58,38 @@ async def test_many_large_answers_take_turns(raw):
 
 
 async def test_time_spent_paused_is_not_the_servers(raw):
-    """Held by somebody for longer than the attempt time-out, the transfer goes on once there is room."""
-    server = await raw(whole)
-    async with Engine(memory=MB, timeout=Timeout(attempt=1.0, first_byte=1.0)) as engine:
-        first = engine.next_order()
-        engine.hold(first, 4 * MB)
-        call = asyncio.ensure_future(engine.send(get(server.url)))
-        transport = engine._core.transport
-        while not transport._paused:
+    """A younger transfer waits for longer than its attempt time-out, and goes on once there is room."""
+    halves = Halves()
+    server = await raw(halves)
+    async with Engine(memory=MB) as engine:
+        engine.hold(engine.next_order(), 4 * MB)
+        older = asyncio.ensure_future(engine.send(get(server.url)))
+        call = asyncio.ensure_future(engine.send(get(server.url, timeout=1.0, retry=False)))
+        while len(engine._core.transport._paused) < 1:
             await asyncio.sleep(0.01)
         await asyncio.sleep(1.3)
         assert not call.done()
-        engine.hold(first, 0)
-        outcome = await call
-        assert outcome.ok, outcome.error
-        assert len(outcome.body) == len(BODY)
+        halves.more.set()
+        for outcome in await asyncio.gather(older, call):
+            assert outcome.ok, outcome.error
+            assert len(outcome.body) == len(BODY)
 
 
 async def test_a_paused_call_can_be_cancelled_and_the_engine_closed(raw):
-    server = await raw(whole)
+    halves = Halves()
+    server = await raw(halves)
     async with Engine(memory=MB) as engine:
         engine.hold(engine.next_order(), 4 * MB)
         calls = [asyncio.ensure_future(engine.send(get(server.url))) for _ in range(3)]
-        while len(engine._core.transport._paused) < 3:
+        while len(engine._core.transport._paused) < 2:  # the oldest goes on
             await asyncio.sleep(0.01)
-        calls[0].cancel()
+        calls[2].cancel()
         with pytest.raises(asyncio.CancelledError):
-            await calls[0]
-        assert len(engine._core.transport._paused) == 2
-    outcomes = await asyncio.gather(*calls[1:])
+            await calls[2]
+        assert len(engine._core.transport._paused) == 1
+    outcomes = await asyncio.gather(*calls[:2])
     assert {outcome.error.kind for outcome in outcomes} == {"cancelled"}
+    halves.more.set()  # the server's side ends, too
 
 
 async def test_streams_of_one_http2_connection_wait_each_by_itself(nginx: Nginx, ca_file):
