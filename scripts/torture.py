@@ -71,6 +71,7 @@ KILLED = {-signal.SIGKILL}
 FLOW = """
 import os
 from hashlib import sha256
+from typing import TypedDict
 from yelpaze import Breaker, Flow, Timeout, post
 
 URL = os.environ["TORTURE_URL"]
@@ -84,8 +85,14 @@ def first(row):
 def second(first: dict):
     return post(f"{URL}/2/{first['n']}", json=first)
 
+class Result(TypedDict):
+    n: int
+    total: int
+    share: float
+    word: str
+
 @flow.compute(timeout=2)
-def result(row: dict, first: dict, second: dict):
+def result(row: dict, first: dict, second: dict) -> Result:
     digest = b"%d" % int(row["n"])
     for _ in range(1000):
         digest = sha256(digest).digest()
@@ -665,7 +672,8 @@ class FileSink:
         return [self.path(round_), self.journal(round_), self.letters_path(round_)]
 
     def letters_path(self, round_):
-        return self.path(round_).with_name("out.failures.jsonl")
+        name = "out" if self.name == "out.jsonl" else self.name
+        return self.path(round_).with_name(f"{name}.failures.jsonl")
 
     def committed(self, round_):
         last = journal_of(self.journal(round_))
@@ -715,7 +723,7 @@ def lines_of(path, length):
 
 class CsvSink(FileSink):
     name = "out.csv"
-    left = r"out(\.\d+)?\.csv|out\.failures(\.\d+)?\.jsonl|out\.csv\.journal"
+    left = r"out(\.\d+)?\.csv|out\.csv\.failures(\.\d+)?\.jsonl|out\.csv\.journal"
 
     def results(self, round_, state):
         return self.read(round_, state["file"]["length"])
@@ -736,7 +744,7 @@ class ParquetSink(FileSink):
     name = "out.parquet"
     left = (
         r"out\.parquet/part-\d+\.parquet|out\.\d+\.parquet/.*"
-        r"|out\.failures(\.\d+)?\.jsonl|out\.parquet\.journal"
+        r"|out\.parquet\.failures(\.\d+)?\.jsonl|out\.parquet\.journal"
     )
 
     def touched(self, round_):
