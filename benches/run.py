@@ -193,12 +193,12 @@ def flow(server: Server, folder: Path, rounds: int, scale: float) -> list[str]:
     url, here = server.url("plain"), HERE / "flow"
     ours, plain, stage = [], [], []
     for _ in range(rounds):
-        ours.append(yelpaze_run(folder, int(20_000 * scale), url, here / "flow.py")["rows_per_second"])
+        ours.append(yelpaze_run(folder, int(60_000 * scale), url, here / "flow.py")["rows_per_second"])
         environment = {**os.environ, "BENCH_URL": url}
         command = [sys.executable, str(here / "plain.py"), str(int(5_000 * scale))]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         plain.append(json.loads(done.stdout)["rows_per_second"])
-        command = [sys.executable, str(here / "stage.py"), str(int(20_000 * scale))]
+        command = [sys.executable, str(here / "stage.py"), str(int(60_000 * scale))]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         stage.append(json.loads(done.stdout))
         print(f"flow: {ours[-1]:.0f} against {plain[-1]:.0f}; stage {stage[-1]}", file=sys.stderr)
@@ -236,7 +236,7 @@ NEVER = "1e9"  # seconds: no commit before the end
 def runs(server: Server, folder: Path, rounds: int, scale: float) -> list[str]:
     """What commits cost, how the formats compare, and how soon a run goes on."""
     environment = {**os.environ, "BENCH_URL": server.url("plain"), "XDG_STATE_HOME": str(folder)}
-    count = str(int(20_000 * scale))
+    count = str(int(60_000 * scale))
 
     def rate(output: str, seconds: str) -> float:
         command = [sys.executable, str(HERE / "runs" / "commit.py"), count, output, seconds]

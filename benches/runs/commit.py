@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from yelpaze.app.run import Job, RunOptions
+from yelpaze.app.options import RunOptions
+from yelpaze.app.run import Job
 from yelpaze.flow.loading import find
 
 rows, output, seconds = sys.argv[1:]

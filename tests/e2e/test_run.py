@@ -437,6 +437,7 @@ def test_killing_the_run_leaves_no_worker(tmp_path):
             return True
 
     wait_for(gone)
+    assert gone()
 
 
 def test_plain_lines_on_a_pipe_and_a_bar_on_a_terminal(tmp_path):

@@ -4,8 +4,8 @@ import asyncio
 from itertools import islice
 from typing import Any
 
+from yelpaze.app.options import RunOptions
 from yelpaze.app.places import open_source
-from yelpaze.app.run import RunOptions
 from yelpaze.compute.handler import fault_of
 from yelpaze.compute.protocol import CallError
 from yelpaze.flow.arguments import carry_row, opened

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from yelpaze.app.identity import identity_of, is_same_input
-from yelpaze.app.run import Job, RunOptions, Summary
+from yelpaze.app.options import RunOptions, Summary
+from yelpaze.app.run import Job
 from yelpaze.app.runs import Runs
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.letters import answers_to

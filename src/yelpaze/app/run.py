@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from yelpaze.app.beginning import begin
 from yelpaze.app.committer import Committer
-from yelpaze.app.identity import changes, identity_of
+from yelpaze.app.identity import identity_of
+from yelpaze.app.options import RunOptions, Summary
 from yelpaze.app.places import default_output, open_sink, open_source
 from yelpaze.app.recorder import Recorder
 from yelpaze.app.runs import Runs, new_id
@@ -32,59 +32,6 @@ from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.model.histogram import Histogram
 
 _FEW_ROWS = 100  # before so many have ended, a share of failures says nothing
-
-
-class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `yelpaze run` was asked for.
-
-    - `inputs`: paths, globs, one URL, or `-`; `output`: a path, a URL or `-`; None is the default name.
-    - `engine`: Engine options that win over those of the flow.
-    - `restart`: begin anew; `accept`: which changes (`flow`, `input`, `output`) are all right.
-    - `max_failures`: rows (`100`) or a share (`0.05`, a float); `grace`: seconds for rows under
-      way when the run is stopped; `memory`: bytes of answers that rows under way may hold.
-    """
-
-    inputs: tuple[str, ...]
-    output: str | None = None
-    concurrency: int = 256
-    workers: int = 1
-    batch: int = 64
-    limit: int | None = None
-    sample: int | None = None
-    ordered: bool = False
-    restart: bool = False
-    accept: frozenset[str] = frozenset()
-    row_deadline: float | None = None
-    row_retries: int = 0
-    max_failures: int | float | None = None
-    grace: float = 10.0
-    memory: int = 128 << 20
-    commit_seconds: float = 1.0
-    engine: dict[str, Any] = {}
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run went. `rows`, `succeeded`, `failed`: of the whole run; the rest: of this time.
-
-    `ended`: the rows that it ran; `latency_ms` is of calls; `peak_rss_mb` of all processes, summed.
-    """
-
-    run: str
-    rows: int
-    succeeded: int
-    failed: int
-    ended: int
-    requests: int
-    retries: int
-    seconds: float
-    rows_per_second: float
-    peak_rss_mb: float
-    latency_ms: dict[str, float]
-    failures: dict[str, int]
-    output: str
-    failures_file: str | None
-    interrupted: bool
-    already_finished: bool = False
 
 
 class Job:
@@ -214,60 +161,15 @@ class Job:
 
     def _prepare(self) -> bool:
         """Lock the output, and find out where to begin; False if there is nothing left to do."""
-        options, sink = self.options, self.sink
-        try:
-            standing = sink.standing()
-            self._identity = identity_of(self.flow, self.source, sample=options.sample)
-            if options.restart:
-                for kept in sink.restart():
-                    self.notes(f"the earlier output is kept as {kept}")
-                standing = None
-            elif standing is None:
-                if damage := sink.damage():
-                    raise InputError(f"{damage}; --restart begins anew and keeps it beside")
-                sink.resume()
-            else:
-                changed = self._check(standing, sink.damage())
-                sink.resume()
-                has_more = "input" in changed or self._is_limit_raised(standing)
-                if standing.is_finished and not has_more:
-                    self._adopt(standing)
-                    return False
-        except OSError as error:
-            raise InputError(f"{sink.name}: cannot be written: {error.strerror or error}") from None
+        self._identity = identity_of(self.flow, self.source, sample=self.options.sample)
+        standing, has_more = begin(self.sink, self._identity, self.options, self.notes)
         if standing is None:
             self.run_id = new_id(self.flow.name, datetime.now(UTC))
-        else:
-            self._adopt(standing)
+            return True
+        self._adopt(standing)
+        if has_more:
             self.notes(f"going on after {self.done_before:,} rows")
-        return True
-
-    def _check(self, standing: Standing, damage: str | None) -> frozenset[str]:
-        """What has changed, all of it accepted. Raises InputError for what is not."""
-        found = changes(standing.identity, self._identity)
-        if damage is not None:
-            found["output"] = damage
-        accepted = self.options.accept & found.keys()
-        if "input" in accepted:
-            done = f"{standing.progress.through:,}"
-            self.notes(f"the input is another one, and its rows up to number {done} count as done")
-        if "output" in accepted:
-            self.notes("what the output has lost is not run again: --restart runs all rows")
-        for name in accepted:
-            del found[name]
-        if found:
-            flags = " ".join(f"--accept-changed {name}" for name in found if name != "sample")
-            raise InputError(
-                f"{self.sink.name}: holds {standing.succeeded + standing.failed:,} rows of the run "
-                f"{standing.run}, but since then {'; '.join(found.values())}. "
-                + (f"{flags} goes on all the same; " if "sample" not in found else "")
-                + "--restart begins anew and keeps the old output; -o gives another one"
-            )
-        return accepted
-
-    def _is_limit_raised(self, standing: Standing) -> bool:
-        limit = self.options.limit
-        return standing.limit is not None and (limit is None or limit > standing.limit)
+        return has_more
 
     def _adopt(self, standing: Standing) -> None:
         self.run_id = standing.run

@@ -1,7 +1,7 @@
 """The flags for policies that `run` and `fetch` share, and `--explain`."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -56,53 +56,58 @@ class AtOnce(click.ParamType[int | str]):
         return int(value)
 
 
-def policy_options(function: F) -> F:
-    """Add the shared flags."""
-    options = [
-        click.option(
-            "--per-host",
-            metavar="N|auto",
-            type=AtOnce(),
-            help="Calls to one host at once; auto finds what it bears.",
-        ),
-        click.option(
-            "--deadline",
-            metavar="SECONDS",
-            type=Seconds(),
-            help="For each call with all its attempts and waiting.",
-        ),
-        click.option(
-            "--park",
-            metavar="SECONDS",
-            type=Seconds(),
-            help="How long calls wait for a host that is away. [default: 600; fetch: 60]",
-        ),
-        click.option(
-            "--breaker/--no-breaker", default=True, help="Stop calling a host that fails.  [default: on]"
-        ),
-        click.option(
-            "--host-policy",
-            "host_policies",
-            metavar="HOST:KEY=VALUE,…",
-            multiple=True,
-            help=f"What differs for a host or wildcard: {_KEYS}.",
-        ),
-        click.option(
-            "--explain",
-            "explain_only",
-            is_flag=True,
-            help="Print which policies hold for each host, and call nobody.",
-        ),
-        click.option(
-            "--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics there while it runs."
-        ),
-        click.option(
-            "--log", metavar="FILE", help="Append failures and changes of hosts as JSON lines; - is stderr."
-        ),
-    ]
+_POLICY_OPTIONS = (
+    click.option(
+        "--per-host",
+        metavar="N|auto",
+        type=AtOnce(),
+        help="Calls to one host at once; auto finds what it bears.",
+    ),
+    click.option(
+        "--deadline",
+        metavar="SECONDS",
+        type=Seconds(),
+        help="For each call with all its attempts and waiting.",
+    ),
+    click.option(
+        "--park",
+        metavar="SECONDS",
+        type=Seconds(),
+        help="How long calls wait for a host that is away. [default: 600; fetch: 60]",
+    ),
+    click.option(
+        "--breaker/--no-breaker", default=True, help="Stop calling a host that fails.  [default: on]"
+    ),
+    click.option(
+        "--host-policy",
+        "host_policies",
+        metavar="HOST:KEY=VALUE,…",
+        multiple=True,
+        help=f"What differs for a host or wildcard: {_KEYS}.",
+    ),
+    click.option(
+        "--explain",
+        "explain_only",
+        is_flag=True,
+        help="Print which policies hold for each host, and call nobody.",
+    ),
+    click.option("--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics there while it runs."),
+    click.option(
+        "--log", metavar="FILE", help="Append failures and changes of hosts as JSON lines; - is stderr."
+    ),
+)
+
+
+def with_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    """Add flags, listed in that order by --help."""
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def policy_options(function: F) -> F:
+    """Add the shared flags."""
+    return with_options(function, _POLICY_OPTIONS)
 
 
 def engine_options(

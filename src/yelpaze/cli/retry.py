@@ -1,23 +1,17 @@
 """`yelpaze retry RUN`."""
 
 import re
-import sys
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import click
 
-from yelpaze.app.observing import observing_options, served_metrics
 from yelpaze.app.retry import RetryJob, Selection
-from yelpaze.app.run import RunOptions
 from yelpaze.app.runs import RunRecord, Runs
-from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import explain, policy_options
-from yelpaze.cli.running import call_options, row_options, taken_apart, work
+from yelpaze.cli.policies import policy_options
+from yelpaze.cli.running import call_options, carry_out, own_stdout, row_options, taken_apart
 from yelpaze.flow.failure import KINDS
 from yelpaze.flow.loading import find
-from yelpaze.flow.machine import engine_for
-from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
 
 
@@ -51,55 +45,27 @@ def command(
     all_steps: bool,
     flow: str | None,
     output: str | None,
-    workers: int | None,
-    accept: tuple[str, ...],
-    explain_only: bool,
-    metrics: str | None,
-    log: str | None,
-    as_json: bool,
-    quiet: bool,
-    **others: Any,
+    **flags: Any,
 ) -> int:
     """Run the failed rows of a run again, into the same output.
 
     RUN is an id that `yelpaze runs` lists, the beginning of one, the run's output, or `last`.
     Of each row only what was not answered is called: the answers that had come were kept.
     """
-    of_rows, engine = taken_apart(others)
     record = Runs().find(run)
-    stdout = sys.stdout
-    sys.stdout = sys.stderr  # what a flow prints must not end up among the results
-    try:
+    place = {"inputs": tuple(record.inputs), "output": output or record.output, "sample": record.sample}
+    options, manner = taken_apart(flags | place)
+    selection = Selection(kinds=frozenset(kinds), steps=frozenset(steps), statuses=frozenset(statuses))
+    with own_stdout() as out:
         found = find(flow or _flow_of(record))
-        if explain_only:
-            engine_ = engine_for(found, concurrency=of_rows["concurrency"], overrides=engine)
-            click.echo("\n".join(explain(engine_)), file=stdout)
-            return Exit.OK
-        with ExitStack() as stack:
-            watched = observing_options(log, stack, found.secrets)
-            options = RunOptions(
-                inputs=tuple(record.inputs),
-                output=output or record.output,
-                workers=usable_cores() if workers is None else workers,
-                accept=frozenset(accept),
-                sample=record.sample,
-                engine=engine | watched,
-                **of_rows,
-            )
-            selection = Selection(
-                kinds=frozenset(kinds), steps=frozenset(steps), statuses=frozenset(statuses)
-            )
-            unknown = [step for step in steps if step not in found.steps]
-            if unknown:
+        _check_words(kinds, statuses)
+        for step in steps:
+            if step not in found.steps:
                 raise InputError(
-                    f"--step {unknown[0]}: no step of {found.name}; steps are: {', '.join(found.steps)}"
+                    f"--step {step}: no step of {found.name}; steps are: {', '.join(found.steps)}"
                 )
-            _check_words(kinds, statuses)
-            job = RetryJob(found, options, selection, all_steps=all_steps)
-            stack.enter_context(served_metrics(job.engine, metrics))
-            return work(job, quiet=quiet, as_json=as_json, out=stdout)
-    finally:
-        sys.stdout = stdout
+        make = partial(RetryJob, found, selection=selection, all_steps=all_steps)
+        return carry_out(found, options, manner, make, out)
 
 
 def _check_words(kinds: tuple[str, ...], statuses: tuple[str, ...]) -> None:

@@ -1,20 +1,15 @@
 """`yelpaze run FLOW INPUT…`."""
 
-import sys
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import click
-import msgspec
 
-from yelpaze.app.observing import observing_options, served_metrics
-from yelpaze.app.run import Job, RunOptions
+from yelpaze.app.run import Job
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import explain, policy_options
-from yelpaze.cli.running import call_options, row_options, taken_apart, work
+from yelpaze.cli.policies import policy_options
+from yelpaze.cli.running import call_options, carry_out, own_stdout, row_options, taken_apart
 from yelpaze.flow.loading import find
-from yelpaze.flow.machine import engine_for
-from yelpaze.model.cores import usable_cores
 
 
 @click.command("run")
@@ -44,20 +39,7 @@ from yelpaze.model.cores import usable_cores
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
-def command(
-    flow: str,
-    inputs: tuple[str, ...],
-    output: str | None,
-    workers: int | None,
-    dry_run: bool,
-    accept: tuple[str, ...],
-    explain_only: bool,
-    metrics: str | None,
-    log: str | None,
-    as_json: bool,
-    quiet: bool,
-    **others: Any,
-) -> int:
+def command(flow: str, dry_run: bool, **flags: Any) -> int:
     """Run a flow over rows; the same command, run again, goes on where it stopped.
 
     FLOW is path.py or path.py:name. INPUT: files or globs (.jsonl .csv .tsv, with .gz or .zst;
@@ -65,34 +47,14 @@ def command(
     or - for JSON Lines on stdin. Failed rows go to a .failures.jsonl file beside the results.
     Parquet results are a folder. SIGUSR1 (kill -USR1) prints where the run is.
     """
-    if as_json and output == "-":
+    options, manner = taken_apart(flags)
+    if manner.as_json and options.output == "-":
         raise click.UsageError("--json and `-o -` both want stdout: give the results a file")
-    of_rows, engine = taken_apart(others)
-    options = RunOptions(
-        inputs=inputs,
-        output=output,
-        workers=usable_cores() if workers is None else workers,
-        accept=frozenset(accept),
-        engine=engine,
-        **of_rows,
-    )
-    stdout = sys.stdout
-    sys.stdout = sys.stderr  # what a flow prints must not end up among the results
-    try:
+    with own_stdout() as out:
         found = find(flow)
-        if explain_only:
-            engine_ = engine_for(found, concurrency=options.concurrency, overrides=engine)
-            click.echo("\n".join(explain(engine_)), file=stdout)
-            return Exit.OK
-        if dry_run:
+        if dry_run and not manner.explain_only:
             from yelpaze.app.dry_run import preview  # noqa: PLC0415
 
-            click.echo("\n".join(preview(found, options)), file=stdout)
+            click.echo("\n".join(preview(found, options)), file=out)
             return Exit.OK
-        with ExitStack() as stack:
-            watched = observing_options(log, stack, found.secrets)
-            job = Job(found, msgspec.structs.replace(options, engine=engine | watched))
-            stack.enter_context(served_metrics(job.engine, metrics))
-            return work(job, quiet=quiet, as_json=as_json, out=stdout)
-    finally:
-        sys.stdout = stdout
+        return carry_out(found, options, manner, partial(Job, found), out)

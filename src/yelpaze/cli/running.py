@@ -4,18 +4,23 @@ import asyncio
 import re
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, TextIO, TypeVar
 
 import click
 import msgspec
 
-from yelpaze.app.run import Job, RunOptions, Summary
+from yelpaze.app.observing import observing_options, served_metrics
+from yelpaze.app.options import RunOptions, Summary
+from yelpaze.app.run import Job
 from yelpaze.app.stopping import until_stopped
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import Seconds, engine_options, host_policies_of
+from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, with_options
 from yelpaze.cli.progress import Progress, duration, troubles
+from yelpaze.flow.flow import Flow
+from yelpaze.flow.machine import engine_for
+from yelpaze.model.cores import usable_cores
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -52,99 +57,135 @@ class Size(click.ParamType[int]):
         return int(found[1]) * _UNITS[found[2].upper()]
 
 
+_ROW_OPTIONS = (
+    click.option(
+        "--concurrency",
+        metavar="ROWS",
+        type=click.IntRange(1),
+        default=256,
+        show_default=True,
+        help="Rows under way at once.",
+    ),
+    click.option(
+        "--workers",
+        metavar="N",
+        type=click.IntRange(0),
+        default=None,
+        help="Processes for CPU steps; 0 runs them in this one. [default: one a core]",
+    ),
+    click.option(
+        "--batch",
+        metavar="N",
+        type=click.IntRange(1),
+        default=64,
+        show_default=True,
+        help="Rows sent to a worker at once, at most.",
+    ),
+    click.option(
+        "--memory",
+        metavar="BYTES",
+        type=Size(),
+        default="128M",
+        show_default=True,
+        help="Answers that rows under way may hold.",
+    ),
+    click.option(
+        "--row-deadline", metavar="SECONDS", type=Seconds(), help="For a row, all its steps together."
+    ),
+    click.option(
+        "--row-retries",
+        metavar="N",
+        type=click.IntRange(0),
+        default=0,
+        help="Run the failed branches of a row again, if that may help. [default: 0]",
+    ),
+    click.option(
+        "--max-failures",
+        metavar="N|P%",
+        type=MaxFailures(),
+        help="Stop, resumable, when more rows than that have failed.",
+    ),
+    click.option(
+        "--grace",
+        metavar="SECONDS",
+        type=Seconds(zero=True),
+        default=10.0,
+        show_default=True,
+        help="How long rows under way may go on when the run is stopped.",
+    ),
+)
+_CALL_OPTIONS = (
+    click.option("--rate", metavar="N/s", help="Calls to one host in time: 100/s, 30/m, 1000/h."),
+    click.option(
+        "--retries", metavar="N", type=click.IntRange(0), help="Attempts after the first. [default: 2]"
+    ),
+    click.option("--timeout", metavar="SECONDS", type=Seconds(), help="For each attempt. [default: 60]"),
+    click.option("--hedge", is_flag=True, help="Ask again when an answer is slow, +5 % requests at most."),
+    click.option("--dedupe", is_flag=True, help="Identical GETs under way share one call."),
+)
+
+
 def row_options(function: F) -> F:
     """Add the flags that say how rows are run."""
-    options = [
-        click.option(
-            "--concurrency",
-            metavar="ROWS",
-            type=click.IntRange(1),
-            default=256,
-            show_default=True,
-            help="Rows under way at once.",
-        ),
-        click.option(
-            "--workers",
-            metavar="N",
-            type=click.IntRange(0),
-            default=None,
-            help="Processes for CPU steps; 0 runs them in this one. [default: one a core]",
-        ),
-        click.option(
-            "--batch",
-            metavar="N",
-            type=click.IntRange(1),
-            default=64,
-            show_default=True,
-            help="Rows sent to a worker at once, at most.",
-        ),
-        click.option(
-            "--memory",
-            metavar="BYTES",
-            type=Size(),
-            default="128M",
-            show_default=True,
-            help="Answers that rows under way may hold.",
-        ),
-        click.option(
-            "--row-deadline", metavar="SECONDS", type=Seconds(), help="For a row, all its steps together."
-        ),
-        click.option(
-            "--row-retries",
-            metavar="N",
-            type=click.IntRange(0),
-            default=0,
-            help="Run the failed branches of a row again, if that may help. [default: 0]",
-        ),
-        click.option(
-            "--max-failures",
-            metavar="N|P%",
-            type=MaxFailures(),
-            help="Stop, resumable, when more rows than that have failed.",
-        ),
-        click.option(
-            "--grace",
-            metavar="SECONDS",
-            type=Seconds(zero=True),
-            default=10.0,
-            show_default=True,
-            help="How long rows under way may go on when the run is stopped.",
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return with_options(function, _ROW_OPTIONS)
 
 
 def call_options(function: F) -> F:
     """Add the flags that say how calls are made; `policy_options` has the others."""
-    options = [
-        click.option("--rate", metavar="N/s", help="Calls to one host in time: 100/s, 30/m, 1000/h."),
-        click.option(
-            "--retries", metavar="N", type=click.IntRange(0), help="Attempts after the first. [default: 2]"
-        ),
-        click.option("--timeout", metavar="SECONDS", type=Seconds(), help="For each attempt. [default: 60]"),
-        click.option(
-            "--hedge", is_flag=True, help="Ask again when an answer is slow, +5 % requests at most."
-        ),
-        click.option("--dedupe", is_flag=True, help="Identical GETs under way share one call."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return with_options(function, _CALL_OPTIONS)
 
 
-def taken_apart(others: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of the flags' values, those of `RunOptions`, and the options for the engine."""
-    of_rows = {name: others.pop(name) for name in RunOptions.__struct_fields__ if name in others}
-    texts = others.pop("host_policies")
-    engine = engine_options(host_rate=others.pop("rate"), **others)
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command works and what it shows."""
+
+    explain_only: bool
+    metrics: str | None
+    log: str | None
+    as_json: bool
+    quiet: bool
+
+
+def taken_apart(flags: dict[str, Any]) -> tuple[RunOptions, Manner]:
+    """What the flags' values say. Those of `RunOptions` that have no flag keep their defaults."""
+    manner = Manner(**{name: flags.pop(name) for name in Manner.__struct_fields__})
+    of_rows = {name: flags.pop(name) for name in RunOptions.__struct_fields__ if name in flags}
+    of_rows["accept"] = frozenset(of_rows["accept"])
+    if of_rows["workers"] is None:
+        of_rows["workers"] = usable_cores()
+    texts = flags.pop("host_policies")
+    engine = engine_options(host_rate=flags.pop("rate"), **flags)
     if texts:
         engine["hosts"] = host_policies_of(texts, engine)
-    return of_rows, engine
+    return RunOptions(engine=engine, **of_rows), manner
 
 
-def work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
+@contextmanager
+def own_stdout() -> Iterator[TextIO]:
+    """Standard output for results; what a flow prints goes to stderr."""
+    stdout = sys.stdout
+    sys.stdout = sys.stderr
+    try:
+        yield stdout
+    finally:
+        sys.stdout = stdout
+
+
+def carry_out(
+    flow: Flow, options: RunOptions, manner: Manner, make: Callable[[RunOptions], Job], out: TextIO
+) -> int:
+    """Do the job that `make` gives for the options, or explain its policies."""
+    if manner.explain_only:
+        engine = engine_for(flow, concurrency=options.concurrency, overrides=options.engine)
+        click.echo("\n".join(explain(engine)), file=out)
+        return Exit.OK
+    with ExitStack() as stack:
+        watched = observing_options(manner.log, stack, flow.secrets)
+        job = make(msgspec.structs.replace(options, engine=options.engine | watched))
+        stack.enter_context(served_metrics(job.engine, manner.metrics))
+        return _work(job, quiet=manner.quiet, as_json=manner.as_json, out=out)
+
+
+def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
     """Run the job, show how it goes, and tell how it went."""
     if not quiet:
         job.notes = lambda text: click.echo(f"yelpaze: {text}", err=True)

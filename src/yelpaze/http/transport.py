@@ -20,10 +20,7 @@ the number come back as another socket's; `SOCKOPTFUNCTION` tells of each new co
 so what was known of that number is dropped. Sockets that are no connections (the
 resolver's wake-up) are never kept past POLL_REMOVE.
 
-*Memory.* When the bodies that are being received and those that callers hold (`hold`) come
-to more than `memory` bytes, the younger transfers are paused: libcurl reads their sockets no
-more, so their servers wait. The oldest row (or call) always goes on (`Handle.order`), so there
-is progress, and its end sets others free.
+*Memory.* `Memory` says which transfers are paused when bodies fill it, and which go on.
 """
 
 import asyncio
@@ -31,23 +28,14 @@ import asyncio
 import pycurl
 
 from yelpaze.http.handle import Done, Handle, Shape, Wire
+from yelpaze.http.memory import Memory
 from yelpaze.http.poller import READ, Poller, new_poller
 
 SHARD = 64
 _IDLE_HANDLES = 1024
-_LARGE = 64 << 10  # bytes of a body from which on one event may bring a whole socket buffer
-_LARGE_EVENT_BYTES, _EVENT_BYTES = 4 << 20, 64 << 10
-_PROOF = 64  # answers after which they are known to be small
-_NEVER = float("inf")
 _KICK_EVENTS = 16  # transfers that go on in one kick, or so
-_AT_ONCE = 8
-_ROOM = 0.75  # of the memory in use: paused transfers go on
 _ROUNDS = 16
 _REMOVE = pycurl.POLL_REMOVE
-
-
-def _order(handle: Handle) -> int:
-    return handle.order
 
 
 def report(loop: asyncio.AbstractEventLoop, message: str, error: Exception) -> None:
@@ -93,13 +81,7 @@ class Transport:
         self._wake: asyncio.TimerHandle | None = None
         self._pumping = False
         self._soon = False
-        self._memory = memory
-        self._held = 0
-        self._holders: dict[int, int] = {}
-        # Counts events up from what surely fits the memory; at 0 the bodies are weighed.
-        self._unweighed = -max(1, memory // _LARGE_EVENT_BYTES)
-        self._proved = 0
-        self._has_large = False
+        self._memory = Memory(memory)
         self._paused: dict[Handle, None] = {}
         self.closed = False
         loop.add_reader(self._poller.fileno(), self._pump)
@@ -155,50 +137,31 @@ class Transport:
 
     def hold(self, order: int, size: int) -> None:
         """Who has that order keeps so many bytes of answers from now on; 0 for none."""
-        before = self._holders.pop(order, 0)
-        self._held += size - before
-        if size:
-            self._holders[order] = size
-        if size < before and self._paused:
+        if self._memory.hold(order, size) and self._paused:
             self._weigh_soon()
 
     @property
     def is_full(self) -> bool:
         """Whether callers hold all the memory there is."""
-        return self._held >= self._memory
+        return self._memory.is_full
 
     def _weigh_soon(self) -> None:
-        if self._unweighed < 0:
-            self._unweighed = 0
+        if self._memory.unweighed < 0:
+            self._memory.unweighed = 0
             self._loop.call_soon(self._weigh)
 
     def _weigh(self) -> None:
         """Pause or resume transfers by what all bodies come to."""
-        active = self._active.values()
-        total = self._held + sum(len(handle.body) for handle in active)
-        # Look again before what may come until then fills the memory.
-        self._has_large |= any(len(handle.body) > _LARGE for handle in active)
-        is_small = self._proved >= _PROOF and not self._has_large
-        event_bytes = _EVENT_BYTES if is_small else _LARGE_EVENT_BYTES
-        self._unweighed = -max(1, (self._memory - total) // event_bytes)
-        if self.closed or not active:
+        if self.closed:
             return
-        # Who is oldest must get on. If it waits for something else, that may be a slot which a paused
-        # transfer has: then the next one goes on, and so on.
-        oldest = min(min(active, key=_order).order, min(self._holders, default=_NEVER))
-        going = {handle for handle in active if handle.order == oldest}
-        receiving = [handle for handle in active if handle.body]
-        if not going or (receiving and total < self._memory * 2):
-            going.add(min(receiving or active, key=_order))
-        if total >= self._memory:
-            for handle in active:
-                if handle not in going and handle not in self._paused and handle.pause(self._loop.time()):
-                    self._paused[handle] = None
-        elif total < self._memory * _ROOM:
-            going.update(sorted(self._paused, key=_order)[:_AT_ONCE])
-        for handle in going & self._paused.keys():
+        stopping, going = self._memory.weigh(self._active.values(), self._paused.keys())
+        now = self._loop.time()
+        for handle in stopping:
+            if handle.pause(now):
+                self._paused[handle] = None
+        for handle in going:
             del self._paused[handle]
-            handle.resume(self._loop.time())
+            handle.resume(now)
             assert handle.shard is not None
             self._kick(handle.shard)
 
@@ -287,6 +250,7 @@ class Transport:
     def _pump(self) -> None:
         if self.closed:
             return
+        memory = self._memory
         self._soon = False
         self._pumping = True
         try:
@@ -297,8 +261,8 @@ class Transport:
                 kicked, self._kicked = self._kicked, {}
                 for shard in kicked:
                     shard.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-                    self._unweighed += _KICK_EVENTS
-                    if self._unweighed >= 0:
+                    memory.unweighed += _KICK_EVENTS
+                    if memory.unweighed >= 0:
                         self._weigh()
                 self._collect(kicked)
         finally:
@@ -311,15 +275,15 @@ class Transport:
     def _feed(self) -> None:
         """Give libcurl the sockets' events, then collect what they finished."""
         touched: dict[Shard, None] = {}
-        watched, released = self._watched, self._released
+        watched, released, memory = self._watched, self._released, self._memory
         for fd, bits in self._poller.poll():
             shard = watched.get(fd)
             if shard is None or fd in released:
                 self._forget(fd)
                 continue
             shard.multi.socket_action(fd, bits)
-            self._unweighed += 1
-            if self._unweighed >= 0:
+            memory.unweighed += 1
+            if memory.unweighed >= 0:
                 self._weigh()
             touched[shard] = None
         self._collect(touched)
@@ -339,9 +303,7 @@ class Transport:
         if handle is None:  # cancelled by a `done` of this very batch
             return
         shard.multi.remove_handle(easy)
-        self._proved += 1
-        if len(handle.body) > _LARGE and not self._has_large:
-            self._has_large, self._unweighed = True, 0
+        self._memory.ended(handle)
         self._unpaused(handle)
         if handle.done is None:
             return

@@ -12,7 +12,7 @@ from yelpaze.io.columns import Table
 from yelpaze.io.jsonl import too_long
 from yelpaze.io.lines import Extent, LineFile
 from yelpaze.io.protocol import BadRow, Block, Row
-from yelpaze.io.reading import MAX_LINE, Chunk, Lines
+from yelpaze.io.reading import MAX_LINE, Chunk, LineSource
 from yelpaze.model.errors import InputError
 from yelpaze.model.secrets import HIDDEN, SECRETS
 
@@ -78,7 +78,7 @@ class _Feed:
             return line.decode("utf-8", "surrogateescape") + "\n"  # so that the record ends where it does
 
 
-class DelimitedSource:
+class DelimitedSource(LineSource):
     """Rows as objects of texts, by the header's names. A row's number is the line where it begins.
 
     The delimiter is the one of `, ; tab |` that the header has most of.
@@ -87,22 +87,8 @@ class DelimitedSource:
     lax = True
 
     def __init__(self, paths: list[str]) -> None:
-        self._lines = Lines(paths)
+        super().__init__(paths)
         self._headers: dict[int, tuple[list[str], str]] = {}
-
-    @property
-    def size(self) -> int | None:
-        return self._lines.size
-
-    @property
-    def position(self) -> int:
-        return self._lines.position
-
-    def close(self) -> None:
-        self._lines.close()
-
-    def identity(self) -> list[dict[str, Any]] | None:
-        return self._lines.identity()
 
     async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
         header: tuple[list[str], str] | None = None

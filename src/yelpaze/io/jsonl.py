@@ -8,30 +8,13 @@ import msgspec
 
 from yelpaze.io.lines import Extent, LineFile
 from yelpaze.io.protocol import BadRow, Block, Row
-from yelpaze.io.reading import MAX_LINE, Lines
+from yelpaze.io.reading import MAX_LINE, LineSource
 
 
-class JsonlSource:
+class JsonlSource(LineSource):
     """Files, or standard input for `-`. A row's number is its line, over all files; blank lines count."""
 
     lax = False
-
-    def __init__(self, paths: list[str]) -> None:
-        self._lines = Lines(paths)
-
-    @property
-    def size(self) -> int | None:
-        return self._lines.size
-
-    @property
-    def position(self) -> int:
-        return self._lines.position
-
-    def close(self) -> None:
-        self._lines.close()
-
-    def identity(self) -> list[dict[str, Any]] | None:
-        return self._lines.identity()
 
     async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
         async for chunk in self._lines.chunks(mark):

@@ -313,3 +313,24 @@ async def in_thread(function: Callable[[], T]) -> T:
     threading.Thread(target=run, daemon=True, name="yelpaze-io").start()
     result: T = await future
     return result
+
+
+class LineSource:
+    """What sources of text files have in common."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self._lines = Lines(paths)
+
+    @property
+    def size(self) -> int | None:
+        return self._lines.size
+
+    @property
+    def position(self) -> int:
+        return self._lines.position
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def identity(self) -> list[dict[str, Any]] | None:
+        return self._lines.identity()

@@ -15,6 +15,7 @@ from yelpaze.io.columns import Column, Columns, Kind, Table
 from yelpaze.io.database import Database, Place, Rows, first_line, qualified, quoted
 from yelpaze.io.lines import line_of
 from yelpaze.io.protocol import DeadLetter, Fuse, Standing
+from yelpaze.io.sql_table import adopted, check_key, creation
 from yelpaze.model.errors import InputError
 
 RUNS = "yelpaze_runs"
@@ -116,46 +117,12 @@ class SqlSink:
         if columns is not None:
             self._adopt(columns)
         elif self._annotated is not None:
-            self._check_key(self._annotated)
-
-    def _check_key(self, columns: Columns) -> None:
-        key = self._place.key
-        if key is not None and key not in columns.names:
-            raise InputError(
-                f"{self.name}: the results have no field {key!r} for key=; "
-                f"fields are: {', '.join(columns.names)}"
-            )
+            check_key(self._place, self._annotated)
 
     def _adopt(self, columns: list[Column]) -> None:
         """The table was there: results must fit its columns."""
-        key = self._place.key
-        if key is not None and key not in [column.field for column in columns]:
-            raise InputError(
-                f"{self.name}: the table has no column {key!r}; "
-                f"columns are: {', '.join(column.field for column in columns)}"
-            )
         self._has_row = any(column.field == "row" for column in columns)
-        kinds = {column.field: column for column in columns if column.field != "row"}
-        if self._annotated is None:
-            self._table.columns = Columns(list(kinds.values()), is_single=list(kinds) == ["result"])
-            return
-        self._check_key(self._annotated)
-        for column in self._annotated.columns:
-            found = kinds.get(column.name)
-            if found is None:
-                raise InputError(
-                    f"{self.name}: the table has no column {column.name!r}, which the flow's results have; "
-                    f"columns are: {', '.join(kinds)}"
-                )
-            if not _may_hold(found.kind, column.kind):
-                raise InputError(
-                    f"{self.name}: the column {column.name!r} holds {found.kind}, "
-                    f"the flow's results {column.kind}"
-                )
-        self._table.columns = Columns(
-            [_fitted(column, kinds[column.name]) for column in self._annotated.columns],
-            is_single=self._annotated.is_single,
-        )
+        self._table.columns = adopted(self._place, columns, self._annotated)
 
     def damage(self) -> str | None:
         with self._database.reading():
@@ -388,13 +355,7 @@ class SqlSink:
             self._make_results(self._table.columns)
 
     def _make_results(self, columns: Columns) -> None:
-        types, key = self._database.types, self._place.key
-        self._check_key(columns)
-        parts = [f"{quoted('row')} {types[Kind.INT]}" + ("" if key else " PRIMARY KEY")]
-        for column in columns.columns:
-            primary = " PRIMARY KEY" if column.name == key else ""
-            parts.append(f"{quoted(column.name)} {types[column.kind]}{primary}")
-        self._database.query(f"CREATE TABLE {self._quoted} ({', '.join(parts)})")
+        self._database.query(creation(self._place, self._quoted, columns, self._database.types))
 
     def tidy(self) -> None:
         pass  # dead letters that were resolved are deleted with the commit
@@ -403,18 +364,6 @@ class SqlSink:
         if self._db is not None:
             self._db.close()
             self._db = None
-
-
-def _may_hold(column: Kind, result: Kind) -> bool:
-    if column in (Kind.INT, Kind.BOOL):
-        return result is column
-    return column is not Kind.FLOAT or result not in (Kind.JSON, Kind.BOOL)
-
-
-def _fitted(result: Column, column: Column) -> Column:
-    """What results say, as the column that is there takes it."""
-    kind = Kind.JSON if column.kind is Kind.JSON else result.kind
-    return msgspec.structs.replace(result, kind=kind, bits=column.bits)
 
 
 def _refused(row: int, why: str, mark: Any, trace_id: str) -> DeadLetter:

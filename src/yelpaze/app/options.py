@@ -1,0 +1,58 @@
+"""What a run is asked for, and what it says at its end."""
+
+from typing import Any
+
+import msgspec
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `yelpaze run` was asked for.
+
+    - `inputs`: paths, globs, one URL, or `-`; `output`: a path, a URL or `-`; None is the default name.
+    - `engine`: Engine options that win over those of the flow.
+    - `restart`: begin anew; `accept`: which changes (`flow`, `input`, `output`) are all right.
+    - `max_failures`: rows (`100`) or a share (`0.05`, a float); `grace`: seconds for rows under
+      way when the run is stopped; `memory`: bytes of answers that rows under way may hold.
+    """
+
+    inputs: tuple[str, ...]
+    output: str | None = None
+    concurrency: int = 256
+    workers: int = 1
+    batch: int = 64
+    limit: int | None = None
+    sample: int | None = None
+    ordered: bool = False
+    restart: bool = False
+    accept: frozenset[str] = frozenset()
+    row_deadline: float | None = None
+    row_retries: int = 0
+    max_failures: int | float | None = None
+    grace: float = 10.0
+    memory: int = 128 << 20
+    commit_seconds: float = 1.0
+    engine: dict[str, Any] = {}
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run went. `rows`, `succeeded`, `failed`: of the whole run; the rest: of this time.
+
+    `ended`: the rows that it ran; `latency_ms` is of calls; `peak_rss_mb` of all processes, summed.
+    """
+
+    run: str
+    rows: int
+    succeeded: int
+    failed: int
+    ended: int
+    requests: int
+    retries: int
+    seconds: float
+    rows_per_second: float
+    peak_rss_mb: float
+    latency_ms: dict[str, float]
+    failures: dict[str, int]
+    output: str
+    failures_file: str | None
+    interrupted: bool
+    already_finished: bool = False
