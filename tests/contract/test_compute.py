@@ -12,11 +12,11 @@ import pytest
 
 from support import flows
 from yelpaze import MisuseError, StoppedError
-from yelpaze.compute.frames import Decoder, encode
 from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
 from yelpaze.compute.protocol import Target
 from yelpaze.flow.loading import reference
+from yelpaze.process.frames import Decoder, encode
 
 TARGET = Target("yelpaze.flow.loading:build_handler", (reference(flows.kill),))
 TIMEOUT = 30.0

@@ -17,7 +17,6 @@ from yelpaze.app.options import RunOptions, Summary
 from yelpaze.app.places import default_output, open_sink, open_source
 from yelpaze.app.recorder import Recorder
 from yelpaze.app.runs import Runs, new_id
-from yelpaze.compute.worker import peak_of, peak_rss_mb
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import result_type
@@ -30,6 +29,7 @@ from yelpaze.io.reading import in_thread
 from yelpaze.io.sampled import Sampled
 from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.model.histogram import Histogram
+from yelpaze.process.memory import peak_of, peak_rss_mb
 
 _FEW_ROWS = 100  # before so many have ended, a share of failures says nothing
 

@@ -8,28 +8,17 @@ to blame; the rest of the batch goes back into the queue.
 """
 
 import asyncio
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import deque
-from typing import Any, cast
+from typing import Any
 
-from yelpaze.compute.frames import Decoder, encode
 from yelpaze.compute.protocol import Fault, OnResult, Target
-from yelpaze.compute.worker import peak_of, peak_rss_mb
 from yelpaze.model.errors import MisuseError, StoppedError
+from yelpaze.process.child import Child
+from yelpaze.process.frames import encode
 
-_BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from yelpaze.compute.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+_MAIN = "yelpaze.compute.worker:main"
 _BATCH_SECONDS = 0.02
 _BATCH_BYTES = 4 << 20
-_PIECE = 256 << 10
 _SMOOTHING = 0.1
 _TICK = 0.05
 _LATE = 4
@@ -52,70 +41,18 @@ class _Call:
         self.tries = 0
 
 
-class _Worker(asyncio.Protocol):
-    """One process: its socket, and the calls it has been given and not answered."""
+class _Worker(Child):
+    """One process, and the calls it has been given and not answered."""
 
     def __init__(self, pool: "Processes") -> None:
+        super().__init__()
         self._pool = pool
-        self._decoder = Decoder()
-        self._unsent: deque[memoryview] = deque()
-        self._is_clogged = False
-        self._transport: asyncio.Transport | None = None
-        self._lifeline = -1
-        self.process: subprocess.Popen[bytes] | None = None
         self.given: deque[_Call] = deque()
         self.calls = 0
-        self.head_since = self.peak = 0.0
+        self.head_since = 0.0
         self.ready = False
         self.retiring = False
         self.fault: Fault | None = None
-
-    async def start(self, target: Target) -> None:
-        ours, theirs = socket.socketpair()
-        read_end, self._lifeline = os.pipe()
-        fds = (theirs.fileno(), read_end)
-        command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, fds)]
-        try:
-            # stdout belongs to results: what user code prints goes to stderr.
-            self.process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; our own interpreter
-                command,
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-            )
-        except OSError:
-            ours.close()
-            os.close(self._lifeline)
-            raise
-        finally:
-            theirs.close()
-            os.close(read_end)
-        ours.setblocking(False)
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
-        self._write(encode(target))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not every loop's transports inherit from asyncio's (uvloop's don't).
-        self._transport = cast(asyncio.Transport, transport)
-
-    def _write(self, data: bytes) -> None:
-        self._unsent.append(memoryview(data))
-        self._send()
-
-    def _send(self) -> None:
-        """Write in pieces: a transport takes time in the square of what it must keep (until Python 3.12)."""
-        while self._unsent and not self._is_clogged and self._transport is not None:
-            data = self._unsent.popleft()
-            if len(data) > _PIECE:
-                self._unsent.appendleft(data[_PIECE:])
-            self._transport.write(data[:_PIECE])
-
-    def pause_writing(self) -> None:
-        self._is_clogged = True
-
-    def resume_writing(self) -> None:
-        self._is_clogged = False
-        self._send()
 
     def takes(self, few: int) -> bool:
         """Whether it has few calls left, and is there to take more."""
@@ -127,16 +64,16 @@ class _Worker(asyncio.Protocol):
         )
 
     def give(self, calls: list[_Call], now: float) -> None:
-        data = encode([(call.number, call.function, call.payload) for call in calls])  # may raise
+        frame = encode([(call.number, call.function, call.payload) for call in calls])  # may raise
         if not self.given:
             self.head_since = now
         self.given.extend(calls)
         self.calls += len(calls)
-        self._write(data)
+        self.send(frame)
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, messages: list[Any]) -> None:
         results = []
-        for message in self._decoder.feed(data):
+        for message in messages:
             if message == "ready":
                 self.ready = True
                 self._pool.on_ready()
@@ -147,50 +84,8 @@ class _Worker(asyncio.Protocol):
         if results:
             self._pool.on_results(self, results)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def lost(self) -> None:
         self._pool.on_lost(self)
-
-    def kill(self) -> None:
-        # Not Popen.kill(), which would reap a process that has ended, its usage lost.
-        if self.process is not None and self.process.returncode is None:
-            self.peak = peak_of(self.process.pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGKILL)
-
-    def ended(self) -> bool:
-        """Whether the process is gone; the socket may stay open in a child that it forked."""
-        if self.process is None:
-            return False
-        try:
-            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            return os.waitid(os.P_PID, self.process.pid, flags) is not None
-        except ChildProcessError:
-            return True
-
-    def abort(self) -> None:
-        """Give the socket up; `connection_lost` follows."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self) -> None:
-        """Let it end after what it has been given."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def reap(self) -> tuple[str, float]:
-        """Wait for the end (it is near); say how it ended, and its peak memory in MB."""
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-        if self.process is None or self.process.returncode is not None:
-            return "", 0.0
-        _, status, usage = os.wait4(self.process.pid, 0)
-        code = self.process.returncode = os.waitstatus_to_exitcode(status)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        return how, self.peak or peak_rss_mb(usage)
 
 
 class Processes:
@@ -250,7 +145,7 @@ class Processes:
 
     async def _add_worker(self) -> None:
         worker = _Worker(self)
-        await worker.start(self._target)
+        await worker.start(_MAIN, encode(self._target))
         self._workers.append(worker)
 
     def submit(
