@@ -54,18 +54,24 @@ def _logger(file: TextIO) -> Any:
 
 @contextlib.contextmanager
 def served_metrics(engine: Engine, address: str | None) -> Iterator[None]:
-    """Serve Prometheus metrics at `[HOST:]PORT` while inside."""
+    """Serve an engine's Prometheus metrics at `[HOST:]PORT` while inside."""
     if address is None:
         yield
         return
+    from yelpaze.observe.metrics import EngineCollector  # noqa: PLC0415
+
+    with served_collector(EngineCollector(engine), address):
+        yield
+
+
+@contextlib.contextmanager
+def served_collector(collector: Any, address: str) -> Iterator[None]:
+    """Serve a collector's Prometheus metrics, and the process's own, at `[HOST:]PORT` while inside."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004
         raise MisuseError(f"--metrics takes PORT or HOST:PORT: {address!r}")
     from prometheus_client import REGISTRY, start_http_server  # noqa: PLC0415
 
-    from yelpaze.observe.metrics import EngineCollector  # noqa: PLC0415
-
-    collector = EngineCollector(engine)
     REGISTRY.register(collector)
     try:
         try:

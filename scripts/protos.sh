@@ -1,0 +1,7 @@
+#!/bin/sh
+# Make the Python code of the published .proto files anew: run it after changing one.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+(cd src && "../$python" -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+  yelpaze/serving/processes.proto yelpaze/compute/worker.proto)

@@ -1,0 +1,88 @@
+"""`serve`: any gRPC servicer in many processes behind one port."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from yelpaze.model.cores import usable_cores
+from yelpaze.model.errors import MisuseError
+from yelpaze.serving.options import Options
+from yelpaze.serving.supervisor import STOPPING, Supervisor
+
+
+def serve(
+    register: Callable[..., Any],
+    *,
+    listen: str = "127.0.0.1:50051",
+    processes: int | None = None,
+    metrics: str | None = None,
+    **options: Any,
+) -> None:
+    """Serve gRPC in many processes on one port, until SIGTERM or SIGINT.
+
+    SIGHUP replaces all processes, one after the other.
+
+    Args:
+        register: A function at the top level of a module. Each process calls it with a server, to which
+            it adds servicers: `add_GreeterServicer_to_server(Greeter(), server)`. It may return an
+            (async) context manager, which lasts as long as the process serves.
+        listen: `host:port`, `:port` or `unix:path`.
+        processes: How many; None is one a core.
+        metrics: `[host:]port` for Prometheus, summed over all processes.
+        options: See `Options`: threads, max_concurrent, grace, max_calls, max_age, max_memory, tls, …
+
+    Raises:
+        InputError: the address or a TLS file cannot be used.
+        MisuseError: an option makes no sense, or `register` can't be found by other processes.
+        StoppedError: processes cannot be started.
+
+    """
+    try:
+        found = Options(processes=usable_cores() if processes is None else processes, **options)
+    except TypeError as error:
+        raise MisuseError(f"serve: {error}") from None
+    asyncio.run(run_server(Supervisor(register, listen, found, notes=_note), metrics=metrics))
+
+
+def _note(text: str) -> None:
+    print(f"yelpaze: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+async def run_server(
+    server: Supervisor, *, metrics: str | None = None, on_ready: Callable[[], None] | None = None
+) -> None:
+    """Start it and let signals steer it, until it has stopped."""
+    with contextlib.ExitStack() as stack:
+        async with server:
+            if metrics is not None:
+                from yelpaze.app.observing import served_collector  # noqa: PLC0415
+                from yelpaze.observe.serving import ServerCollector  # noqa: PLC0415
+
+                stack.enter_context(served_collector(ServerCollector(server), metrics))
+            stack.enter_context(_steered(server))
+            if on_ready is not None:
+                on_ready()
+            await server.run()
+
+
+@contextlib.contextmanager
+def _steered(server: Supervisor) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def do(work: Callable[[], Any]) -> None:
+        task = loop.create_task(work())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in STOPPING:
+        loop.add_signal_handler(number, do, server.stop)
+    loop.add_signal_handler(signal.SIGHUP, do, server.roll)
+    try:
+        yield
+    finally:
+        for number in (*STOPPING, signal.SIGHUP):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,8 @@
+"""gRPC: servers in many processes on one port, and clients that find the least busy process.
+
+Needs the extra `grpc`: pip install 'yelpaze[grpc]'.
+"""
+
+from yelpaze.app.serving import serve
+
+__all__ = ["serve"]

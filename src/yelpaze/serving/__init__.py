@@ -1,0 +1,12 @@
+"""gRPC servers in many processes behind one port, and the client that finds the least busy one.
+
+options.py     what a server is asked for
+address.py     where it listens
+supervisor.py  the parent: starts, replaces, drains processes
+control.py     what parent and processes say to each other
+process.py     a process: gRPC's server, health, reflection, who is busy
+counting.py    calls counted as they come and go
+threads.py     the threads that run servicers which are not async
+channel.py     the client: the least busy process gets the call
+peers.py       what a client knows of the processes
+"""

@@ -1,0 +1,129 @@
+"""What a server is asked for, and what gRPC is told of it."""
+
+from pathlib import Path
+
+import msgspec
+
+from yelpaze.model.errors import InputError, MisuseError
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server in many processes is run.
+
+    Attributes:
+        processes: How many processes serve.
+        threads: Threads a process for servicers that are not async; None: servicers are async.
+        max_concurrent: Calls that a process has under way or waiting at once, beyond which it refuses with
+            RESOURCE_EXHAUSTED; None: no bound.
+        grace: Seconds that calls under way have when a process is to stop.
+        drain: Seconds between telling health checks NOT_SERVING and taking no more calls.
+        max_calls, max_age, max_memory: A process is replaced after so many calls, seconds, bytes; its
+            replacement is there first.
+        max_connection_age: Seconds after which clients connect anew, so that they spread again.
+        keepalive: Seconds without traffic after which a connection is asked whether it lives. Clients
+            may ask every 10 seconds.
+        max_message: Bytes of one message, in both directions.
+        tls: Paths of the certificate chain and the key, PEM.
+        client_ca: Path of the authorities whose clients are let in (mTLS).
+        reflection: Whether clients may ask for the services' descriptors.
+        private_ports: The ports from which processes take their own; None: any.
+        arguments: More of gRPC's channel arguments; they win.
+
+    """
+
+    processes: int = 1
+    threads: int | None = None
+    max_concurrent: int | None = None
+    grace: float = 30.0
+    drain: float = 0.0
+    max_calls: int | None = None
+    max_age: float | None = None
+    max_memory: int | None = None
+    max_connection_age: float = 300.0
+    keepalive: float = 60.0
+    max_message: int = 64 << 20
+    tls: tuple[str, str] | None = None
+    client_ca: str | None = None
+    reflection: bool = True
+    private_ports: tuple[int, int] | None = None
+    arguments: tuple[tuple[str, int | str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "threads", "max_concurrent", "max_calls", "max_memory", "max_message"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise MisuseError(f"{name} takes a whole number of at least 1: {value!r}")
+        for name in ("grace", "drain"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise MisuseError(f"{name} takes seconds, 0 or more: {getattr(self, name)!r}")
+        for name in ("max_age", "max_connection_age", "keepalive"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise MisuseError(f"{name} takes seconds, more than 0: {value!r}")
+        if self.client_ca is not None and self.tls is None:
+            raise MisuseError("client_ca needs tls: a certificate and a key of the server's own")
+
+
+def server_arguments(options: Options) -> list[tuple[str, int | str]]:
+    """The channel arguments of the server."""
+    found: dict[str, int | str] = {
+        "grpc.so_reuseport": 1,
+        "grpc.max_send_message_length": options.max_message,
+        "grpc.max_receive_message_length": options.max_message,
+        "grpc.keepalive_time_ms": _milliseconds(options.keepalive),
+        "grpc.keepalive_timeout_ms": 20_000,
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.max_pings_without_data": 0,
+        "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+        "grpc.max_connection_age_ms": _milliseconds(options.max_connection_age),
+        "grpc.max_connection_age_grace_ms": _milliseconds(max(options.grace, 1.0)),
+    }
+    return list((found | dict(options.arguments)).items())
+
+
+_LONGEST = 2**31 - 1
+
+
+def _milliseconds(seconds: float) -> int:
+    return _LONGEST if seconds * 1000 >= _LONGEST else max(1, int(seconds * 1000))
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What TLS needs, read once."""
+
+    key: bytes
+    chain: bytes
+    client_ca: bytes | None
+
+
+def credentials_of(options: Options) -> Credentials | None:
+    """Read and check the files. Raises InputError."""
+    if options.tls is None:
+        return None
+    chain, key = options.tls
+    _check_pair(chain, key)
+    return Credentials(_read(key), _read(chain), _read(options.client_ca) if options.client_ca else None)
+
+
+def _read(path: str) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if b"-----BEGIN" not in data:
+        raise InputError(f"{path}: is not PEM: there is no -----BEGIN line in it")
+    return data
+
+
+def _check_pair(chain: str, key: str) -> None:
+    import ssl  # noqa: PLC0415  only with TLS
+
+    _read(chain)
+    _read(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(chain, key, password=lambda: b"")
+    except ssl.SSLError as error:
+        if "MISMATCH" in str(error):
+            raise InputError(f"{key}: is not the key of the certificate in {chain}") from None
+        raise InputError(f"{chain}, {key}: cannot be used: {error.reason or error}") from None
