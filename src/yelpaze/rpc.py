@@ -4,5 +4,7 @@ Needs the extra `grpc`: pip install 'yelpaze[grpc]'.
 """
 
 from yelpaze.app.serving import serve
+from yelpaze.serving.channel import Channel
+from yelpaze.serving.peers import Security
 
-__all__ = ["serve"]
+__all__ = ["Channel", "Security", "serve"]

@@ -1,0 +1,315 @@
+"""What a client knows of the processes behind its targets: where they are, and how busy.
+
+A target's shared address tells who serves there; each process then tells at its own address how busy
+it is. Where processes can't be reached by themselves (a proxy stands before them), or tell
+nothing (another server), calls go to the shared address.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import grpc
+import msgspec
+
+from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.serving.address import Address
+from yelpaze.serving.processes_pb2 import Standing, WatchRequest
+
+_WATCH = "/yelpaze.serving.v1.Processes/Watch"
+_RESOLVE_SECONDS = 5.0  # how soon new machines behind a name are found
+_PAUSE_BASE, _PAUSE_CAP = 0.05, 1.0
+_NO_BOUND = 1 << 30
+_TELLS_NOTHING = (
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+)
+
+
+class Security(msgspec.Struct, frozen=True, kw_only=True):
+    """TLS as a client wants it: paths of PEM files.
+
+    - `ca_file`: who may vouch for the server; None: the system's.
+    - `client_cert`: the chain and the key, for servers that ask for one.
+    """
+
+    ca_file: str | None = None
+    client_cert: tuple[str, str] | None = None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """`grpc://host:port`, `grpcs://host:port` (TLS), `host:port` or `unix:path`.
+
+    >>> Target.parse("grpcs://quotes.example:443")
+    Target(address=Address(host='quotes.example', port=443, path=''), is_secure=True)
+    """
+
+    address: Address
+    is_secure: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Read it. Raises InputError."""
+        scheme, slashes, rest = text.partition("://")
+        if not slashes:
+            scheme, rest = "grpc", text
+        if scheme == "unix":
+            scheme, rest = "grpc", f"unix:{rest}"
+        if scheme not in ("grpc", "grpcs") or rest.startswith(":"):
+            raise InputError(f"{text!r} is no server: give grpc://host:port, grpcs://host:port or unix:path")
+        return cls(Address.parse(rest.rstrip("/")), scheme == "grpcs")
+
+
+class Peer:
+    """One process, or a shared address."""
+
+    __slots__ = (
+        "_since",
+        "_told",
+        "address",
+        "channel",
+        "id",
+        "is_draining",
+        "is_ready",
+        "is_shared",
+        "limit",
+        "under_way",
+        "watch",
+    )
+
+    def __init__(self, id_: str, address: Address, channel: grpc.aio.Channel, *, is_shared: bool) -> None:
+        self.id = id_
+        self.address = address
+        self.channel = channel
+        self.is_shared = is_shared
+        self.is_ready = self.is_draining = False
+        self.limit = 0
+        self.under_way = 0  # what this client has there
+        self._told = 0  # what it said that it had, of all clients
+        self._since = 0  # what this client began there since then, less what ended
+        self.watch: asyncio.Task[None] | None = None
+
+    @property
+    def load(self) -> int:
+        """How much it has to do, as far as can be known."""
+        return max(self._told + self._since, self.under_way)
+
+    @property
+    def room(self) -> int:
+        """How much more it takes."""
+        return (self.limit or _NO_BOUND) - self.load
+
+    def begin(self, count: int = 1) -> None:
+        """So many calls are sent there."""
+        self.under_way += count
+        self._since += count
+
+    def end(self, count: int = 1) -> None:
+        """So many have ended."""
+        self.under_way -= count
+        self._since -= count
+
+    def tell(self, standing: Standing) -> None:
+        """It says how it stands."""
+        self.is_ready = True
+        self.is_draining = standing.is_draining
+        self.limit = standing.limit
+        self._told, self._since = standing.running + standing.waiting, 0
+
+
+class Peers:
+    """All processes behind the targets, kept up to date while it is open. Raises InputError.
+
+    `arguments` are gRPC channel arguments; they win.
+    """
+
+    def __init__(
+        self,
+        targets: Iterable[str],
+        *,
+        security: Security | None = None,
+        arguments: Sequence[tuple[str, Any]] = (),
+        max_message: int = 64 << 20,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._targets = [Target.parse(target) for target in targets]
+        if not self._targets:
+            raise MisuseError("give at least one server")
+        self._arguments = {
+            "grpc.max_send_message_length": max_message,
+            "grpc.max_receive_message_length": max_message,
+            "grpc.keepalive_time_ms": 30_000,
+            "grpc.keepalive_timeout_ms": 10_000,
+            "grpc.http2.max_pings_without_data": 0,
+            "grpc.initial_reconnect_backoff_ms": 100,
+            "grpc.max_reconnect_backoff_ms": 1_000,
+        } | dict(arguments)
+        self._credentials = _credentials(security or Security())
+        self._told = changed
+        self._peers: dict[tuple[Address, str], Peer] = {}
+        self._members: dict[Address, set[str]] = {}  # of each shared address, the processes' ids
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.trouble = ""
+
+    async def open(self) -> None:
+        """Begin to look for processes."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow(target)) for target in self._targets]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for task in self._tasks:
+            task.cancel()
+        for peer in list(self._peers.values()):
+            self._drop(peer)
+        await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
+
+    # ── who gets a call ─────────────────────────────────────────────────────────
+
+    def ready(self) -> list[Peer]:
+        """Those that take calls: processes by themselves where there are any, else shared addresses."""
+        found = [peer for peer in self._peers.values() if peer.is_ready and not peer.is_draining]
+        return [peer for peer in found if not peer.is_shared] or found
+
+    def pick(self, avoid: Peer | None = None) -> Peer | None:
+        """The one with the least to do, another one than `avoid` if there is one; None if there is none."""
+        best: Peer | None = None
+        least, ties = (True, _NO_BOUND), 0
+        for peer in self.ready():
+            load = (peer is avoid, peer.load)
+            if load < least:
+                best, least, ties = peer, load, 1
+            elif load == least:
+                ties += 1
+                if random.random() * ties < 1:  # noqa: S311  no secret
+                    best = peer
+        return best
+
+    async def wait(self) -> None:
+        """Until something changes."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _note(self) -> None:
+        self._changed.set()
+        self._told()
+
+    # ── who is there ────────────────────────────────────────────────────────────
+
+    async def _follow(self, target: Target) -> None:
+        """Keep up with the machines behind a name."""
+        known: set[Address] = set()
+        loop = asyncio.get_running_loop()
+        while True:
+            found = {target.address}
+            if not target.address.path:
+                try:
+                    infos = await loop.getaddrinfo(
+                        target.address.host, target.address.port, type=socket.SOCK_STREAM
+                    )
+                    found = {Address(str(info[4][0]), target.address.port) for info in infos}
+                except OSError as error:
+                    found = known
+                    self._is_troubled(f"{target.address.text}: {error.strerror or error}")
+            for address in found - known:
+                self._add(target, address, "", address)
+            for address in known - found:
+                for peer in [peer for (shared, _), peer in self._peers.items() if shared == address]:
+                    self._drop(peer)
+            known = found
+            await asyncio.sleep(_RESOLVE_SECONDS if known else _PAUSE_CAP)
+
+    def _add(self, target: Target, shared: Address, id_: str, address: Address) -> None:
+        peer = Peer(id_, address, self._channel(target, address), is_shared=not id_)
+        self._peers[shared, id_] = peer
+        peer.watch = asyncio.get_running_loop().create_task(self._watch(target, shared, peer))
+
+    def _drop(self, peer: Peer) -> None:
+        for key, other in list(self._peers.items()):
+            if other is peer:
+                del self._peers[key]
+        if peer.watch is not None:
+            peer.watch.cancel()
+        # Calls under way there go on to their end.
+        task = asyncio.get_running_loop().create_task(_closed(peer))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _watch(self, target: Target, shared: Address, peer: Peer) -> None:
+        """Listen to how a process stands; if it can't be reached, try again as long as it is said to be."""
+        watch = peer.channel.unary_stream(_WATCH, WatchRequest.SerializeToString, Standing.FromString)
+        pause = _PAUSE_BASE
+        while True:
+            try:
+                async for standing in watch(WatchRequest()):
+                    pause = _PAUSE_BASE
+                    peer.tell(standing)
+                    self._members_are(target, shared, standing)
+                    self._note()
+                    if peer.is_shared and peer.is_draining:
+                        break  # another one answers there
+            except grpc.aio.AioRpcError as error:
+                if peer.is_shared and error.code() in _TELLS_NOTHING:
+                    peer.is_ready = True
+                    self._note()
+                    return
+                self._is_troubled(f"{peer.address.text}: {error.details()}")
+            peer.is_ready = peer.is_shared and not peer.is_draining and peer.is_ready
+            if not peer.is_shared:
+                self._note()
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  no secret
+            pause = min(_PAUSE_CAP, pause * 2)
+
+    def _is_troubled(self, what: str) -> None:
+        self.trouble = what
+        self._note()
+
+    def _members_are(self, target: Target, shared: Address, standing: Standing) -> None:
+        """All processes of that machine, as one of them says."""
+        said = {peer.id: peer for peer in standing.peers}
+        if not said or said.keys() == self._members.get(shared):
+            return
+        self._members[shared] = set(said)
+        for (address, id_), peer in list(self._peers.items()):
+            if address == shared and id_ and id_ not in said:
+                self._drop(peer)
+        for id_, member in said.items():
+            if (shared, id_) not in self._peers:
+                address = Address(path=member.path) if member.path else shared.at(member.port)
+                self._add(target, shared, id_, address)
+
+    def _channel(self, target: Target, address: Address) -> grpc.aio.Channel:
+        arguments = dict(self._arguments)
+        if not target.is_secure:
+            return grpc.aio.insecure_channel(address.text, options=list(arguments.items()))
+        # Addresses stand for the host that was asked for, and its certificate names that.
+        arguments.setdefault("grpc.ssl_target_name_override", target.address.host)
+        return grpc.aio.secure_channel(address.text, self._credentials, options=list(arguments.items()))
+
+
+async def _closed(peer: Peer) -> None:
+    while peer.under_way > 0:  # noqa: ASYNC110  nobody is in a hurry
+        await asyncio.sleep(_PAUSE_CAP)
+    with contextlib.suppress(Exception):
+        await peer.channel.close()
+
+
+def _credentials(security: Security) -> grpc.ChannelCredentials:
+    chain, key = security.client_cert or (None, None)
+    return grpc.ssl_channel_credentials(_read(security.ca_file), _read(key), _read(chain))
+
+
+def _read(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
