@@ -4,4 +4,4 @@ set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 (cd src && "../$python" -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
-  yelpaze/serving/processes.proto yelpaze/compute/worker.proto)
+  yelpaze/serving/processes.proto)

@@ -57,12 +57,12 @@ async def run_server(
     """Start it and let signals steer it, until it has stopped."""
     with contextlib.ExitStack() as stack:
         async with server:
+            stack.enter_context(_steered(server))
             if metrics is not None:
                 from yelpaze.app.observing import served_collector  # noqa: PLC0415
                 from yelpaze.observe.serving import ServerCollector  # noqa: PLC0415
 
                 stack.enter_context(served_collector(ServerCollector(server), metrics))
-            stack.enter_context(_steered(server))
             if on_ready is not None:
                 on_ready()
             await server.run()

@@ -17,6 +17,23 @@ from yelpaze.process.frames import Decoder, encode
 
 _READ = 1 << 18
 _PR_SET_PDEATHSIG = 1
+_loading = False
+
+
+def is_loading() -> bool:
+    """Whether this is a child that is just importing its parent's program."""
+    return _loading
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Inside, the parent's program is imported."""
+    global _loading  # noqa: PLW0603  modules are imported once a process
+    _loading = True
+    try:
+        yield
+    finally:
+        _loading = False
 
 
 class Parent:

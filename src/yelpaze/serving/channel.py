@@ -15,6 +15,8 @@ from yelpaze.serving.peers import Peer, Peers, Security
 
 _ATTEMPTS = 4
 _AGAIN = grpc.StatusCode.UNAVAILABLE
+# CANCELLED comes from a server that stopped before it had looked at the call.
+_LOST = (_AGAIN, grpc.StatusCode.CANCELLED)
 _REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _Serializer = Callable[[Any], bytes] | None
 _Deserializer = Callable[[bytes], Any] | None
@@ -158,7 +160,7 @@ class Channel:
                     return await once(peer, request, _left(ends, timeout), options)
                 return await self._hedged(once, peer, request, ends, timeout, options)
             except grpc.aio.AioRpcError as error:
-                may = error.code() is _REFUSED or (error.code() is _AGAIN and self._idempotent)
+                may = error.code() is _REFUSED or (error.code() in _LOST and self._idempotent)
                 if not may or attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("the last attempt has returned or raised")

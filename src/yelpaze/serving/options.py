@@ -35,7 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None = None
     max_concurrent: int | None = None
     grace: float = 30.0
-    drain: float = 0.0
+    drain: float = 0.5
     max_calls: int | None = None
     max_age: float | None = None
     max_memory: int | None = None

@@ -18,7 +18,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from yelpaze.process.parenthood import Parent
+from yelpaze.process.parenthood import Parent, loading
 from yelpaze.serving.control import Drain, Failed, Peers, Ready, Report, Task
 from yelpaze.serving.counting import Registrar, Tally
 from yelpaze.serving.options import Credentials, server_arguments
@@ -55,8 +55,9 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
 def _load(task: Task) -> Any:
     from multiprocessing.spawn import prepare  # noqa: PLC0415  as its children find __main__ again
 
-    prepare(task.preparation)
-    return pickle.loads(task.register)  # noqa: S301  our own parent's
+    with loading():
+        prepare(task.preparation)
+        return pickle.loads(task.register)  # noqa: S301  our own parent's
 
 
 def _failed(error: BaseException) -> Failed:

@@ -25,6 +25,7 @@ from yelpaze.model.errors import MisuseError, StoppedError
 from yelpaze.process.child import Child
 from yelpaze.process.frames import encode
 from yelpaze.process.memory import rss_of
+from yelpaze.process.parenthood import is_loading
 from yelpaze.serving.address import Address, Held, can_share_ports
 from yelpaze.serving.control import Drain, Failed, Peer, Peers, Ready, Report, Task
 from yelpaze.serving.options import Options, credentials_of
@@ -97,6 +98,11 @@ class Supervisor:
         *,
         notes: Callable[[str], None] = lambda _: None,
     ) -> None:
+        if is_loading():
+            raise MisuseError(
+                "a process of the server would start the server again: put what starts it "
+                'under `if __name__ == "__main__":`'
+            )
         self._register = _pickled(register)
         self._listen = Address.parse(listen)
         self._options = options
@@ -180,9 +186,12 @@ class Supervisor:
 
     async def roll(self) -> None:
         """Replace all processes, one after the other; no call is refused."""
-        for process in self._serving():
+        old = self._serving()
+        for process in old:
             if process in self._processes and process.state == "serving" and not self._is_stopping:
                 await self._replace(process, "rolled")
+        while any(process in self._processes for process in old) and not self._is_stopping:
+            await self._change()
         self._notes("all processes have been replaced")
 
     async def _kill(self) -> None:
@@ -259,6 +268,9 @@ class Supervisor:
 
     def on_ready(self, process: _Process, message: Ready) -> None:
         """A process takes calls."""
+        if self._is_stopping:
+            process.kill()
+            return
         process.state = "serving"
         process.since = asyncio.get_running_loop().time()
         if process.address is not None and not process.address.path:
@@ -316,6 +328,8 @@ class Supervisor:
 
     async def _start_later(self, place: int, pause: float) -> None:
         await asyncio.sleep(pause)
+        if self._is_stopping:
+            return
         try:
             await self._start(place)
         except (OSError, StoppedError) as error:
@@ -335,15 +349,19 @@ class Supervisor:
             self._drain(process)
             while process in self._processes:
                 await self._change()
-            await self._start(process.place)
+            await self._serves(await self._start(process.place))
             return
         process.replaced_by = other = await self._start(process.place)
-        while other.state == "starting" and other in self._processes and not self._is_stopping:
-            await self._change()
+        await self._serves(other)
         if other.state == "serving":
             self._drain(process)
         else:
             process.replaced_by = None
+
+    async def _serves(self, process: _Process) -> None:
+        """Until it does, or is gone."""
+        while process.state == "starting" and process in self._processes and not self._is_stopping:
+            await self._change()
 
     async def _watch(self) -> None:
         """Replace processes that are too old, too large or have done enough; notice those that are gone."""

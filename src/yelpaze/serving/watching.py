@@ -66,6 +66,8 @@ class Watching:
                 watcher(standing)
             else:
                 self._teller.submit(watcher, standing)
+                if standing.is_draining:  # a watcher must not hold up the end
+                    self._teller.submit(watcher, None)
 
     def _standing(self) -> Standing:
         running, waiting, limit = self._process.standing
@@ -105,10 +107,11 @@ class Watching:
 
         self._watchers.add(tell)
         try:
-            while True:
+            while not latest[0].is_draining:  # a watcher must not hold up the end
                 await context.write(latest[0])
                 await more.wait()
                 more.clear()
+            await context.write(latest[0])
         finally:
             self._watchers.discard(tell)
 
@@ -122,3 +125,5 @@ class Watching:
             self._watchers.add(send)
         context.add_callback(gone)
         send(self._standing())
+        if self.is_draining:
+            send(None)

@@ -1,0 +1,431 @@
+"""gRPC servers in many processes, and the client that finds the least busy one."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry, generate_latest
+
+from support import servicers
+from yelpaze.model.errors import InputError, MisuseError, StoppedError
+from yelpaze.observe.serving import ServerCollector
+from yelpaze.rpc import Channel, Security
+from yelpaze.serving.address import Address
+from yelpaze.serving.options import Options
+from yelpaze.serving.peers import Target
+from yelpaze.serving.supervisor import Supervisor
+
+KINDS = {"async": (servicers.register, None), "threads": (servicers.register_threads, 2)}
+
+
+@asynccontextmanager
+async def served(kind="async", listen="127.0.0.1:0", **options):
+    register, threads = KINDS[kind] if isinstance(kind, str) else (kind, None)
+    notes = []
+    options.setdefault("drain", 0.1)
+    server = Supervisor(
+        register, listen, Options(**{"threads": threads, "processes": 2} | options), notes=notes.append
+    )
+    async with server:
+        server.lines = notes
+        yield server
+
+
+def unary(channel, name, **options):
+    method = channel.unary_unary(f"/{servicers.SERVICE}/{name}")
+    return lambda request=b"", timeout=20: method(request, timeout=timeout, **options)
+
+
+async def until(true, seconds=20):
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+async def many(channel, count=60):
+    """How many calls each process answered."""
+    who = unary(channel, "Who")
+    return Counter(await asyncio.gather(*(who() for _ in range(count))))
+
+
+@asynccontextmanager
+async def caller(server, **options):
+    """A channel that knows all processes."""
+    async with Channel(server.address, **options) as channel:
+        await until(
+            lambda: len(channel.peers.ready()) == len(server.ports) and not channel.peers.ready()[0].is_shared
+        )
+        yield channel
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_all_processes_answer_and_are_counted_together(kind):
+    async with served(kind, processes=3) as server, caller(server) as channel:
+        found = await many(channel)
+        assert len(found) == 3
+        assert min(found.values()) >= 10
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await unary(channel, "Fail")()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await until(lambda: sum(server.totals().handled.values()) == 61)
+        totals = server.totals()
+        assert totals.handled == {("test.Echo/Who", "OK"): 60, ("test.Echo/Fail", "INVALID_ARGUMENT"): 1}
+        registry = CollectorRegistry()
+        registry.register(ServerCollector(server))
+        text = generate_latest(registry).decode()
+    assert 'grpc_server_handled_total{grpc_code="OK",grpc_method="Who",grpc_service="test.Echo"} 60.0' in text
+    assert 'grpc_code="InvalidArgument"' in text
+    assert 'grpc_server_handling_seconds_count{grpc_method="Who",grpc_service="test.Echo"} 60.0' in text
+    assert "yelpaze_server_processes 3.0" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_streams(kind):
+    async with served(kind) as server, caller(server) as channel:
+        count = channel.unary_stream(f"/{servicers.SERVICE}/Count")
+        assert [item async for item in count(b"3", timeout=10)] == [b"0", b"1", b"2"]
+        add = channel.stream_unary(f"/{servicers.SERVICE}/Add")
+        assert await add(iter([b"1", b"2", b"39"]), timeout=10) == b"42"
+        echo = channel.stream_stream(f"/{servicers.SERVICE}/Echo")
+        assert [item async for item in echo(iter([b"a", b"b"]), timeout=10)] == [b"a", b"b"]
+        assert all(peer.under_way == 0 for peer in channel.peers.ready())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_least_busy_process_gets_the_call(kind):
+    async with served(kind) as server, caller(server) as channel:
+        sleep, who = unary(channel, "Sleep"), unary(channel, "Who")
+        long = asyncio.create_task(sleep(b"2"))
+        await until(lambda: any(peer.under_way for peer in channel.peers.ready()))
+        others = {await who() for _ in range(10)}
+        assert len(others) == 1
+        assert await long not in others
+
+
+async def test_another_clients_calls_count_too():
+    async with served() as server, caller(server) as one, caller(server) as other:
+        long = [asyncio.create_task(unary(one, "Sleep")(b"2")) for _ in range(3)]
+        await until(lambda: sum(peer.load for peer in other.peers.ready()) == 3)
+        loads = sorted(peer.load for peer in other.peers.ready())
+        assert loads == [1, 2]
+        await asyncio.gather(*long)
+        await until(lambda: not any(peer.load for peer in other.peers.ready()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_processes_killed_under_load_cost_no_idempotent_call(kind):
+    async with served(kind, processes=3) as server, caller(server, idempotent=True) as channel:
+        who, is_over, answered = unary(channel, "Who"), False, Counter()
+
+        async def call():
+            while not is_over:
+                answered[await who()] += 1
+
+        callers = [asyncio.create_task(call()) for _ in range(6)]
+        for _ in range(3):
+            answered.clear()
+            await until(lambda: len(answered) >= 3 or any(task.done() for task in callers))
+            os.kill(int(next(iter(answered))), signal.SIGKILL)
+            await until(lambda: len(server.ports) < 3)
+            await until(lambda: len(server.ports) == 3)
+        is_over = True
+        await asyncio.gather(*callers)
+        assert server.totals().restarts == {"crashed": 3}
+        assert all("killed by SIGKILL" in line for line in server.lines)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_rolling_replaces_all_and_refuses_none(kind):
+    async with served(kind) as server, caller(server) as channel:
+        who, is_over, answered = unary(channel, "Who"), False, Counter()
+
+        async def call():
+            while not is_over:
+                answered[await who()] += 1
+
+        callers = [asyncio.create_task(call()) for _ in range(4)]
+        await until(lambda: len(answered) == 2)
+        before = set(answered)
+        await server.roll()
+        await until(lambda: len(server._processes) == 2)
+        answered.clear()
+        await until(lambda: len(answered) == 2 or any(task.done() for task in callers))
+        is_over = True
+        await asyncio.gather(*callers)
+        assert not before & set(answered)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_calls_under_way_end_when_it_stops(kind):
+    async with served(kind) as server:
+        channel = grpc.aio.insecure_channel(server.address)
+        task = asyncio.ensure_future(channel.unary_unary(f"/{servicers.SERVICE}/Sleep")(b"1", timeout=10))
+        await until(lambda: server.totals().running == 1)
+        await server.stop()
+        assert (await task).isdigit()
+        await channel.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_watchers_do_not_hold_up_the_end(kind):
+    async with served(kind, grace=60) as server:
+        channel = grpc.aio.insecure_channel(server.address)
+        watch = channel.unary_stream("/yelpaze.serving.v1.Processes/Watch")(b"")
+        assert await watch.read()
+        async with asyncio.timeout(20):
+            await server.stop()
+        await channel.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_call_too_many_is_refused_and_goes_elsewhere(kind):
+    most = {"max_concurrent": 2, "threads": 1} if kind == "threads" else {"max_concurrent": 2}
+    async with served(kind, **most) as server, caller(server) as channel:
+        first = server.ports[0]
+        direct = grpc.aio.insecure_channel(first)
+        sleep = direct.unary_unary(f"/{servicers.SERVICE}/Sleep")
+        tasks = [asyncio.ensure_future(sleep(b"2", timeout=20)) for _ in range(2)]
+        busy = next(peer for peer in channel.peers.ready() if peer.address.text == first)
+        await until(lambda: busy.load == 2)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await sleep(b"0", timeout=5)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        health = health_pb2_grpc.HealthStub(direct).Check  # does not count
+        assert (await health(health_pb2.HealthCheckRequest(), timeout=5)).status == 1
+        busy._told = -5  # as if it had not told
+        assert (await unary(channel, "Who")()).isdigit()
+        await asyncio.gather(*tasks)
+        await direct.close()
+
+
+async def test_worn_processes_are_replaced_after_their_replacement_is_there():
+    async with served(processes=1, max_calls=5) as server, caller(server) as channel:
+        who = unary(channel, "Who")
+        before = await who()
+        for _ in range(5):
+            await who()
+        await until(lambda: server.totals().restarts == {"calls": 1})
+        await until(lambda: len(server._processes) == 1 and len(server.ports) == 1)
+        assert await who() != before
+    async with served(processes=1, max_memory=1) as server:
+        await until(lambda: server.totals().restarts.get("memory", 0) >= 1)
+    async with served(processes=1, max_age=0.5) as server:
+        await until(lambda: server.totals().restarts.get("age", 0) >= 1)
+
+
+async def test_a_hedged_call_is_answered_by_the_other_process():
+    async with served() as server, caller(server, idempotent=True, hedge=0.1) as channel:
+        pids = await many(channel)
+        ready = channel.peers.ready()
+        pid, _ = pids.most_common()[0]
+        os.kill(int(pid), signal.SIGSTOP)
+        try:
+            found = {await unary(channel, "Who")(timeout=10) for _ in range(4)}
+        finally:
+            os.kill(int(pid), signal.SIGCONT)
+        assert len(ready) == 2
+        assert pid not in found
+
+
+async def test_what_register_gives_lasts_as_long_as_the_process_serves(tmp_path, monkeypatch):
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("TEST_NOTES", str(notes))
+    async with served(servicers.with_life, processes=1):
+        assert notes.read_text() == "begin\n"
+    assert notes.read_text() == "begin\nend\n"
+
+
+async def test_processes_that_cannot_start_say_why():
+    with pytest.raises(StoppedError, match="LookupError: no database at hand"):
+        async with served(servicers.broken):
+            pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_unix_socket(kind, tmp_path):
+    path = f"unix:{tmp_path}/echo.sock"
+    async with served(kind, listen=path) as server, caller(server, idempotent=True) as channel:
+        assert len(await many(channel)) == 2
+        before = set(await many(channel))
+        await server.roll()
+        await until(lambda: len(channel.peers.ready()) == 2)
+        assert not before & set(await many(channel))
+        with pytest.raises(InputError, match="another server is listening"):
+            async with served(listen=path):
+                pass
+    assert not list(tmp_path.iterdir())
+
+
+async def test_tls_and_mtls(ca, ca_file, tmp_path):
+    def pair(name, *identities):
+        certificate = ca.issue_cert(*identities)
+        chain, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+        key.write_bytes(certificate.private_key_pem.bytes())
+        return str(chain), str(key)
+
+    tls, client = pair("server", "localhost"), pair("client", "client")
+    async with served(tls=tls, client_ca=ca_file, listen="127.0.0.1:0") as server:
+        target = f"grpcs://localhost:{server.address.rpartition(':')[2]}"
+        async with Channel(target, security=Security(ca_file=ca_file, client_cert=client)) as channel:
+            assert (await unary(channel, "Who")()).isdigit()
+            await until(lambda: len(channel.peers.ready()) == 2)
+            assert len(await many(channel)) == 2
+        async with Channel(target, security=Security(ca_file=ca_file)) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await unary(channel, "Who")(timeout=1)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(InputError, match=r"client.key: is not the key of the certificate in .*server.pem"):
+        await served(tls=(tls[0], client[1])).__aenter__()
+    with pytest.raises(InputError, match=r"missing.pem: cannot be read"):
+        await served(tls=(str(tmp_path / "missing.pem"), tls[1])).__aenter__()
+    with pytest.raises(InputError, match="is not PEM"):
+        (tmp_path / "text").write_text("no certificate")
+        await served(tls=(str(tmp_path / "text"), tls[1])).__aenter__()
+
+
+async def test_servers_that_tell_nothing_are_called_all_the_same():
+    server = grpc.aio.server()
+    servicers.register(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with Channel(f"127.0.0.1:{port}") as channel:
+        assert await unary(channel, "Who")() == str(os.getpid()).encode()
+    await server.stop(0)
+
+
+async def test_no_server_is_unavailable_with_the_reason():
+    async with Channel("127.0.0.1:1") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await unary(channel, "Who")(timeout=0.5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "127.0.0.1:1" in caught.value.details()
+
+
+async def test_private_ports_are_taken_from_their_range():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        first = probe.getsockname()[1]
+    async with served(private_ports=(first, first + 20)) as server:
+        assert all(first <= int(port.rpartition(":")[2]) <= first + 20 for port in server.ports)
+
+
+async def test_buf_curl_finds_the_services_by_reflection():
+    async with served() as server:
+        buf = Path(sys.executable).with_name("buf")
+        command = [buf, "curl", "--protocol", "grpc", "--http2-prior-knowledge", "-d", "{}"]
+        url = f"http://{server.address}/grpc.health.v1.Health/Check"
+        done = await asyncio.to_thread(
+            subprocess.run, [*command, url], capture_output=True, text=True, timeout=60
+        )
+        assert '"SERVING"' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "message"),
+    [
+        ("50051", "give host:port"),
+        ("localhost:http", "give host:port"),
+        ("127.0.0.1:99999", "give host:port"),
+        ("http://127.0.0.1:50051", "give host:port"),
+        ("unix:", "give the socket's path"),
+        ("unix:/no/such/folder/s.sock", "there is no folder /no/such/folder"),
+        ("203.0.113.1:50051", "this machine has no such address"),
+        ("no-such-host.invalid:50051", "there is no such host"),
+    ],
+)
+async def test_addresses_that_cannot_be_used(listen, message):
+    with pytest.raises(InputError, match=message):
+        await served(listen=listen).__aenter__()
+
+
+async def test_a_port_in_use_by_another_server_even_one_that_shares_it():
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(InputError, match="another server is listening there"):
+            await served(listen=f"127.0.0.1:{other.getsockname()[1]}").__aenter__()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"processes": 0},
+        {"grace": -1},
+        {"max_age": 0},
+        {"threads": 0},
+        {"client_ca": "ca.pem"},
+        {"max_message": "1"},
+    ],
+)
+def test_options_that_make_no_sense(options):
+    with pytest.raises(MisuseError, match=next(iter(options))):
+        Options(**options)
+
+
+def test_a_register_that_others_cannot_find():
+    with pytest.raises(MisuseError, match="define it at the top level of a module"):
+        Supervisor(lambda server: None, "127.0.0.1:0", Options())
+
+
+@pytest.mark.parametrize("text", ["http://a:1", "grpc://", "grpc://a", ":1", "grpcs://a:b"])
+def test_targets_that_are_none(text):
+    with pytest.raises(InputError):
+        Target.parse(text)
+
+
+def test_addresses_as_grpc_takes_them():
+    assert Address.parse("[::1]:50051").text == "[::1]:50051"
+    assert Address.parse(":50051").text == "0.0.0.0:50051"
+    assert Target.parse("unix:///run/a.sock").address.text == "unix:/run/a.sock"
+
+
+def test_serve_from_a_script_stops_and_rolls_by_signals(tmp_path):
+    (tmp_path / "server.py").write_text(
+        "import sys\n"
+        "from support.servicers import register\n"
+        "from yelpaze.rpc import serve\n\n"
+        'if __name__ == "__main__":\n'
+        '    serve(register, listen="127.0.0.1:0", processes=1, drain=0, metrics="127.0.0.1:0")\n'
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "server.py"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr.readline().startswith("metrics at http://127.0.0.1:")
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr.readline() == "yelpaze: all processes have been replaced\n"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+    assert (process.returncode, rest) == (0, "")
+
+
+def test_a_script_without_the_guard_is_told_so(tmp_path):
+    (tmp_path / "server.py").write_text(
+        "from support.servicers import register\n"
+        "from yelpaze.rpc import serve\n\n"
+        'serve(register, listen="127.0.0.1:0", processes=1)\n'
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "server.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert 'put what starts it under `if __name__ == "__main__":`' in done.stderr
