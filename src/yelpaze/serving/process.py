@@ -111,6 +111,8 @@ class Process:
         self._options = options = task.options
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = Threads(options.threads, options.max_concurrent) if options.threads else None
+        if self._threads is not None:
+            self._threads.changed = self._changed
         self._told: Report | None = None
         self._draining = asyncio.Event()
         self.tally = Tally(self._changed, self._threads, options.max_concurrent)

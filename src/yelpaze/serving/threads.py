@@ -26,6 +26,7 @@ class Threads(Executor):
     def __init__(self, size: int, most: int | None) -> None:
         self.aside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="yelpaze-aside")
         self._most = most
+        self.changed: Callable[[], None] = lambda: None  # called when more waits
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._refusing = threading.local()
         self._busy = 0
@@ -51,6 +52,7 @@ class Threads(Executor):
         if self._most is not None and self._busy + self._queue.qsize() >= self._most:
             return self.aside.submit(self._refuse, fn, args, kwargs)
         self._queue.put((fn, args, kwargs))
+        self.changed()
         return _DONE
 
     def _refuse(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
