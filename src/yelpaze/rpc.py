@@ -1,15 +1,15 @@
-"""gRPC: servers in many processes on one port, and clients that find the least busy process.
+"""gRPC: servers and CPU workers in many processes, and clients that find the least busy process.
 
 Needs the extra `grpc`: pip install 'yelpaze[grpc]'.
 """
 
 from yelpaze.app.serving import serve
-from yelpaze.model.errors import MisuseError
+from yelpaze.compute.workers import Workers
+from yelpaze.model.errors import RemoteError
+from yelpaze.serving.needed import grpc as _grpc  # noqa: F401  first: it tells what is missing
+from yelpaze.serving.target import Security
 
-try:
-    from yelpaze.serving.channel import Channel
-    from yelpaze.serving.peers import Security
-except ImportError:
-    raise MisuseError("gRPC needs more than the base install: pip install 'yelpaze[grpc]'") from None
+from yelpaze.compute.functions import Functions  # isort: skip
+from yelpaze.serving.channel import Channel  # isort: skip
 
-__all__ = ["Channel", "Security", "serve"]
+__all__ = ["Channel", "Functions", "RemoteError", "Security", "Workers", "serve"]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,14 @@ from yelpaze import MisuseError, StoppedError
 from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
 from yelpaze.compute.protocol import Target
+from yelpaze.compute.remote import Remote
+from yelpaze.compute.service import Options, served
+from yelpaze.compute.workers import Workers
 from yelpaze.flow.loading import reference
+from yelpaze.flow.wire import FlowCodec
 from yelpaze.process.frames import Decoder, encode
+from yelpaze.serving.options import Options as ServingOptions
+from yelpaze.serving.supervisor import Supervisor
 
 TARGET = Target("yelpaze.flow.loading:build_handler", (reference(flows.kill),))
 TIMEOUT = 30.0
@@ -30,6 +38,15 @@ def processes(**options) -> Processes:
     return Processes(TARGET, workers=options.pop("workers", 2), **options)
 
 
+@asynccontextmanager
+async def remote():
+    """A worker of this process's own, by gRPC."""
+    spec = str(Path(flows.__file__))
+    options = Options(exports=Target("yelpaze.flow.exports:exports_of", (spec,)), workers=2)
+    async with Supervisor(partial(served, options), "127.0.0.1:0", ServingOptions(grace=0, drain=0)) as server:
+        yield Remote(Workers(targets=(server.address,)), FlowCodec(flows.kill))
+
+
 async def results(backend, rows, timeout=TIMEOUT):
     """Submit all rows at once; their (value, fault) in order."""
     loop = asyncio.get_running_loop()
@@ -41,12 +58,16 @@ async def results(backend, rows, timeout=TIMEOUT):
     return await asyncio.gather(*futures)
 
 
-@pytest.fixture(params=[inline, processes], ids=["inline", "processes"])
+@pytest.fixture(params=["inline", "processes", "remote"])
 async def backend(request):
-    made = request.param()
-    await made.start()
-    yield made
-    await made.close()
+    async with AsyncExitStack() as stack:
+        if request.param == "remote":
+            made = await stack.enter_async_context(remote())
+        else:
+            made = inline() if request.param == "inline" else processes()
+        await made.start()
+        yield made
+        await made.close()
 
 
 async def test_values_come_back(backend):

@@ -156,7 +156,7 @@ async def test_rolling_replaces_all_and_refuses_none(kind):
         await until(lambda: len(answered) == 2)
         before = set(answered)
         await server.roll()
-        await until(lambda: len(server._processes) == 2)
+        await until(lambda: len(server._crew.processes) == 2)
         answered.clear()
         await until(lambda: len(answered) == 2 or any(task.done() for task in callers))
         is_over = True
@@ -214,7 +214,7 @@ async def test_worn_processes_are_replaced_after_their_replacement_is_there():
         for _ in range(5):
             await who()
         await until(lambda: server.totals().restarts == {"calls": 1})
-        await until(lambda: len(server._processes) == 1 and len(server.ports) == 1)
+        await until(lambda: len(server._crew.processes) == 1 and len(server.ports) == 1)
         assert await who() != before
     async with served(processes=1, max_memory=1) as server:
         await until(lambda: server.totals().restarts.get("memory", 0) >= 1)

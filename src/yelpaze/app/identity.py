@@ -1,15 +1,11 @@
 """What a run is recognised by: its flow's files, its input, and what was asked of it."""
 
-import sys
-from collections.abc import Iterator
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from yelpaze.flow.flow import Flow
+from yelpaze.flow.source import flow_files
 from yelpaze.io.protocol import Source
 
-_OURS = Path(__file__).parents[1]
 _WORDS = {"changed": "time of change", "ends": "content"}
 
 
@@ -20,29 +16,6 @@ def identity_of(flow: Flow, source: Source, *, sample: int | None) -> dict[str, 
         "input": source.identity(),
         "sample": sample,
     }
-
-
-def flow_files(flow: Flow) -> dict[str, str]:
-    """A hash of the flow's file and of each module beside or below it that has been imported."""
-    path = Path(flow.where.rpartition(":")[0]).resolve()
-    if not path.is_file():
-        return {}
-    found = {path, *_modules_in(path.parent)}
-    return {
-        str(file.relative_to(path.parent)): blake2b(file.read_bytes(), digest_size=12).hexdigest()
-        for file in sorted(found)
-    }
-
-
-def _modules_in(folder: Path) -> Iterator[Path]:
-    for module in list(sys.modules.values()):
-        name = getattr(module, "__file__", None)
-        if not isinstance(name, str) or not name.endswith(".py"):
-            continue
-        file = Path(name).resolve()
-        installed = "site-packages" in file.parts or file.is_relative_to(_OURS)
-        if file.is_relative_to(folder) and file.is_file() and not installed:
-            yield file
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:

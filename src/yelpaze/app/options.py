@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from yelpaze.compute.workers import Workers
+
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `yelpaze run` was asked for.
@@ -18,7 +20,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...]
     output: str | None = None
     concurrency: int = 256
-    workers: int = 1
+    workers: int | Workers = 1
     batch: int = 64
     limit: int | None = None
     sample: int | None = None

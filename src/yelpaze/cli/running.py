@@ -18,9 +18,12 @@ from yelpaze.app.stopping import until_stopped
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, with_options
 from yelpaze.cli.progress import Progress, duration, troubles
+from yelpaze.compute.workers import Workers, who
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.machine import engine_for
 from yelpaze.model.cores import usable_cores
+from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.serving.target import Security
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -57,6 +60,21 @@ class Size(click.ParamType[int]):
         return int(found[1]) * _UNITS[found[2].upper()]
 
 
+class WorkersType(click.ParamType[int | Workers]):
+    """A number of processes, or addresses of workers."""
+
+    name = "N|ADDRESS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Workers:
+        text = str(value)
+        if text.isdigit():
+            return int(text)
+        try:
+            return who(text)
+        except (InputError, MisuseError) as error:
+            return self.fail(str(error), param, ctx)
+
+
 _ROW_OPTIONS = (
     click.option(
         "--concurrency",
@@ -68,11 +86,23 @@ _ROW_OPTIONS = (
     ),
     click.option(
         "--workers",
-        metavar="N",
-        type=click.IntRange(0),
+        metavar="N|ADDRESS,…",
+        type=WorkersType(),
         default=None,
-        help="Processes for CPU steps; 0 runs them in this one. [default: one a core]",
+        help="CPU steps: in so many processes; 0: in this one; grpc://host:port: at `yelpaze worker` there; "
+        "local: at one that this machine's runs share. [default: one a core]",
     ),
+    click.option(
+        "--worker-hedge",
+        metavar="SECONDS",
+        type=Seconds(),
+        help="Make a CPU call at a second worker, too, when it takes longer.",
+    ),
+    click.option(
+        "--worker-ca", metavar="FILE", help="Who vouches for workers at grpcs://. [default: the system]"
+    ),
+    click.option("--worker-cert", metavar="FILE", help="Our certificate for workers that ask for one."),
+    click.option("--worker-key", metavar="FILE", help="Its key."),
     click.option(
         "--batch",
         metavar="N",
@@ -150,13 +180,25 @@ def taken_apart(flags: dict[str, Any]) -> tuple[RunOptions, Manner]:
     manner = Manner(**{name: flags.pop(name) for name in Manner.__struct_fields__})
     of_rows = {name: flags.pop(name) for name in RunOptions.__struct_fields__ if name in flags}
     of_rows["accept"] = frozenset(of_rows["accept"])
-    if of_rows["workers"] is None:
-        of_rows["workers"] = usable_cores()
+    of_rows["workers"] = _workers_of(flags, of_rows["workers"])
     texts = flags.pop("host_policies")
     engine = engine_options(host_rate=flags.pop("rate"), **flags)
     if texts:
         engine["hosts"] = host_policies_of(texts, engine)
     return RunOptions(engine=engine, **of_rows), manner
+
+
+def _workers_of(flags: dict[str, Any], workers: int | Workers | None) -> int | Workers:
+    """Who does the CPU work; takes the flags that belong to it."""
+    hedge, ca_file, cert, key = (flags.pop(f"worker_{name}") for name in ("hedge", "ca", "cert", "key"))
+    if not isinstance(workers, Workers):
+        if hedge or ca_file or cert or key:
+            raise MisuseError("--worker-… flags need --workers grpc://host:port")
+        return usable_cores() if workers is None else workers
+    if bool(cert) != bool(key):
+        raise MisuseError("--worker-cert and --worker-key need each other: a certificate and its key")
+    security = Security(ca_file=ca_file, client_cert=(cert, key) if cert else None)
+    return msgspec.structs.replace(workers, hedge=hedge, security=security)
 
 
 @contextmanager
@@ -261,7 +303,8 @@ class _View:
     def notes(self) -> list[str]:
         failures = [f"{kind}: {count:,}" for kind, count in self._job.failures.most_common(3)]
         stopping = ["stopping"] if self._job.is_stopping else []
-        return stopping + failures + troubles(self._job.engine.troubles())
+        compute = self._job.machine.compute.trouble if self._job.machine is not None else ""
+        return [compute][: bool(compute)] + stopping + failures + troubles(self._job.engine.troubles())
 
 
 def report(summary: Summary) -> None:

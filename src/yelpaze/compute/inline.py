@@ -15,6 +15,7 @@ class Inline:
     """The simplest backend. A call that never ends stops the whole program."""
 
     broken = None
+    trouble = ""
 
     def __init__(self, target: Target) -> None:
         self._target = target

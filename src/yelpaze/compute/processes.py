@@ -9,6 +9,7 @@ to blame; the rest of the batch goes back into the queue.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from yelpaze.compute.protocol import Fault, OnResult, Target
@@ -26,8 +27,10 @@ _START_SECONDS = 60.0
 _FAILED_STARTS = 3
 
 
-class _Call:
-    __slots__ = ("function", "number", "on_done", "payload", "size", "timeout", "tries")
+class Call:
+    """A call that has no result yet."""
+
+    __slots__ = ("function", "is_dropped", "number", "on_done", "payload", "size", "timeout", "tries")
 
     def __init__(
         self, number: int, function: int, payload: Any, on_done: OnResult, timeout: float, size: int
@@ -39,6 +42,17 @@ class _Call:
         self.timeout = timeout
         self.size = size
         self.tries = 0
+        self.is_dropped = False
+
+    def drop(self) -> None:
+        """Nobody wants the result any more; what has begun goes on to its end."""
+        self.is_dropped = True
+        self.on_done = _ignore
+        self.payload = None
+
+
+def _ignore(value: Any, fault: Fault | None) -> None:
+    """The end of a call that was dropped."""
 
 
 class _Worker(Child):
@@ -47,7 +61,7 @@ class _Worker(Child):
     def __init__(self, pool: "Processes") -> None:
         super().__init__()
         self._pool = pool
-        self.given: deque[_Call] = deque()
+        self.given: deque[Call] = deque()
         self.calls = 0
         self.head_since = 0.0
         self.ready = False
@@ -63,7 +77,7 @@ class _Worker(Child):
             and sum(call.size for call in self.given) <= _BATCH_BYTES
         )
 
-    def give(self, calls: list[_Call], now: float) -> None:
+    def give(self, calls: list[Call], now: float) -> None:
         frame = encode([(call.number, call.function, call.payload) for call in calls])  # may raise
         if not self.given:
             self.head_since = now
@@ -91,10 +105,14 @@ class _Worker(Child):
 class Processes:
     """`workers` processes running `target`'s handler.
 
+    `broken` is set once no process can be started any more; `on_broken` is called then.
+
     `batch` bounds the calls sent at once; `recycle` replaces a process after that many
     calls, the new one started before the old one goes; `tries` is how often a call may
     lose its process before it is given up.
     """
+
+    trouble = ""
 
     def __init__(
         self,
@@ -104,6 +122,7 @@ class Processes:
         batch: int = 64,
         recycle: int | None = None,
         tries: int = 2,
+        on_broken: Callable[[str], None] = lambda _: None,
     ) -> None:
         if workers < 1 or batch < 1 or (recycle is not None and recycle < 1):
             raise MisuseError("workers, batch and recycle take whole numbers of at least 1")
@@ -112,8 +131,9 @@ class Processes:
         self._batch = batch
         self._recycle = recycle
         self._tries = tries
+        self._on_broken = on_broken
         self._workers: list[_Worker] = []
-        self._queue: deque[_Call] = deque()
+        self._queue: deque[Call] = deque()
         self._number = 0
         self._seconds_a_call = _BATCH_SECONDS
         self._dispatching = False
@@ -148,16 +168,28 @@ class Processes:
         await worker.start(_MAIN, encode(self._target))
         self._workers.append(worker)
 
+    @property
+    def running(self) -> int:
+        """How many processes have calls."""
+        return sum(bool(worker.given) for worker in self._workers)
+
+    @property
+    def seconds_a_call(self) -> float:
+        """How long calls take, of late."""
+        return self._seconds_a_call
+
     def submit(
         self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
-    ) -> None:
+    ) -> Call:
+        """See Compute. What it gives can be dropped."""
         self._number += 1
-        call = _Call(self._number, function, payload, on_done, timeout, size)
+        call = Call(self._number, function, payload, on_done, timeout, size)
         if self.broken:
             self._loop.call_soon(on_done, None, Fault("crashed", self.broken))
-            return
+            return call
         self._queue.append(call)
         self._dispatch_soon()
+        return call
 
     # ── giving out ──────────────────────────────────────────────────────────────
 
@@ -179,20 +211,24 @@ class Processes:
             if not self._queue:
                 return
             share = -(-len(self._queue) // (len(takers) - position))
-            self._give(worker, self._taken(min(size, share)), now)
+            calls = self._taken(min(size, share))
+            if calls:
+                self._give(worker, calls, now)
             if self._recycle is not None and worker.calls >= self._recycle:
                 self._retire(worker)
 
-    def _taken(self, most: int) -> list[_Call]:
+    def _taken(self, most: int) -> list[Call]:
         """The next calls in line, no more than that many and, beyond the first, _BATCH_BYTES."""
-        calls: list[_Call] = []
+        calls: list[Call] = []
         left = _BATCH_BYTES
         while self._queue and len(calls) < most and (left > self._queue[0].size or not calls):
-            calls.append(self._queue.popleft())
-            left -= calls[-1].size
+            call = self._queue.popleft()
+            if not call.is_dropped:
+                calls.append(call)
+                left -= call.size
         return calls
 
-    def _give(self, worker: _Worker, calls: list[_Call], now: float) -> None:
+    def _give(self, worker: _Worker, calls: list[Call], now: float) -> None:
         try:
             worker.give(calls, now)
         except Exception as error:  # noqa: BLE001  pickling runs user code
@@ -243,7 +279,7 @@ class Processes:
         if self._queue:
             self._dispatch_soon()
 
-    def _tell(self, call: _Call, value: Any, fault: Fault | None) -> None:
+    def _tell(self, call: Call, value: Any, fault: Fault | None) -> None:
         try:
             call.on_done(value, fault)
         except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others
@@ -279,6 +315,7 @@ class Processes:
         """No more processes: every call that waits fails, with the reason."""
         self.broken = why
         self._changed.set()
+        self._on_broken(why)
         queue, self._queue = self._queue, deque()
         for call in queue:
             call.on_done(None, Fault("crashed", self.broken))

@@ -32,6 +32,39 @@ class Fault(msgspec.Struct, frozen=True):
     traceback: str = ""
 
 
+class Unit(msgspec.Struct, frozen=True):
+    """What can be called together: a flow's CPU steps, or a module's functions.
+
+    `name` is `flow:NAME`, or the module's; `files` are hashes of its source files, by their place beside it.
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    files: dict[str, str]
+
+    def missing_in(self, client: "Unit") -> list[str]:
+        """What a client has not, or not the same; empty if it may call us.
+
+        What a client has beyond is no matter: a worker imports only what the source itself brings along.
+        A client without any files calls what it has no source of.
+        """
+        files = [name for name, value in self.files.items() if client.files.get(name) != value]
+        if not client.files:
+            files = []
+        return files + [name for name in client.functions if name not in self.functions]
+
+
+class Exports(msgspec.Struct, frozen=True):
+    """What a worker offers to other machines.
+
+    `target`'s handler takes the place of a function, in the units one after the other, and bytes;
+    it gives bytes.
+    """
+
+    units: tuple[Unit, ...]
+    target: Target
+
+
 class CallError(Exception):
     """Raised by a handler to name a fault's kind itself, without a traceback."""
 
@@ -43,8 +76,29 @@ class CallError(Exception):
 OnResult = Callable[[Any, Fault | None], None]
 
 
+class Codec(Protocol):
+    """How calls of one unit's functions travel to other machines."""
+
+    @property
+    def unit(self) -> Unit:
+        """What is called; workers must have the same."""
+
+    def name_of(self, function: int) -> str:
+        """How workers know a function."""
+
+    def encode(self, function: int, payload: Any) -> bytes:
+        """A call's payload. Raises CallError for what can't travel."""
+
+    def decode(self, function: int, payload: Any, data: bytes) -> Any:
+        """The value of a call with that payload. Raises CallError."""
+
+
 class Compute(Protocol):
     """Runs calls; each ends in exactly one `on_done(value, fault)` on the event loop."""
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should know now; empty if all is well."""
 
     @property
     def broken(self) -> str | None:
@@ -55,7 +109,7 @@ class Compute(Protocol):
 
     def submit(
         self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
-    ) -> None:
+    ) -> object:
         """Queue a call of function number `function`; `timeout` in seconds of its own running.
 
         `size`: the payload's, in bytes, where it matters.

@@ -20,7 +20,10 @@ _DECODE_ANY = msgspec.json.Decoder().decode
 
 
 class Want(msgspec.Struct, frozen=True):
-    """An annotation, taken apart. `whole` and `item_whole`: an answer is passed as it is."""
+    """An annotation, taken apart. `whole` and `item_whole`: an answer is passed as it is.
+
+    `type`: what JSON is decoded to; `kept`: the annotation without None and Failure.
+    """
 
     whole: bool
     decode: Callable[[bytes], Any]
@@ -29,6 +32,7 @@ class Want(msgspec.Struct, frozen=True):
     accepts_none: bool
     accepts_failure: bool
     type: Any
+    kept: Any
 
 
 def want_of(annotation: Any, *, given: bool, decodes: bool = True) -> Want:
@@ -39,7 +43,7 @@ def want_of(annotation: Any, *, given: bool, decodes: bool = True) -> Want:
     """
     if not given or not decodes:
         kept, accepts_none, accepts_failure = _split(annotation) if given else (Any, False, True)
-        return Want(True, _DECODE_ANY, True, _DECODE_ANY, accepts_none, accepts_failure, Any)
+        return Want(True, _DECODE_ANY, True, _DECODE_ANY, accepts_none, accepts_failure, Any, kept)
     kept, accepts_none, accepts_failure = _split(annotation)
     item, item_failure = _item_of(kept)
     anything = kept in (Any, object)
@@ -51,6 +55,7 @@ def want_of(annotation: Any, *, given: bool, decodes: bool = True) -> Want:
         accepts_none or anything,
         accepts_failure or item_failure or anything,
         _with_item(kept, item),
+        kept,
     )
 
 

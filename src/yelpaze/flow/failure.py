@@ -18,7 +18,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     - `exception`: a step raised, with its `traceback`;
     - `misuse`: a step made a request that cannot be sent (a bad URL, …);
     - `timeout.compute`, `crashed`: a CPU step outran its time, or its process died;
-    - `result`: the result cannot be written as JSON.
+    - `result`: the result cannot be written as JSON, or a value cannot travel between machines.
     """
 
     step: str | None

@@ -27,6 +27,7 @@ from yelpaze.model.request import Timeout
 from yelpaze.policy.retry import Retry
 
 if TYPE_CHECKING:
+    from yelpaze.compute.workers import Who
     from yelpaze.flow.graph import Graph
     from yelpaze.flow.runner import Result
 
@@ -193,13 +194,14 @@ class Flow:
         rows: Iterable[Any] | AsyncIterable[Any],
         *,
         concurrency: int = 256,
-        workers: int = 0,
+        workers: "Who" = 0,
         batch: int = 64,
     ) -> "AsyncIterator[Result]":
         """Run rows taken lazily; results come as they complete, numbered from 1.
 
-        At most `concurrency` rows are under way. `workers` processes run the CPU steps; 0
-        runs them in this process. A failed row's result holds a `Failure`; nothing is raised.
+        At most `concurrency` rows are under way. `workers` processes run the CPU steps; 0 runs them
+        in this process; `"grpc://host:port"` (several with commas), or `Workers(…)`, has them run by
+        `yelpaze worker` there. A failed row's result holds a `Failure`; nothing is raised for it.
         """
         from yelpaze.flow.streaming import stream  # noqa: PLC0415  loads the HTTP client
 

@@ -31,9 +31,7 @@ def find(spec: str) -> Flow:
     path = Path(path_text)
     if path.suffix != ".py":
         raise FlowError(f"{spec}: a flow is a Python file: give `path.py` or `path.py:name`")
-    if not path.is_file():
-        raise FlowError(f"{path}: there is no such file")
-    module = _load(path, f"yelpaze_flow_{path.stem}")
+    module = load_file(path)
     flows = {key: value for key, value in vars(module).items() if isinstance(value, Flow)}
     if colon:
         if name not in flows:
@@ -44,6 +42,13 @@ def find(spec: str) -> Flow:
         found = f"several flows: name one, `{path}:{next(iter(flows))}`" if flows else "no flow in it"
         raise FlowError(f"{path}: there {'are' if flows else 'is'} {found}")
     return next(iter(flows.values()))
+
+
+def load_file(path: Path) -> ModuleType:
+    """Run a Python file. Raises FlowError."""
+    if not path.is_file():
+        raise FlowError(f"{path}: there is no such file")
+    return _load(path, f"yelpaze_flow_{path.stem}")
 
 
 def _load(path: Path, name: str) -> ModuleType:

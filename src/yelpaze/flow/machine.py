@@ -3,7 +3,7 @@
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import blake2b
 from typing import Any
 
@@ -12,9 +12,11 @@ import msgspec
 from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
 from yelpaze.compute.protocol import Compute, Target
+from yelpaze.compute.workers import LOCAL, Workers
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import Node
 from yelpaze.flow.loading import reference
+from yelpaze.flow.wire import FlowCodec
 from yelpaze.http.engine import Engine
 from yelpaze.http.options import Aside, Defaults, Pending
 from yelpaze.model.errors import FlowError, MisuseError
@@ -118,20 +120,31 @@ def engine_for(flow: Flow, *, concurrency: int, overrides: Mapping[str, Any] | N
 
 @asynccontextmanager
 async def machine_for(
-    flow: Flow, engine: Engine, *, workers: int, batch: int, manner: Manner
+    flow: Flow, engine: Engine, *, workers: int | Workers, batch: int, manner: Manner
 ) -> AsyncIterator[Machine]:
     """Open the engine and the compute backend for a flow, and close them after it."""
-    compute = _compute_for(flow, workers=workers, batch=batch)
-    try:
+    async with AsyncExitStack() as stack:
+        compute = await _compute_for(flow, stack, workers=workers, batch=batch)
+        stack.push_async_callback(compute.close)
         await compute.start()
-        async with engine:
-            yield Machine(flow, engine, compute, manner)
-    finally:
-        await compute.close()
+        await stack.enter_async_context(engine)
+        yield Machine(flow, engine, compute, manner)
 
 
-def _compute_for(flow: Flow, *, workers: int, batch: int) -> Compute:
+async def _compute_for(flow: Flow, stack: AsyncExitStack, *, workers: int | Workers, batch: int) -> Compute:
     if not workers or not flow.graph().has_compute:
         return Inline(Target("yelpaze.flow.loading:handler_of", (flow,)))
-    target = Target("yelpaze.flow.loading:build_handler", (reference(flow),))
-    return Processes(target, workers=workers, batch=batch)
+    if isinstance(workers, int):
+        target = Target("yelpaze.flow.loading:build_handler", (reference(flow),))
+        return Processes(target, workers=workers, batch=batch)
+    from yelpaze.compute.remote import Remote  # noqa: PLC0415  needs an extra
+
+    codec = FlowCodec(flow)
+    if LOCAL in workers.targets:
+        from yelpaze.compute.local import local_worker  # noqa: PLC0415  Unix only
+
+        ref = reference(flow)
+        found = await stack.enter_async_context(local_worker(f"{ref.path}:{ref.variable}", codec.unit))
+        targets = tuple(found if target == LOCAL else target for target in workers.targets)
+        workers = msgspec.structs.replace(workers, targets=targets)
+    return Remote(workers, codec, batch=batch)

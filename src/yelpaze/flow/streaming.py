@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
+from yelpaze.compute.workers import Who, who
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.machine import Manner, engine_for, machine_for
@@ -20,12 +21,13 @@ async def stream(
     rows: Iterable[Any] | AsyncIterable[Any],
     *,
     concurrency: int,
-    workers: int,
+    workers: Who,
     batch: int,
 ) -> AsyncIterator[Result]:
     """See Flow.stream."""
-    if concurrency < 1 or workers < 0 or batch < 1:
-        raise MisuseError("concurrency and batch take at least 1, workers at least 0")
+    if concurrency < 1 or batch < 1:
+        raise MisuseError("concurrency and batch take at least 1")
+    found = who(workers)
     ready: deque[Result] = deque()
     arrived = asyncio.Event()
 
@@ -35,7 +37,7 @@ async def stream(
 
     engine = engine_for(flow, concurrency=concurrency)
     manner = Manner(key=uuid.uuid4().hex)
-    async with machine_for(flow, engine, workers=workers, batch=batch, manner=manner) as machine:
+    async with machine_for(flow, engine, workers=found, batch=batch, manner=manner) as machine:
         runner = Runner(machine, deliver, concurrency=concurrency)
         driving = asyncio.ensure_future(runner.drive(_blocks(rows)))
         driving.add_done_callback(lambda _: arrived.set())

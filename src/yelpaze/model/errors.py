@@ -8,6 +8,7 @@ network or a peer does is an `Error` value inside an outcome and is never raised
     ├── FlowError            a flow that cannot run: cycle, unknown name, two ends
     ├── InputError           an input or output that cannot be used at all
     ├── StoppedError         the run could not go on: disk full
+    ├── RemoteError          a function that was called at a worker raised, or was lost
     └── FanOutError          gather(mode="fail_fast"): the first failure, and what had arrived
 
     ErrorKind                in Outcome.error.kind
@@ -47,6 +48,19 @@ class InputError(YelpazeError):
 
 class StoppedError(YelpazeError):
     """The work could not go on, through no fault of an item: the disk is full, a broker away."""
+
+
+class RemoteError(YelpazeError):
+    """A call at a worker has no value.
+
+    `kind`: `exception`, with the worker's `traceback`; `timeout.compute`; `crashed`; `validation`, an
+    argument that does not fit; `result`, a value that can't travel.
+    """
+
+    def __init__(self, kind: str, message: str, traceback: str = "") -> None:
+        self.kind = kind
+        self.traceback = traceback
+        super().__init__(f"{kind}: {message}")
 
 
 class FanOutError(YelpazeError):

@@ -50,6 +50,11 @@ class Address(msgspec.Struct, frozen=True):
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach it."""
+        return bool(self.path) or self.host in ("localhost", "::1") or self.host.startswith("127.")
+
     def at(self, port: int) -> "Address":
         """Another port of the host."""
         return Address(self.host, port)

@@ -5,21 +5,67 @@ its turn, however busy it is.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Self
 
 import grpc
+import msgspec
 
 from yelpaze.model.errors import MisuseError
-from yelpaze.serving.peers import Peer, Peers, Security
+from yelpaze.serving.peers import Peer, Peers
+from yelpaze.serving.target import Security
 
 _ATTEMPTS = 4
 _AGAIN = grpc.StatusCode.UNAVAILABLE
 # CANCELLED comes from a server that stopped before it had looked at the call.
 _LOST = (_AGAIN, grpc.StatusCode.CANCELLED)
 _REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
+_WAIT_SECONDS = 10.0
 _Serializer = Callable[[Any], bytes] | None
 _Deserializer = Callable[[bytes], Any] | None
+_Send = Callable[[Peer], Coroutine[Any, Any, Any]]
+
+
+class _Deadline(msgspec.Struct, frozen=True):
+    """When a call is over, attempts and waiting for a process included."""
+
+    ends: float
+    is_asked_for: bool
+
+    @classmethod
+    def after(cls, timeout: float | None) -> Self:
+        seconds = _WAIT_SECONDS if timeout is None else timeout
+        return cls(asyncio.get_running_loop().time() + seconds, timeout is not None)
+
+    def left(self) -> float | None:
+        """The timeout for gRPC; without one of its own, a call only waits so long for a process."""
+        return max(0.0, self.ends - asyncio.get_running_loop().time()) if self.is_asked_for else None
+
+
+class _Method(msgspec.Struct, frozen=True):
+    """A method of a stub; `kind` is what `grpc.aio.Channel` calls its shape."""
+
+    kind: str
+    name: str
+    serialize: _Serializer
+    deserialize: _Deserializer
+
+
+class _Placed(msgspec.Struct):
+    """A call at a process, which counts as having it from here to the end; gives what begins it."""
+
+    method: _Method
+    peer: Peer
+
+    def __enter__(self) -> Callable[..., Any]:
+        method, peer = self.method, self.peer
+        make = getattr(peer.channel, method.kind)
+        begin: Callable[..., Any] = make(method.name, method.serialize, method.deserialize)
+        peer.begin()
+        return begin
+
+    def __exit__(self, *_: object) -> None:
+        self.peer.end()
 
 
 class Channel:
@@ -76,19 +122,8 @@ class Channel:
         _registered_method: bool = False,
     ) -> Callable[..., Any]:
         """See grpc.aio.Channel."""
-
-        async def once(peer: Peer, request: Any, timeout: float | None, options: dict[str, Any]) -> Any:
-            call = peer.channel.unary_unary(method, request_serializer, response_deserializer)
-            peer.begin()
-            try:
-                return await call(request, timeout=timeout, **options)
-            finally:
-                peer.end()
-
-        async def call(request: Any, *, timeout: float | None = None, **options: Any) -> Any:
-            return await self._with_attempts(once, request, timeout, options)
-
-        return call
+        made = _Method("unary_unary", method, request_serializer, response_deserializer)
+        return _awaited(made, self._with_attempts)
 
     def unary_stream(
         self,
@@ -98,7 +133,7 @@ class Channel:
         _registered_method: bool = False,
     ) -> Callable[..., AsyncIterator[Any]]:
         """See grpc.aio.Channel."""
-        return self._streaming("unary_stream", method, request_serializer, response_deserializer)
+        return self._iterated(_Method("unary_stream", method, request_serializer, response_deserializer))
 
     def stream_stream(
         self,
@@ -108,7 +143,7 @@ class Channel:
         _registered_method: bool = False,
     ) -> Callable[..., AsyncIterator[Any]]:
         """See grpc.aio.Channel."""
-        return self._streaming("stream_stream", method, request_serializer, response_deserializer)
+        return self._iterated(_Method("stream_stream", method, request_serializer, response_deserializer))
 
     def stream_unary(
         self,
@@ -118,69 +153,43 @@ class Channel:
         _registered_method: bool = False,
     ) -> Callable[..., Any]:
         """See grpc.aio.Channel. What was sent can't be sent again, so it goes to one process only."""
+        made = _Method("stream_unary", method, request_serializer, response_deserializer)
+        return _awaited(made, self._once)
 
-        async def call(requests: Any, *, timeout: float | None = None, **options: Any) -> Any:
-            ends = _end_of(timeout)
-            peer = await self._picked(None, ends)
-            peer.begin()
-            try:
-                made = peer.channel.stream_unary(method, request_serializer, response_deserializer)
-                return await made(requests, timeout=_left(ends, timeout), **options)
-            finally:
-                peer.end()
-
-        return call
-
-    def _streaming(
-        self, kind: str, method: str, serialize: _Serializer, deserialize: _Deserializer
-    ) -> Callable[..., AsyncIterator[Any]]:
+    def _iterated(self, method: _Method) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, *, timeout: float | None = None, **options: Any) -> AsyncIterator[Any]:
-            ends = _end_of(timeout)
-            peer = await self._picked(None, ends)
-            peer.begin()
-            try:
-                made = getattr(peer.channel, kind)(method, serialize, deserialize)
-                async for response in made(request, timeout=_left(ends, timeout), **options):
+            deadline = _Deadline.after(timeout)
+            with _Placed(method, await self._picked(None, deadline)) as begin:
+                async for response in begin(request, timeout=deadline.left(), **options):
                     yield response
-            finally:
-                peer.end()
 
         return call
 
     # ── attempts ────────────────────────────────────────────────────────────────
 
-    async def _with_attempts(
-        self, once: Callable[..., Any], request: Any, timeout: float | None, options: dict[str, Any]
-    ) -> Any:
-        ends, peer = _end_of(timeout), None
+    async def _once(self, send: _Send, deadline: _Deadline) -> Any:
+        return await send(await self._picked(None, deadline))
+
+    async def _with_attempts(self, send: _Send, deadline: _Deadline) -> Any:
+        peer = None
         for attempt in range(_ATTEMPTS):
-            peer = await self._picked(peer, ends)
+            peer = await self._picked(peer, deadline)
             try:
-                if self._hedge is None:
-                    return await once(peer, request, _left(ends, timeout), options)
-                return await self._hedged(once, peer, request, ends, timeout, options)
+                return await (send(peer) if self._hedge is None else self._hedged(send, peer))
             except grpc.aio.AioRpcError as error:
                 may = error.code() is _REFUSED or (error.code() in _LOST and self._idempotent)
                 if not may or attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("the last attempt has returned or raised")
 
-    async def _hedged(
-        self,
-        once: Callable[..., Any],
-        peer: Peer,
-        request: Any,
-        ends: float,
-        timeout: float | None,
-        options: dict[str, Any],
-    ) -> Any:
+    async def _hedged(self, send: _Send, peer: Peer) -> Any:
         loop = asyncio.get_running_loop()
-        tasks = {loop.create_task(once(peer, request, _left(ends, timeout), options))}
+        tasks = {loop.create_task(send(peer))}
         try:
             done, _ = await asyncio.wait(tasks, timeout=self._hedge)
             other = self.peers.pick(avoid=peer)
             if not done and other is not None and other is not peer:
-                tasks.add(loop.create_task(once(other, request, _left(ends, timeout), options)))
+                tasks.add(loop.create_task(send(other)))
             pending = set(tasks)
             while True:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -192,14 +201,14 @@ class Channel:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _picked(self, avoid: Peer | None, ends: float) -> Peer:
+    async def _picked(self, avoid: Peer | None, deadline: _Deadline) -> Peer:
         """The process for a call, waiting for one if there is none."""
         while True:
             peer = self.peers.pick(avoid)
             if peer is not None:
                 return peer
             try:
-                async with asyncio.timeout_at(ends):
+                async with asyncio.timeout_at(deadline.ends):
                     await self.peers.wait()
             except TimeoutError:
                 why = f": {self.peers.trouble}" if self.peers.trouble else ""
@@ -208,12 +217,16 @@ class Channel:
                 ) from None
 
 
-_WAIT_SECONDS = 10.0
+def _awaited(method: _Method, place: Callable[[_Send, _Deadline], Awaitable[Any]]) -> Callable[..., Any]:
+    """The call of a method with one answer; `place` chooses the processes that it is sent to."""
 
+    async def call(request: Any, *, timeout: float | None = None, **options: Any) -> Any:
+        deadline = _Deadline.after(timeout)
 
-def _end_of(timeout: float | None) -> float:
-    return asyncio.get_running_loop().time() + (_WAIT_SECONDS if timeout is None else timeout)
+        async def send(peer: Peer) -> Any:
+            with _Placed(method, peer) as begin:
+                return await begin(request, timeout=deadline.left(), **options)
 
+        return await place(send, deadline)
 
-def _left(ends: float, timeout: float | None) -> float | None:
-    return None if timeout is None else max(0.0, ends - asyncio.get_running_loop().time())
+    return call

@@ -20,9 +20,10 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process is to do. `listen` is the shared address, `own` its own."""
+    """What a process is to do, in which place. `listen` is the shared address, `own` its own."""
 
     id: str
+    place: int
     register: bytes  # pickled: what it names is imported where failing can be told
     preparation: dict[str, Any]
     options: Options

@@ -10,7 +10,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from inspect import isawaitable
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -73,6 +73,7 @@ class Server:
 
     def __init__(self, process: "Process", registrar: Registrar) -> None:
         self._process = process
+        self.place = process.place  # from 0, among the server's processes
         self.add_generic_rpc_handlers = registrar.add_generic_rpc_handlers
         self.add_registered_method_handlers = registrar.add_registered_method_handlers
 
@@ -80,9 +81,10 @@ class Server:
         """Tell health checks of one service, or of all."""
         await self._process.set_health(service, is_serving=is_serving)
 
-    def set_load(self, load: "Load") -> None:
-        """Tell clients of that load instead of the calls under way."""
+    def set_load(self, load: "Load") -> Callable[[], None]:
+        """Tell clients of that load, not of calls under way; call what it gives on each change."""
         self._process.load = load
+        return self._process.changed
 
 
 @runtime_checkable
@@ -108,14 +110,15 @@ class Process:
     def __init__(self, parent: Parent, task: Task) -> None:
         self._parent = parent
         self._task = task
+        self.place = task.place
         self._options = options = task.options
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = Threads(options.threads, options.max_concurrent) if options.threads else None
         if self._threads is not None:
-            self._threads.changed = self._changed
+            self._threads.changed = self.changed
         self._told: Report | None = None
         self._draining = asyncio.Event()
-        self.tally = Tally(self._changed, self._threads, options.max_concurrent)
+        self.tally = Tally(self.changed, self._threads, options.max_concurrent)
         self.load: Load | None = None
         self._watching: Watching | None = None
 
@@ -227,7 +230,8 @@ class Process:
 
     # ── how it stands ───────────────────────────────────────────────────────────
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """The load is another one."""
         if self._watching is not None:
             self._watching.changed()
 

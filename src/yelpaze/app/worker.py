@@ -1,0 +1,97 @@
+"""`yelpaze worker`: functions in many processes behind one gRPC port."""
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from yelpaze.app.serving import run_server
+from yelpaze.compute.protocol import Exports, Target
+from yelpaze.flow.exports import exports_of
+from yelpaze.serving.address import Address
+from yelpaze.serving.options import Options
+from yelpaze.serving.supervisor import Supervisor
+
+_PROCESSES_A_FRONT = 8  # one event loop feeds that many, and has time to spare
+_LINGER_SECONDS = 5.0
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `yelpaze worker` was asked for.
+
+    - `serving`: how the port is served; its `processes` are the fronts.
+    - `recycle`: replace a process after so many calls; `while_used`: end when nobody holds that lock.
+    """
+
+    listen: str = "127.0.0.1:50051"
+    processes: int = 1
+    recycle: int | None = None
+    metrics: str | None = None
+    while_used: Path | None = None
+    serving: Options = Options()
+
+
+async def serve_worker(spec: str, options: WorkerOptions, notes: Callable[[str], None]) -> None:
+    """Serve until told to stop. Raises FlowError, InputError, MisuseError, StoppedError."""
+    from yelpaze.compute.service import Options as FrontOptions  # noqa: PLC0415  the extra
+    from yelpaze.compute.service import served  # noqa: PLC0415
+
+    exports = exports_of(spec)  # here, too: what is wrong with it is told before anything is started
+    fronts = -(-options.processes // _PROCESSES_A_FRONT)
+    register = partial(
+        served,
+        FrontOptions(
+            exports=Target("yelpaze.flow.exports:exports_of", (spec,)),
+            workers=options.processes,
+            fronts=fronts,
+            recycle=options.recycle,
+            max_message=options.serving.max_message,
+        ),
+    )
+    serving = msgspec.structs.replace(options.serving, processes=fronts)
+    server = Supervisor(register, options.listen, serving, notes=notes)
+
+    def ready() -> None:
+        for line in _greeting(exports, server.address, options):
+            notes(line)
+
+    async with _ending(server, options.while_used):
+        await run_server(server, metrics=options.metrics, on_ready=ready)
+
+
+def _greeting(exports: Exports, address: str, options: WorkerOptions) -> list[str]:
+    what = ", ".join(f"{unit.name}/{name}" for unit in exports.units for name in unit.functions)
+    scheme = "grpcs" if options.serving.tls else "grpc"
+    where = address if address.startswith("unix:") else f"{scheme}://{address}"
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    count = f"{options.processes} process{'es' if options.processes != 1 else ''}"
+    lines = [f"{what}: at {where}, {count}; {files:,} descriptors a process"]
+    if options.serving.client_ca is None and not Address.parse(options.listen).is_private:
+        lines.append(
+            "warning: whoever reaches this address can call these functions; "
+            "--tls-client-ca lets only clients with a certificate in"
+        )
+    return lines
+
+
+@contextlib.asynccontextmanager
+async def _ending(server: Supervisor, users: Path | None) -> AsyncIterator[None]:
+    """Stop the server once nobody uses it any more, if that was asked for."""
+    if users is None:
+        yield
+        return
+    from yelpaze.compute.local import until_unused  # noqa: PLC0415  Unix only
+
+    async def end() -> None:
+        await until_unused(users, _LINGER_SECONDS)  # the lock is kept until this process is gone
+        await server.stop()
+
+    task = asyncio.ensure_future(end())
+    try:
+        yield
+    finally:
+        task.cancel()

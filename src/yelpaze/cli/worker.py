@@ -1,0 +1,114 @@
+"""`yelpaze worker FLOW`."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from yelpaze.app.worker import WorkerOptions, serve_worker
+from yelpaze.cli.exits import Exit
+from yelpaze.cli.policies import Seconds
+from yelpaze.cli.running import Size
+from yelpaze.model.cores import usable_cores
+from yelpaze.model.errors import InputError
+from yelpaze.serving.options import Options
+
+_FILE = click.Path(dir_okay=False)
+
+
+class Ports(click.ParamType[tuple[int, int]]):
+    """Two ports and all between."""
+
+    name = "FIRST-LAST"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        first, dash, last = str(value).partition("-")
+        if not (dash and first.isdigit() and last.isdigit() and 0 < int(first) <= int(last) < 1 << 16):
+            self.fail(f"{value!r} is no range of ports such as 50100-50107", param, ctx)
+        return int(first), int(last)
+
+
+@click.command("worker")
+@click.argument("flow")
+@click.option(
+    "--listen",
+    metavar="ADDRESS",
+    default="127.0.0.1:50051",
+    show_default=True,
+    help="host:port, :port for all addresses, or unix:path.",
+)
+@click.option(
+    "--processes",
+    metavar="N",
+    type=click.IntRange(1),
+    help="That run one call at a time. [default: one a core]",
+)
+@click.option(
+    "--recycle", metavar="CALLS", type=click.IntRange(1), help="Replace a process after so many calls."
+)
+@click.option(
+    "--max-message",
+    metavar="BYTES",
+    type=Size(),
+    default="64M",
+    show_default=True,
+    help="Of one message, in both directions.",
+)
+@click.option("--tls-cert", metavar="FILE", type=_FILE, help="The certificate chain, PEM; needs --tls-key.")
+@click.option("--tls-key", metavar="FILE", type=_FILE, help="The certificate's key, PEM.")
+@click.option("--tls-client-ca", metavar="FILE", type=_FILE, help="Let in only clients that it vouches for.")
+@click.option(
+    "--private-ports",
+    metavar="FIRST-LAST",
+    type=Ports(),
+    help="Ports from which clients reach the processes behind the address. [default: any]",
+)
+@click.option(
+    "--grace",
+    metavar="SECONDS",
+    type=Seconds(zero=True),
+    default=30.0,
+    show_default=True,
+    help="How long calls under way may go on when the worker is stopped.",
+)
+@click.option("--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics there.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--while-used", type=click.Path(path_type=Path), hidden=True)
+def command(flow: str, quiet: bool, **flags: Any) -> int:
+    """Serve CPU functions to flows and programs on other machines.
+
+    FLOW is path.py, path.py:name or package.module. Its @flow.compute steps serve
+    `yelpaze run --workers grpc://host:port`; all functions of a file or module can be called from
+    Python (yelpaze.rpc.Functions) and other languages (yelpaze/compute/worker.proto). Whoever reaches
+    the address can call them. SIGHUP loads the source anew, process by process; SIGTERM ends.
+    """
+
+    def note(text: str) -> None:
+        if not quiet or text.startswith("warning"):
+            click.echo(f"yelpaze: {text}", err=True)
+
+    asyncio.run(serve_worker(flow, _options(flags), note))
+    return Exit.OK
+
+
+def _options(flags: dict[str, Any]) -> WorkerOptions:
+    tls = flags["tls_cert"], flags["tls_key"]
+    if any(tls) and not all(tls):
+        raise InputError("--tls-cert and --tls-key need each other: a certificate and its key")
+    return WorkerOptions(
+        listen=flags["listen"],
+        processes=flags["processes"] or usable_cores(),
+        recycle=flags["recycle"],
+        metrics=flags["metrics"],
+        while_used=flags["while_used"],
+        serving=Options(
+            grace=flags["grace"],
+            max_message=flags["max_message"],
+            tls=tls if all(tls) else None,
+            client_ca=flags["tls_client_ca"],
+            private_ports=flags["private_ports"],
+        ),
+    )

@@ -1,0 +1,282 @@
+"""Worker processes on other machines, by gRPC.
+
+Calls wait in one queue here, not at the workers: a worker is given a batch as soon as it has room, so that
+the least busy one gets the next calls. What a worker does not answer, because it is gone, is sent to
+another one; a call that has lost several workers is given up.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from yelpaze.compute import worker_pb2 as pb
+from yelpaze.compute.protocol import CallError, Codec, Fault, OnResult
+from yelpaze.compute.roster import RemoteWorker, Roster
+from yelpaze.compute.workers import Workers
+from yelpaze.model.errors import StoppedError
+from yelpaze.serving.needed import grpc
+
+_TRIES = 5  # workers that a call may lose
+_BATCH_BYTES = 4 << 20
+_FRAME = 1024  # bytes that a message needs beside its arguments
+_START_SECONDS = 10.0
+_AWAY_SECONDS = 600.0  # as long as for a host that is down
+_TICK = 0.5
+_FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
+_CHANGED = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class _Call:
+    __slots__ = ("copies", "function", "is_done", "losses", "message", "on_done", "payload", "size")
+
+    def __init__(self, function: int, payload: Any, message: Any, on_done: OnResult) -> None:
+        self.function = function
+        self.payload = payload
+        self.message = message
+        self.on_done = on_done
+        self.size = len(message.arguments)
+        self.losses = 0
+        self.copies = 0  # on their way
+        self.is_done = False
+
+
+class Remote:
+    """All workers behind the targets. Raises InputError for what is no address."""
+
+    def __init__(self, workers: Workers, codec: Codec, *, batch: int = 64) -> None:
+        self._options = workers
+        self._codec = codec
+        self._batch = batch
+        self._queue: deque[_Call] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dispatching = False
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._away_since: float | None = None
+        self._roster = Roster(workers, codec.unit, self._roster_changed)
+        self.broken: str | None = None
+
+    # ── start and end ───────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Wait for the first worker. Raises InputError if none has the same source, StoppedError."""
+        self._loop = asyncio.get_running_loop()
+        await self._roster.open()
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while not self._roster.usable():
+                    if self._roster.refusal is not None:
+                        raise self._roster.refusal
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise StoppedError(f"no worker answers: {self._roster.why_away}") from None
+        self._keep(self._watch())
+
+    async def close(self) -> None:
+        """Drop everything."""
+        self._closed = True
+        self._queue.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._roster.close()
+
+    def peak_rss_mb(self) -> float:
+        """Other machines' memory is not counted."""
+        return 0.0
+
+    def _keep(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ── who is there ────────────────────────────────────────────────────────────
+
+    def _roster_changed(self) -> None:
+        self._changed.set()
+        if not self._closed:
+            self._dispatch_soon()
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should know."""
+        if self._away_since is not None:
+            return f"no worker answers: {self._roster.why_away}"
+        return next(iter(self._roster.refusals), "")
+
+    async def _watch(self) -> None:
+        """Give up when all workers have been away for too long."""
+        while True:
+            await asyncio.sleep(_TICK)
+            now = self._loop.time()
+            if self._roster.usable():
+                self._away_since = None
+            elif self._roster.refusal is not None:
+                self._break(str(self._roster.refusal))
+            elif self._away_since is None:
+                self._away_since = now
+            elif now - self._away_since > _AWAY_SECONDS:
+                self._break(f"no worker has answered for {_AWAY_SECONDS:g} s: {self._roster.why_away}")
+
+    def _break(self, why: str) -> None:
+        """No more workers: every call that waits fails, with the reason."""
+        self.broken = why
+        queue, self._queue = self._queue, deque()
+        for call in queue:
+            self._tell(call, None, Fault("crashed", why))
+
+    # ── giving out ──────────────────────────────────────────────────────────────
+
+    def submit(
+        self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
+    ) -> None:
+        """See Compute."""
+        del size  # what is encoded is measured
+        try:
+            data = self._codec.encode(function, payload)
+            name = f"{self._codec.unit.name}/{self._codec.name_of(function)}"
+            call = _Call(function, payload, pb.Call(function=name, arguments=data, timeout=timeout), on_done)
+        except CallError as error:
+            self._loop.call_soon(on_done, None, Fault(error.kind, str(error)))
+            return
+        if self.broken:
+            self._loop.call_soon(on_done, None, Fault("crashed", self.broken))
+            return
+        self._queue.append(call)
+        self._dispatch_soon()
+
+    def _dispatch_soon(self) -> None:
+        if not self._dispatching:
+            self._dispatching = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatching = False
+        if self._closed or not self._queue:
+            return
+        now = self._loop.time()
+        takers = [worker for worker in self._roster.usable() if worker.takes(now)]
+        while self._queue and takers:
+            worker = min(takers, key=_share)
+            size = min(self._batch, worker.batch, -(-len(self._queue) // len(takers)))
+            calls = self._taken(size, worker)
+            if calls:
+                self._send(worker, calls)
+            takers = [worker for worker in takers if worker.takes(now)]
+
+    def _taken(self, most: int, worker: RemoteWorker) -> list[_Call]:
+        """The next calls in line: no more than that many, and in all no more bytes than it takes."""
+        calls: list[_Call] = []
+        bound = worker.max_message - _FRAME
+        left = min(bound, _BATCH_BYTES)
+        while self._queue and len(calls) < most:
+            call = self._queue[0]
+            if call.is_done:
+                self._queue.popleft()
+            elif call.size > bound:
+                self._queue.popleft()
+                limit = f"the worker's --max-message is {worker.max_message:,}"
+                self._tell(call, None, Fault("result", f"the arguments have {call.size:,} bytes: {limit}"))
+            elif calls and (call.size > left or call.losses > 1):
+                break  # who has lost several workers goes alone
+            else:
+                calls.append(self._queue.popleft())
+                left -= call.size
+                if call.losses > 1:
+                    break
+        return calls
+
+    def _send(self, worker: RemoteWorker, calls: Sequence[_Call]) -> None:
+        worker.batches += 1
+        worker.peer.begin(len(calls))
+        for call in calls:
+            call.copies += 1
+        self._keep(self._carry(worker, dict(enumerate(calls))))
+
+    async def _carry(self, worker: RemoteWorker, left: dict[int, _Call]) -> None:
+        """A batch's way to a worker, and its results' way back."""
+        request = pb.CallRequest(
+            calls=[call.message for call in left.values()], fingerprint=worker.fingerprint
+        )
+        hedging = None
+        if self._options.hedge is not None:
+            hedging = self._loop.call_later(self._options.hedge, self._hedge, worker, left)
+        error: grpc.aio.AioRpcError | None = None
+        try:
+            async for reply in worker.call(request):
+                worker.peer.end(len(reply.results))
+                for result in reply.results:
+                    self._result(left.pop(result.index), result)
+                self._dispatch_soon()
+        except grpc.aio.AioRpcError as raised:
+            error = raised
+        finally:
+            if hedging is not None:
+                hedging.cancel()
+            worker.batches -= 1
+            worker.peer.end(len(left))
+        if left:
+            self._lost(worker, list(left.values()), error)
+        else:
+            worker.succeeded()
+        self._dispatch_soon()
+
+    def _hedge(self, worker: RemoteWorker, left: Mapping[int, _Call]) -> None:
+        """Its calls take long: make them at another worker, too."""
+        now = self._loop.time()
+        others = [other for other in self._roster.usable() if other is not worker and other.takes(now)]
+        calls = [call for call in left.values() if call.copies == 1 and not call.is_done]
+        if others and calls:
+            other = min(others, key=_share)
+            self._send(other, calls[: other.room])
+
+    # ── what comes back ─────────────────────────────────────────────────────────
+
+    def _result(self, call: _Call, result: Any) -> None:
+        call.copies -= 1
+        if result.WhichOneof("outcome") == "fault":
+            fault = result.fault
+            self._tell(call, None, Fault(fault.kind, fault.message, fault.traceback))
+            return
+        try:
+            value = self._codec.decode(call.function, call.payload, result.value)
+        except CallError as error:
+            self._tell(call, None, Fault(error.kind, str(error)))
+        else:
+            self._tell(call, value, None)
+
+    def _tell(self, call: _Call, value: Any, fault: Fault | None) -> None:
+        if call.is_done:  # a hedge was faster
+            return
+        call.is_done = True
+        try:
+            call.on_done(value, fault)
+        except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others
+            self._loop.call_exception_handler({"message": "a result's callback raised", "exception": error})
+
+    def _lost(self, worker: RemoteWorker, calls: Iterable[_Call], error: grpc.aio.AioRpcError | None) -> None:
+        """A worker has not answered them: others shall."""
+        code = error.code() if error is not None else grpc.StatusCode.UNAVAILABLE
+        details = (error.details() if error is not None else None) or code.name
+        self._loop.call_at(worker.failed(self._loop.time()), self._dispatch_soon)
+        if code is _CHANGED:
+            self._roster.ask(worker)
+        again = []
+        for call in calls:
+            call.copies -= 1
+            call.losses += code not in (_FULL, _CHANGED)
+            if call.is_done or call.copies:
+                continue
+            if self.broken or call.losses >= _TRIES:
+                message = f"{call.losses} workers were lost that had the call; the last said: {details}"
+                self._tell(call, None, Fault("crashed", self.broken or message))
+            else:
+                again.append(call)
+        self._queue.extendleft(reversed(again))
+
+
+def _share(worker: RemoteWorker) -> float:
+    return worker.share

@@ -1,0 +1,265 @@
+"""A worker's front: calls that come by gRPC, made in processes behind it.
+
+The front unpacks no argument and runs nothing of the user's: it passes bytes on, so time limits that
+kill, crashes, poison rows and recycling are those of `Processes`. One front serves about eight of them.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from yelpaze.compute import worker_pb2 as pb
+from yelpaze.compute.handler import load
+from yelpaze.compute.processes import Call, Processes
+from yelpaze.compute.protocol import Exports, Fault, Target, Unit
+from yelpaze.serving.needed import grpc
+from yelpaze.serving.process import Server
+from yelpaze.version import __version__
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Worker"].full_name
+PROTOCOL = 1
+_TIMEOUT = 60.0
+_LONGEST = 86_400.0
+_WINDOW_SECONDS = 0.05  # of calls that a process has before it: the way to the client and back
+_LEAST = 2  # calls that a process has before it
+_MOST_CALLS, _MOST_BYTES = 20_000, 256 << 20  # that wait, of all clients
+_FRAME = 1024  # bytes that a message needs beside its value
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a front is told; see `Processes` and `serving.options`.
+
+    `workers` processes are behind all `fronts` together. `exports` gives Exports.
+    """
+
+    exports: Target
+    workers: int
+    fronts: int = 1
+    batch: int = 64
+    recycle: int | None = None
+    max_message: int = 64 << 20
+
+
+def served(options: Options, server: Server) -> Any:
+    """Add the service to a server, for as long as the context lasts; for `serve`'s `register`."""
+    return _serving(options, server)
+
+
+@asynccontextmanager
+async def _serving(options: Options, server: Server) -> AsyncIterator[None]:
+    exports: Exports = load(options.exports)  # type: ignore[assignment]
+    front = Front(exports, options, server)
+    await front.pool.start()
+    try:
+        methods: dict[str, Any] = {
+            "Describe": grpc.unary_unary_rpc_method_handler(
+                front.describe, pb.DescribeRequest.FromString, pb.Description.SerializeToString
+            ),
+            "Call": grpc.unary_stream_rpc_method_handler(
+                front.call, pb.CallRequest.FromString, pb.CallReply.SerializeToString
+            ),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        yield
+    finally:
+        await front.pool.close()
+
+
+def fingerprint_of(units: tuple[Unit, ...]) -> str:
+    """A hash that changes with the source."""
+    data = msgspec.msgpack.encode([(unit.name, unit.functions, sorted(unit.files.items())) for unit in units])
+    return blake2b(data, digest_size=12).hexdigest()
+
+
+class Front:
+    """The service's methods, and the load that clients are told."""
+
+    def __init__(self, exports: Exports, options: Options, server: Server) -> None:
+        self._server = server
+        self._max_message = options.max_message
+        share, more = divmod(options.workers, options.fronts)
+        self._workers = share + (server.place < more)
+        self.pool = Processes(
+            exports.target,
+            workers=self._workers,
+            batch=options.batch,
+            recycle=options.recycle,
+            on_broken=self._broken,
+        )
+        names = [f"{unit.name}/{name}" for unit in exports.units for name in unit.functions]
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._fingerprint = fingerprint_of(exports.units)
+        self._open = self._bytes = 0
+        self._telling: asyncio.Task[None] | None = None
+        self._description = pb.Description(
+            protocol=PROTOCOL,
+            version=__version__,
+            units=[
+                pb.Unit(name=unit.name, functions=unit.functions, files=unit.files) for unit in exports.units
+            ],
+            fingerprint=self._fingerprint,
+            processes=self._workers,
+            max_message=options.max_message,
+        )
+        self._changed = server.set_load(self)
+
+    # ── how busy ────────────────────────────────────────────────────────────────
+
+    @property
+    def running(self) -> int:
+        """Processes at work."""
+        return min(self.pool.running, self._open)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that have come and do not run."""
+        return self._open - self.running
+
+    @property
+    def limit(self) -> int:
+        """How many calls keep all processes at work until more have come."""
+        return self._workers * max(_LEAST, int(_WINDOW_SECONDS / self.pool.seconds_a_call))
+
+    def _broken(self, why: str) -> None:
+        print(f"yelpaze: {why}", file=sys.stderr, flush=True)  # noqa: T201
+        self._telling = asyncio.get_running_loop().create_task(self._server.set_serving(is_serving=False))
+
+    # ── methods ─────────────────────────────────────────────────────────────────
+
+    async def describe(self, request: Any, context: Any) -> Any:  # noqa: ARG002  gRPC's signature
+        """What can be called here."""
+        if self.pool.broken:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.pool.broken)
+        return self._description
+
+    async def call(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Make a batch of calls."""
+        refusal = self._refusal(request)
+        if refusal is not None:
+            await context.abort(*refusal)
+        batch = _Batch(self, len(request.calls))
+        try:
+            for index, call in enumerate(request.calls):
+                self._submit(batch, index, call)
+            while batch.left:
+                await batch.arrived()
+                if self.pool.broken:
+                    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.pool.broken)
+                for reply in batch.replies(self._max_message):
+                    yield reply
+        finally:
+            batch.drop()
+
+    def _refusal(self, request: Any) -> tuple[grpc.StatusCode, str] | None:
+        if self.pool.broken:
+            return grpc.StatusCode.FAILED_PRECONDITION, self.pool.broken
+        if request.fingerprint not in ("", self._fingerprint):
+            return grpc.StatusCode.FAILED_PRECONDITION, "the worker has another source now"
+        if self._open + len(request.calls) > _MOST_CALLS or self._bytes > _MOST_BYTES:
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait here already"
+        return None
+
+    def _submit(self, batch: "_Batch", index: int, call: Any) -> None:
+        number = self._numbers.get(call.function)
+        if number is None:
+            known = ", ".join(self._numbers)
+            batch.add(
+                index, None, Fault("misuse", f"there is no function {call.function!r}: there are {known}")
+            )
+            return
+        size = len(call.arguments)
+        timeout = call.timeout if 0 < call.timeout < _LONGEST else _TIMEOUT
+        self.began(size)
+        on_done = partial(batch.done, index, size)
+        batch.calls[index] = (
+            self.pool.submit(number, call.arguments, on_done, timeout=timeout, size=size),
+            size,
+        )
+
+    def began(self, size: int) -> None:
+        """A call with that many bytes waits or runs."""
+        self._open += 1
+        self._bytes += size
+        self._changed()
+
+    def ended(self, size: int) -> None:
+        """It has ended, or nobody wants it any more."""
+        self._open -= 1
+        self._bytes -= size
+        self._changed()
+
+
+class _Batch:
+    """The calls of one request: those that are open, and the results that have not been sent."""
+
+    def __init__(self, front: Front, count: int) -> None:
+        self._front = front
+        self._unsent: list[tuple[int, Any, Fault | None]] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self.calls: dict[int, tuple[Call, int]] = {}
+        self.left = count
+
+    def done(self, index: int, size: int, value: Any, fault: Fault | None) -> None:
+        """A call has its result."""
+        self.calls.pop(index, None)
+        self._front.ended(size)
+        self.add(index, value, fault)
+
+    def add(self, index: int, value: Any, fault: Fault | None) -> None:
+        """A result is to be sent."""
+        self._unsent.append((index, value, fault))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def arrived(self) -> None:
+        """Until there is something to send."""
+        if not self._unsent:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def replies(self, most: int) -> list[Any]:
+        """What has come, in messages that are not too large."""
+        found: list[Any] = []
+        results: list[Any] = []
+        size = 0
+        for index, value, fault in self._unsent:
+            result = _result(index, value, fault, most)
+            length = len(result.value) + _FRAME
+            if results and size + length > most:
+                found.append(pb.CallReply(results=results))
+                results, size = [], 0
+            results.append(result)
+            size += length
+        found.append(pb.CallReply(results=results))
+        self.left -= len(self._unsent)
+        self._unsent.clear()
+        return found
+
+    def drop(self) -> None:
+        """Nobody waits for the others any more."""
+        for call, size in self.calls.values():
+            call.drop()
+            self._front.ended(size)
+        self.calls.clear()
+
+
+def _result(index: int, value: Any, fault: Fault | None, most: int) -> Any:
+    if fault is None and len(value) + _FRAME > most:
+        fault = Fault("result", f"the value has {len(value):,} bytes: the worker's --max-message is {most:,}")
+    if fault is None:
+        return pb.Result(index=index, value=value)
+    told = pb.Fault(
+        kind=fault.kind, message=_text(fault.message, most), traceback=_text(fault.traceback, most)
+    )
+    return pb.Result(index=index, fault=told)
+
+
+def _text(text: str, most: int) -> str:
+    """No longer than a message can hold, and no lone surrogates."""
+    return text[: most // 8].encode("utf-8", "replace").decode("utf-8")

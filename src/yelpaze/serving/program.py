@@ -1,0 +1,41 @@
+"""What a server's processes need to find the program again that started them."""
+
+import pickle
+import sys
+from collections.abc import Callable
+from multiprocessing.spawn import get_preparation_data
+from pathlib import Path
+from typing import Any
+
+from yelpaze.model.errors import MisuseError
+
+
+def pickled(register: Callable[..., Any]) -> bytes:
+    """The function as other processes find it. Raises MisuseError if they can't."""
+    try:
+        return pickle.dumps(register)
+    except Exception as error:  # noqa: BLE001  pickling runs user code
+        name = getattr(register, "__qualname__", repr(register))
+        raise MisuseError(
+            f"{name} can't be found by other processes: define it at the top level of a module "
+            f"({type(error).__name__}: {error})"
+        ) from None
+
+
+def preparation() -> dict[str, Any]:
+    """What a process needs to find this program's modules again, as multiprocessing does it."""
+    found: dict[str, Any] = get_preparation_data("yelpaze")
+    for name in ("authkey", "start_method"):
+        found.pop(name, None)
+    main = sys.modules.get("__main__")
+    if getattr(main, "__file__", None) is None or _is_ours(found):
+        found.pop("init_main_from_name", None)
+        found.pop("init_main_from_path", None)
+    return found
+
+
+def _is_ours(found: dict[str, Any]) -> bool:
+    """Our own command line need not be imported again."""
+    name = found.get("init_main_from_name") or ""
+    path = Path(found.get("init_main_from_path") or "")
+    return name.startswith("yelpaze.") or path.name == "yelpaze"

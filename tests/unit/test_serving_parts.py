@@ -1,0 +1,217 @@
+"""The parts of a gRPC server that decide or count, without processes."""
+
+import asyncio
+import socket
+
+import grpc
+import pytest
+
+from yelpaze.model.errors import StoppedError
+from yelpaze.serving.address import Address
+from yelpaze.serving.child import ServerProcess
+from yelpaze.serving.control import BUCKETS, Report
+from yelpaze.serving.counting import Tally, counted
+from yelpaze.serving.crew import own_address
+from yelpaze.serving.options import Options
+from yelpaze.serving.replacing import pause_after, worn
+from yelpaze.serving.totals import summed, totals
+
+# ── when a process is worn ──────────────────────────────────────────────────────
+
+
+async def process(*, place=0, calls=None, since=0.0):
+    found = ServerProcess("id", place, None, on_ready=lambda *_: None, on_lost=lambda *_: None)
+    found.since = since
+    if calls is not None:
+        found.report = report({"a/B": calls})
+    return found
+
+
+def report(started, handled=None, seconds=None, running=0, waiting=0):
+    return Report(
+        started=started, handled=handled or {}, seconds=seconds or {}, running=running, waiting=waiting
+    )
+
+
+async def test_a_process_is_worn_by_calls_or_age():
+    assert worn(await process(calls=100), Options(), 1e9) is None
+    assert worn(await process(), Options(max_calls=5), 0) is None
+    assert worn(await process(calls=4), Options(max_calls=5), 0) is None
+    assert worn(await process(calls=5), Options(max_calls=5), 0) == "calls"
+    assert worn(await process(since=50), Options(max_age=100), 149) is None
+    assert worn(await process(since=50), Options(max_age=100), 150) == "age"
+
+
+async def test_ages_are_spread_over_the_places():
+    options = Options(max_age=100, processes=10)
+    assert worn(await process(place=9), options, 90.9) is None
+    assert worn(await process(place=9), options, 91.1) == "age"
+    assert worn(await process(place=0), options, 99.9) is None
+
+
+def test_pauses_grow_up_to_a_bound():
+    assert [pause_after(failures) for failures in (0, 1, 2, 3, 4)] == [0, 0, 0.2, 0.4, 0.8]
+    assert pause_after(50) == 10
+
+
+# ── where a process listens ─────────────────────────────────────────────────────
+
+
+def test_own_addresses():
+    assert own_address(Address(path="/run/a"), 3, None, set()).path == "/run/a.3"
+    assert own_address(Address("127.0.0.1", 50051), 3, None, set()) == Address("127.0.0.1", 0)
+
+
+def test_own_ports_are_neither_taken_nor_in_use():
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = used.getsockname()[1]
+        with pytest.raises(StoppedError, match="private_ports needs two for each process"):
+            own_address(Address("127.0.0.1", 1), 1, (port, port), set())
+    with pytest.raises(StoppedError, match=f"no port from {port} to {port} is free"):
+        own_address(Address("127.0.0.1", 1), 1, (port, port), {port})
+
+
+# ── sums ────────────────────────────────────────────────────────────────────────
+
+
+def test_totals_have_those_that_are_gone_and_what_runs_now():
+    gone = summed([report({"a/B": 2}, {("a/B", "OK"): 2}, {"a/B": [1, 1, 0.5]}, running=7)])
+    now = [
+        report({"a/B": 1, "a/C": 4}, {("a/B", "UNKNOWN"): 1}, {"a/B": [0, 1, 0.25]}, running=1, waiting=2),
+        report({"a/C": 1}, {("a/C", "OK"): 1}, {"a/C": [1, 0, 0.0]}, running=2),
+    ]
+    found = totals(gone, now, processes=2, restarts={"age": 1})
+    assert found.started == {"a/B": 3, "a/C": 5}
+    assert found.handled == {("a/B", "OK"): 2, ("a/B", "UNKNOWN"): 1, ("a/C", "OK"): 1}
+    assert found.seconds == {"a/B": [1, 2, 0.75], "a/C": [1, 0, 0.0]}
+    assert (found.running, found.waiting, found.processes, found.restarts) == (3, 2, 2, {"age": 1})
+
+
+# ── counting ────────────────────────────────────────────────────────────────────
+
+
+class AbortError(Exception):
+    pass
+
+
+class Context:
+    """gRPC's, for a handler in a thread."""
+
+    def __init__(self, code=None):
+        self._code = code
+
+    def code(self):
+        return self._code
+
+    def abort(self, code, details):
+        self._code = code
+        raise AbortError
+
+
+class AsyncContext(Context):
+    async def abort(self, code, details):
+        super().abort(code, details)
+
+
+async def coroutine(request, context):
+    return await asyncio.sleep(0, request())
+
+
+async def async_generator(request, context):
+    yield request()
+
+
+def function(request, context):
+    return request()
+
+
+def generator(request, context):
+    yield request()
+
+
+KINDS = {
+    "coroutine": (coroutine, grpc.unary_unary_rpc_method_handler, "unary_unary"),
+    "async generator": (async_generator, grpc.unary_stream_rpc_method_handler, "unary_stream"),
+    "function": (function, grpc.unary_unary_rpc_method_handler, "unary_unary"),
+    "generator": (generator, grpc.unary_stream_rpc_method_handler, "unary_stream"),
+}
+
+
+async def called(kind, tally, context, request=lambda: b""):
+    behavior, make, name = KINDS[kind]
+    call = getattr(counted("a/B", make(behavior), tally), name)
+    if kind == "coroutine":
+        return [await call(request, context)]
+    if kind == "async generator":
+        return [item async for item in call(request, context)]
+    return [call(request, context)] if kind == "function" else list(call(request, context))
+
+
+def context_of(kind, code=None):
+    return (AsyncContext if kind in ("coroutine", "async generator") else Context)(code)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_calls_are_counted_by_how_they_end(kind):
+    changes = []
+    tally = Tally(lambda: changes.append(tally.running), None, None)
+    times = iter([0.0, 0.003, 10.0, 10.3, 20.0, 40.0, 50.0, 50.0, 60.0, 60.0])
+    tally.clock = lambda: next(times)
+
+    def fail(error):
+        def request():
+            raise error
+
+        return request
+
+    assert await called(kind, tally, context_of(kind)) == [b""]
+    await called(kind, tally, context_of(kind, grpc.StatusCode.NOT_FOUND))
+    await called(kind, tally, context_of(kind, grpc.StatusCode.INVALID_ARGUMENT.value[0]))
+    with pytest.raises(LookupError):
+        await called(kind, tally, context_of(kind), fail(LookupError()))
+    with pytest.raises(asyncio.CancelledError):
+        await called(kind, tally, context_of(kind), fail(asyncio.CancelledError()))
+    found = tally.report()
+    assert found.started == {"a/B": 5}
+    statuses = ("OK", "NOT_FOUND", "INVALID_ARGUMENT", "UNKNOWN", "CANCELLED")
+    assert found.handled == {("a/B", status): 1 for status in statuses}
+    buckets = [0] * (len(BUCKETS) + 1)
+    buckets[0], buckets[BUCKETS.index(0.5)], buckets[-1] = 3, 1, 1
+    assert found.seconds["a/B"][:-1] == buckets
+    assert found.seconds["a/B"][-1] == pytest.approx(20.303)
+    assert (found.running, changes) == (0, [1, 0] * 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_too_many_is_refused_and_takes_no_time(kind):
+    tally = Tally(lambda: None, None, 2)
+    tally.running = 2
+    context, ran = context_of(kind), []
+    with pytest.raises(AbortError):
+        await called(kind, tally, context, lambda: ran.append(1))
+    assert context.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    found = tally.report()
+    assert (found.started, found.handled) == ({"a/B": 1}, {("a/B", "RESOURCE_EXHAUSTED"): 1})
+    assert (found.seconds, found.running, ran) == ({}, 2, [])
+
+
+@pytest.mark.parametrize("kind", ["async generator", "generator"])
+async def test_a_stream_that_its_client_left_is_cancelled(kind):
+    tally = Tally(lambda: None, None, None)
+    behavior, make, name = KINDS[kind]
+    stream = getattr(counted("a/B", make(behavior), tally), name)(lambda: b"", context_of(kind))
+    if kind == "generator":
+        next(stream)
+        stream.close()
+    else:
+        await anext(stream)
+        await stream.aclose()
+    assert tally.report().handled == {("a/B", "CANCELLED"): 1}
+
+
+def test_methods_that_were_not_called_are_not_reported():
+    tally = Tally(lambda: None, None, None)
+    tally.of("a/B")
+    assert tally.report() == report({})
