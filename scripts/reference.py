@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 import yelpaze
+from yelpaze import rpc
 from yelpaze.cli.main import cli
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -34,8 +35,9 @@ def document(name: str, value: object, level: str) -> list[str]:
 
 def names() -> list[str]:
     lines = ["## Python", ""]
-    for name in yelpaze.__all__:
-        value = getattr(yelpaze, name)
+    public = [(name, getattr(yelpaze, name)) for name in yelpaze.__all__]
+    public += [(f"rpc.{name}", getattr(rpc, name)) for name in rpc.__all__]
+    for name, value in public:
         if isinstance(value, str):
             continue
         lines += document(name, value, "###")

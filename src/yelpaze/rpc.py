@@ -7,9 +7,10 @@ from yelpaze.app.serving import serve
 from yelpaze.compute.workers import Workers
 from yelpaze.model.errors import RemoteError
 from yelpaze.serving.needed import grpc as _grpc  # noqa: F401  first: it tells what is missing
+from yelpaze.serving.options import Options
 from yelpaze.serving.target import Security
 
 from yelpaze.compute.functions import Functions  # isort: skip
 from yelpaze.serving.channel import Channel  # isort: skip
 
-__all__ = ["Channel", "Functions", "RemoteError", "Security", "Workers", "serve"]
+__all__ = ["Channel", "Functions", "Options", "RemoteError", "Security", "Workers", "serve"]

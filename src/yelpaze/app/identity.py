@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from yelpaze.compute.source import files_of
 from yelpaze.flow.flow import Flow
-from yelpaze.flow.source import flow_files
 from yelpaze.io.protocol import Source
 
 _WORDS = {"changed": "time of change", "ends": "content"}
@@ -12,7 +12,7 @@ _WORDS = {"changed": "time of change", "ends": "content"}
 def identity_of(flow: Flow, source: Source, *, sample: int | None) -> dict[str, Any]:
     """All of it, as a JSON value."""
     return {
-        "flow": {"name": flow.name, "files": flow_files(flow)},
+        "flow": {"name": flow.name, "files": files_of(flow.file)},
         "input": source.identity(),
         "sample": sample,
     }

@@ -45,7 +45,7 @@ class Job:
         )
         self.source = self._open_source()
         self.output = options.output or default_output(options.inputs)
-        source_file = Path(flow.where.rpartition(":")[0])
+        source_file = flow.file
         if source_file.is_file() and Path(self.output).exists() and source_file.samefile(self.output):
             raise InputError(f"{self.output}: is the flow itself; give another file with -o")
         self.sink: Sink = open_sink(self.output, options.inputs, result_type(flow))

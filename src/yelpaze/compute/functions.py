@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ import msgspec
 
 from yelpaze.compute.protocol import CallError, Fault, Unit
 from yelpaze.compute.remote import Remote
+from yelpaze.compute.source import files_of
 from yelpaze.compute.workers import Who, Workers, who
 from yelpaze.model.errors import MisuseError, RemoteError, StoppedError
 
@@ -19,8 +21,12 @@ _AT_ONCE = 256
 class _Codec:
     """Arguments as MessagePack; functions are numbered as they are met."""
 
-    def __init__(self, module: str) -> None:
-        self.unit = Unit(module, (), {})
+    def __init__(self, module: str | ModuleType) -> None:
+        name, files = module, dict[str, str]()
+        if not isinstance(module, str):
+            files = files_of(Path(module.__file__ or ""))
+            name = module.__name__
+        self.unit = Unit(str(name), (), files)
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
 
@@ -59,14 +65,15 @@ class Functions:
     twice: a call whose worker is lost is made again at another one.
 
     - `workers`: `grpc://host:port`, several with commas or as a list, or `Workers(…)`.
-    - `module`: as workers were given it: `pricing` for both `pricing.py` and the module `pricing`.
+    - `module`: as workers were given it: `pricing` for both `pricing.py` and the module `pricing`. If it
+      is the imported module, workers must have the same source.
     """
 
     def __init__(self, workers: Who, *, module: str | ModuleType) -> None:
         found = who(workers)
         if not isinstance(found, Workers):
             raise MisuseError("Functions takes addresses of workers")
-        self._codec = _Codec(module if isinstance(module, str) else module.__name__)
+        self._codec = _Codec(module)
         self._remote = Remote(found, self._codec)
 
     async def __aenter__(self) -> Self:

@@ -16,9 +16,9 @@ from typing import Any, get_type_hints
 import msgspec
 
 from yelpaze.compute.protocol import CallError, Exports, Handler, Target, Unit
+from yelpaze.compute.source import files_of
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.loading import find, load_file
-from yelpaze.flow.source import files_of
 from yelpaze.flow.wire import unit_of, wire_handler_of
 from yelpaze.model.errors import FlowError
 

@@ -17,6 +17,7 @@ stay what they were and can be called and tested as such.
 import inspect
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
@@ -91,6 +92,11 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"Flow({self.name!r}, steps={list(self.steps)})"
+
+    @property
+    def file(self) -> Path:
+        """Where it is defined."""
+        return Path(self.where.rpartition(":")[0])
 
     # ── steps ───────────────────────────────────────────────────────────────────
 

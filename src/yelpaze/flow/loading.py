@@ -77,15 +77,14 @@ def _load(path: Path, name: str) -> ModuleType:
 
 def reference(flow: Flow) -> FlowRef:
     """How a worker process finds this flow again. Raises FlowError if it can't."""
-    path = flow.where.rpartition(":")[0]
     module = sys.modules.get(flow.module)
     names = [key for key, value in vars(module).items() if value is flow] if module else []
-    if not names or not Path(path).is_file():
+    if not names or not flow.file.is_file():
         raise FlowError(
             f"{flow.where}: worker processes can't find the flow {flow.name!r}: define it at the top "
             "level of a file, or run it with workers=0"
         )
-    return FlowRef(str(Path(path).resolve()), flow.module, names[0])
+    return FlowRef(str(flow.file.resolve()), flow.module, names[0])
 
 
 def build_handler(ref: FlowRef) -> Handler:

@@ -19,12 +19,12 @@ from typing import Any, get_type_hints
 import msgspec
 
 from yelpaze.compute.protocol import CallError, Handler, Unit
+from yelpaze.compute.source import files_of
 from yelpaze.flow.arguments import Carried, opened
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import ROW, Node, Parameter
 from yelpaze.flow.loading import encoded
-from yelpaze.flow.source import flow_files
 from yelpaze.model.headers import Headers
 from yelpaze.model.outcome import Outcome
 
@@ -204,7 +204,7 @@ def _result_of(node: Node) -> Values:
 def unit_of(flow: Flow) -> Unit:
     """What workers have of a flow."""
     names = tuple(node.step.name for node in flow.graph().nodes if node.step.is_compute)
-    return Unit(f"flow:{flow.name}", names, flow_files(flow))
+    return Unit(f"flow:{flow.name}", names, files_of(flow.file))
 
 
 class FlowCodec:

@@ -2,7 +2,13 @@
 
 options.py     what a server is asked for
 address.py     where it listens
-supervisor.py  the parent: starts, replaces, drains processes
+target.py      how a client names it
+supervisor.py  the parent: start, stop, roll
+crew.py        its processes: how they come and go
+replacing.py   when one is replaced
+child.py       one of them, as the parent sees it
+program.py     what it needs to find the program again
+totals.py      what all have done
 control.py     what parent and processes say to each other
 process.py     a process: gRPC's server, health, reflection, who is busy
 counting.py    calls counted as they come and go

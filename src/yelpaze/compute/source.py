@@ -1,22 +1,15 @@
-"""The source that a flow is made of: hashes of its file and of the modules that it brings along."""
+"""What source code is recognised by."""
 
 import sys
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from yelpaze.flow.flow import Flow
-
 _OURS = Path(__file__).parents[1]
 
 
-def flow_files(flow: Flow) -> dict[str, str]:
-    """A hash of the flow's file and of each module beside or below it that has been imported."""
-    return files_of(Path(flow.where.rpartition(":")[0]))
-
-
 def files_of(path: Path) -> dict[str, str]:
-    """The same for a file."""
+    """A hash of a file and of each module beside or below it that has been imported; by their places."""
     path = path.resolve()
     if not path.is_file():
         return {}
