@@ -3,8 +3,11 @@
 import asyncio
 import datetime as dt
 import os
+import re
 import signal
 import socket
+import types
+import urllib.request
 from contextlib import ExitStack
 
 import grpc
@@ -341,6 +344,29 @@ async def test_calls_that_cannot_be_made(functions, name, arguments, error, word
     with pytest.raises(error, match=words):
         await functions.call(name, *arguments, timeout=1)
     assert await functions.call("point", 1) == {"x": 1.0, "tags": []}
+
+
+async def test_a_module_that_is_not_the_same_here(place):
+    folder = place.path / "there"
+    folder.mkdir()
+    (folder / "journey.py").write_text(JOURNEY.read_text() + "# edited")
+    with worker(folder / "journey.py") as found:
+        other = types.ModuleType("journey")
+        other.__file__ = str(JOURNEY)
+        with pytest.raises(InputError, match=r"not the same as here \(journey.py\)"):
+            async with Functions(found.address, module=other):
+                pass
+        other.__file__ = str(folder / "journey.py")
+        async with Functions(found.address, module=other) as functions:
+            assert await functions.call("point", 1) == {"x": 1.0, "tags": []}
+
+
+def test_metrics_count_functions(place):
+    with worker(place.flow(SQUARES), "--metrics", "127.0.0.1:0") as found:
+        url = re.search(r"http://\S+", "".join(found.said))[0]
+        asyncio.run(_calls(found.address, "flow", ["pid", "pid"]))
+        line = 'grpc_server_handled_total{grpc_code="OK",grpc_method="pid",grpc_service="flow"} 2.0'
+        until(lambda: line in urllib.request.urlopen(url).read().decode())
 
 
 async def test_a_module_by_its_name(place):

@@ -18,6 +18,7 @@ from yelpaze.compute import worker_pb2 as pb
 from yelpaze.compute.handler import load
 from yelpaze.compute.processes import Call, Processes
 from yelpaze.compute.protocol import Exports, Fault, Target, Unit
+from yelpaze.serving.counting import Counts
 from yelpaze.serving.needed import grpc
 from yelpaze.serving.process import Server
 from yelpaze.version import __version__
@@ -29,6 +30,15 @@ _LONGEST = 86_400.0
 _WINDOW_SECONDS = 0.05  # of calls that a process has before it: the way to the client and back
 _LEAST = 2  # calls that a process has before it
 _MOST_CALLS, _MOST_BYTES = 20_000, 256 << 20  # that wait, of all clients
+# What metrics say of calls that have no value, in gRPC's words.
+_STATUSES = {
+    "timeout.compute": "DEADLINE_EXCEEDED",
+    "crashed": "ABORTED",
+    "input": "INVALID_ARGUMENT",
+    "validation": "INVALID_ARGUMENT",
+    "misuse": "INVALID_ARGUMENT",
+    "result": "INTERNAL",
+}
 _FRAME = 1024  # bytes that a message needs beside its value
 
 
@@ -93,7 +103,7 @@ class Front:
             on_broken=self._broken,
         )
         names = [f"{unit.name}/{name}" for unit in exports.units for name in unit.functions]
-        self._numbers = {name: number for number, name in enumerate(names)}
+        self._functions = {name: (number, server.counts(name)) for number, name in enumerate(names)}
         self._fingerprint = fingerprint_of(exports.units)
         self._open = self._bytes = 0
         self._telling: asyncio.Task[None] | None = None
@@ -166,9 +176,9 @@ class Front:
         return None
 
     def _submit(self, batch: "_Batch", index: int, call: Any) -> None:
-        number = self._numbers.get(call.function)
-        if number is None:
-            known = ", ".join(self._numbers)
+        number, counts = self._functions.get(call.function, (None, None))
+        if number is None or counts is None:
+            known = ", ".join(self._functions)
             batch.add(
                 index, None, Fault("misuse", f"there is no function {call.function!r}: there are {known}")
             )
@@ -176,7 +186,7 @@ class Front:
         size = len(call.arguments)
         timeout = call.timeout if 0 < call.timeout < _LONGEST else _TIMEOUT
         self.began(size)
-        on_done = partial(batch.done, index, size)
+        on_done = partial(batch.done, index, size, counts, counts.begin())
         batch.calls[index] = (
             self.pool.submit(number, call.arguments, on_done, timeout=timeout, size=size),
             size,
@@ -205,8 +215,11 @@ class _Batch:
         self.calls: dict[int, tuple[Call, int]] = {}
         self.left = count
 
-    def done(self, index: int, size: int, value: Any, fault: Fault | None) -> None:
+    def done(
+        self, index: int, size: int, counts: Counts, began: float, value: Any, fault: Fault | None
+    ) -> None:
         """A call has its result."""
+        counts.end("OK" if fault is None else _STATUSES.get(fault.kind, "UNKNOWN"), began)
         self.calls.pop(index, None)
         self._front.ended(size)
         self.add(index, value, fault)

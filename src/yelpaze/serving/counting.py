@@ -81,6 +81,20 @@ class Counts:
         self.handled: dict[str, int] = {}
         self.seconds = [0.0] * (len(BUCKETS) + 2)
 
+    def begin(self) -> float:
+        """Something that is counted as a method, but is none of gRPC's, begins; the time, for `end`."""
+        with self.tally.lock:
+            self.started += 1
+        return self.tally.clock()
+
+    def end(self, status: str, began: float) -> None:
+        """It has ended."""
+        took = self.tally.clock() - began
+        with self.tally.lock:
+            self.handled[status] = self.handled.get(status, 0) + 1
+            self.seconds[bisect_left(BUCKETS, took)] += 1
+            self.seconds[-1] += took
+
     def refuse(self, context: Any) -> Any:
         """A call is one too many. Raises what ends it; where calls are async, gives what must be awaited."""
         with self.tally.lock:

@@ -15,12 +15,13 @@ from inspect import isawaitable
 from typing import Any, Protocol, cast, runtime_checkable
 
 import grpc
+import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from yelpaze.process.parenthood import Parent, loading
 from yelpaze.serving.control import Drain, Failed, Peers, Ready, Report, Task
-from yelpaze.serving.counting import Registrar, Tally
+from yelpaze.serving.counting import Counts, Registrar, Tally
 from yelpaze.serving.options import Credentials, server_arguments
 from yelpaze.serving.threads import Threads
 from yelpaze.serving.watching import SERVICE, Watching
@@ -80,6 +81,10 @@ class Server:
     async def set_serving(self, is_serving: bool, service: str = "") -> None:
         """Tell health checks of one service, or of all."""
         await self._process.set_health(service, is_serving=is_serving)
+
+    def counts(self, method: str) -> Counts:
+        """The counts of something that is to be counted as a method, `service/method`."""
+        return self._process.tally.of(method)
 
     def set_load(self, load: "Load") -> Callable[[], None]:
         """Tell clients of that load, not of calls under way; call what it gives on each change."""
@@ -209,6 +214,9 @@ class Process:
 
     def _send_report(self) -> None:
         report = self.tally.report()
+        if self.load is not None:
+            running, waiting, _ = self.standing
+            report = msgspec.structs.replace(report, running=running, waiting=waiting)
         if report != self._told:
             self._told = report
             with contextlib.suppress(OSError):
