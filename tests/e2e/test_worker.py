@@ -546,6 +546,17 @@ def _is_alive(pid):
     return True
 
 
+async def test_programs_share_a_local_worker_of_a_module(place, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place.path))
+    module = types.ModuleType("pricing")
+    module.__file__ = str(place.path / "pricing.py")
+    (place.path / "pricing.py").write_text("import os\ndef front() -> int:\n    return os.getppid()\n")
+    async with Functions("local", module=module) as one, Functions("local", module=module) as other:
+        fronts = {await one.call("front"), await other.call("front")}
+    assert len(fronts) == 1
+    await asyncio.to_thread(until, lambda: not _is_alive(next(iter(fronts))))
+
+
 def test_a_local_worker_that_cannot_start_says_why(place):
     flow = place.flow(
         """

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -12,7 +13,7 @@ import msgspec
 from yelpaze.compute.protocol import CallError, Fault, Unit
 from yelpaze.compute.remote import Remote
 from yelpaze.compute.source import files_of
-from yelpaze.compute.workers import Who, Workers, who
+from yelpaze.compute.workers import LOCAL, Who, Workers, who
 from yelpaze.model.errors import MisuseError, RemoteError, StoppedError
 
 _AT_ONCE = 256
@@ -64,7 +65,8 @@ class Functions:
     a worker converts arguments to what the function's annotations say. Functions should bear being called
     twice: a call whose worker is lost is made again at another one.
 
-    - `workers`: `grpc://host:port`, several with commas or as a list, or `Workers(…)`.
+    - `workers`: `grpc://host:port`, several with commas or as a list, or `Workers(…)`; `local` is a worker
+      that this machine's programs share: it is started if there is none, and ends with the last of them.
     - `module`: as workers were given it: `pricing` for both `pricing.py` and the module `pricing`. If it
       is the imported module, workers must have the same source.
     """
@@ -73,16 +75,27 @@ class Functions:
         found = who(workers)
         if not isinstance(found, Workers):
             raise MisuseError("Functions takes addresses of workers")
+        self._workers = found
         self._codec = _Codec(module)
-        self._remote = Remote(found, self._codec)
+        self._spec = module if isinstance(module, str) else str(Path(module.__file__ or "").resolve())
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Wait for the first worker. Raises InputError if it serves something else, StoppedError."""
-        await self._remote.start()
+        async with AsyncExitStack() as stack:
+            workers = self._workers
+            if LOCAL in workers.targets:
+                from yelpaze.compute.local import with_local  # noqa: PLC0415  Unix only
+
+                workers = await with_local(workers, self._spec, self._codec.unit, stack)
+            self._remote = Remote(workers, self._codec)
+            stack.push_async_callback(self._remote.close)
+            await self._remote.start()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._remote.close()
+        await self._stack.aclose()
 
     async def call(
         self,

@@ -13,21 +13,32 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
 
 from yelpaze.compute.protocol import Unit
+from yelpaze.compute.workers import LOCAL, Workers
 from yelpaze.model.errors import StoppedError
 from yelpaze.version import __version__
 
 _START_SECONDS = 60.0
 _POLL = 0.02
 _LAST_LINES = 2000  # characters
+
+
+async def with_local(workers: Workers, spec: str, unit: Unit, stack: AsyncExitStack) -> Workers:
+    """The workers, `local` replaced by the address of that one, which is there as long as `stack`."""
+    if LOCAL not in workers.targets:
+        return workers
+    found = await stack.enter_async_context(local_worker(spec, unit))
+    targets = tuple(found if target == LOCAL else target for target in workers.targets)
+    return msgspec.structs.replace(workers, targets=targets)
 
 
 @asynccontextmanager
@@ -107,6 +118,7 @@ def _start(spec: str, place: Path) -> None:
             )
             raise StoppedError(f"the local worker can't be started: {why.removeprefix('yelpaze: ')}")
         time.sleep(_POLL)
+    threading.Thread(target=process.wait, daemon=True).start()  # it may end before we do
 
 
 async def until_unused(users: Path, seconds: float) -> int:

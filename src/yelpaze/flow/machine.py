@@ -141,10 +141,8 @@ async def _compute_for(flow: Flow, stack: AsyncExitStack, *, workers: int | Work
 
     codec = FlowCodec(flow)
     if LOCAL in workers.targets:
-        from yelpaze.compute.local import local_worker  # noqa: PLC0415  Unix only
+        from yelpaze.compute.local import with_local  # noqa: PLC0415  Unix only
 
         ref = reference(flow)
-        found = await stack.enter_async_context(local_worker(f"{ref.path}:{ref.variable}", codec.unit))
-        targets = tuple(found if target == LOCAL else target for target in workers.targets)
-        workers = msgspec.structs.replace(workers, targets=targets)
+        workers = await with_local(workers, f"{ref.path}:{ref.variable}", codec.unit, stack)
     return Remote(workers, codec, batch=batch)

@@ -226,9 +226,8 @@ class Peers:
                     self._note()
                     return
                 self._is_troubled(f"{peer.address.text}: {error.details()}")
-            peer.is_ready = peer.is_shared and not peer.is_draining and peer.is_ready
-            if not peer.is_shared:
-                self._note()
+            peer.is_ready = False  # calls wait until someone answers there again
+            self._note()
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  no secret
             pause = min(_PAUSE_CAP, pause * 2)
 

@@ -15,7 +15,8 @@ from yelpaze.serving.child import ServerProcess
 from yelpaze.serving.crew import Crew
 from yelpaze.serving.options import Options
 
-_PAUSE_BASE, _PAUSE_CAP, _SOUND_SECONDS = 0.1, 10.0, 10.0
+_PAUSE_BASE, _PAUSE_CAP = 0.1, 10.0
+_SOUND_SECONDS = 1.0  # who has served for that long did not fail to start
 _LAST_DOUBLING = 10  # the pause has reached its cap by then
 _FAILED_STARTS = 3
 _TICK = 0.2
