@@ -3,7 +3,7 @@
     python benches/run.py [--only SECTION] [--rounds N] [--scale SHARE]
 
 nginx serves, pinned to the last core; engine clients are pinned to the first. Flows and
-memory use all cores, as `yelpaze run` does.
+memory use all cores, as `yelpaze run` does. gRPC's scenarios have servers of their own: grpc/.
 """
 
 import argparse
@@ -21,10 +21,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import policies
+import serving
 import trustme
 
 HERE = Path(__file__).parent
-SECTIONS = ("engine", "flow", "memory", "policies", "effect", "fetch", "runs")
+SECTIONS = (
+    *("engine", "flow", "memory", "policies", "effect", "fetch", "runs"),
+    *("scale", "empty", "balance", "killed", "worker_http"),
+)
 BODY = '{"data":{"items":[1,2,3,4,5]}}'
 CONFIG = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log; user root;
@@ -303,7 +307,7 @@ def resumed(folder: Path, environment: dict, count: int) -> list[str]:
 
 
 def about() -> str:
-    packages = ("aiohttp", "uvloop", "httpx", "pyreqwest", "pycurl")
+    packages = ("aiohttp", "uvloop", "httpx", "pyreqwest", "pycurl", "grpcio", "grpclib", "mosec")
     model = next(
         (
             line.partition(":")[2].strip()
@@ -341,6 +345,11 @@ def main() -> None:
             "fetch": lambda: policies.fetch(
                 server.url("plain"), server.url("tls"), server.ca_file, arguments.rounds
             ),
+            "scale": lambda: serving.scale(arguments.rounds, arguments.scale),
+            "empty": lambda: serving.empty(arguments.rounds, arguments.scale),
+            "balance": lambda: serving.balance(arguments.rounds, arguments.scale),
+            "killed": lambda: serving.killed(arguments.scale),
+            "worker_http": lambda: serving.worker_http(arguments.rounds, arguments.scale),
         }
         try:
             for section, measure in sections.items():

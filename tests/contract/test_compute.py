@@ -43,7 +43,9 @@ async def remote():
     """A worker of this process's own, by gRPC."""
     spec = str(Path(flows.__file__))
     options = Options(exports=Target("yelpaze.flow.exports:exports_of", (spec,)), workers=2)
-    async with Supervisor(partial(served, options), "127.0.0.1:0", ServingOptions(grace=0, drain=0)) as server:
+    async with Supervisor(
+        partial(served, options), "127.0.0.1:0", ServingOptions(grace=0, drain=0)
+    ) as server:
         yield Remote(Workers(targets=(server.address,)), FlowCodec(flows.kill))
 
 

@@ -13,17 +13,19 @@ import pytest
 from test_run import start_demo, stop
 
 import yelpaze
+from support.workers import worker
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "how-to", "policies", "fetch", "runs")),
+    ROOT / "docs" / "how-to" / "workers.md",
 ]
 COMMANDS = [
     pytest.param(block[1], id=f"{path.name}-{number}")
     for path in DOCUMENTS
     for number, block in enumerate(re.finditer(r"```console\n(.*?)```", path.read_text(), re.DOTALL), 1)
-    if "yelpaze " in block[1]
+    if re.search(r"yelpaze |buf ", block[1])
 ]
 SNIPPETS = [
     pytest.param(match[1], id=f"{path.name}-{number}")
@@ -39,10 +41,30 @@ def shop():
     stop(process)
 
 
+@pytest.fixture(scope="module")
+def loans():
+    """The worker of docs/how-to/workers.md."""
+    with worker(ROOT / "examples" / "remote_workers" / "flow.py", "--processes", "2") as found:
+        yield found.address.removeprefix("grpc://")
+
+
+@pytest.fixture
+def here(request, shop):
+    """Replaces the documents' addresses by those of the servers that run."""
+
+    def replaced(text):
+        text = text.replace("http://127.0.0.1:8099", shop)
+        if "127.0.0.1:50051" in text:
+            text = text.replace("127.0.0.1:50051", request.getfixturevalue("loans"))
+        return text
+
+    return replaced
+
+
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_snippets_run(snippet, shop, tmp_path):
+def test_snippets_run(snippet, here, tmp_path):
     path = tmp_path / "snippet.py"
-    path.write_text(snippet.replace("http://127.0.0.1:8099", shop))
+    path.write_text(here(snippet))
     done = subprocess.run(
         [sys.executable, str(path)], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )
@@ -50,7 +72,7 @@ def test_snippets_run(snippet, shop, tmp_path):
 
 
 @pytest.mark.parametrize("block", COMMANDS)
-def test_commands_run(block, shop, tmp_path):
+def test_commands_run(block, shop, here, tmp_path):
     """Each `$ ` line, in one folder; `# exit N` says where the code is not 0."""
     command = tmp_path / "bin" / "yelpaze"
     command.parent.mkdir()
@@ -58,13 +80,14 @@ def test_commands_run(block, shop, tmp_path):
     command.chmod(0o755)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{command.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "SHOP": shop}
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    environment = {**os.environ, "PATH": path, "SHOP": shop, "XDG_RUNTIME_DIR": str(tmp_path / "runtime")}
     for line in re.findall(r"^\$ (.*)", block, re.MULTILINE):
-        if " demo serve" in line:  # it is running
+        if " demo serve" in line or line.startswith("yelpaze worker "):  # it is running
             continue
         code = re.search(r"# exit (\d+)", line)
         done = subprocess.run(
-            line.replace("http://127.0.0.1:8099", shop),
+            here(line),
             shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == int(code[1] if code else 0), (line, done.stderr)
@@ -124,7 +147,8 @@ def test_importing_a_flow_loads_no_http_client():
 
 
 def test_links_lead_somewhere():
-    for path in [*DOCUMENTS, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]:
+    more = [*(ROOT / "docs" / "how-to").iterdir(), ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
+    for path in [*DOCUMENTS, *more]:
         for link in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 

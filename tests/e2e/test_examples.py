@@ -9,12 +9,13 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import closing
-from pathlib import Path
 
+import grpc
 import pytest
 from test_run import YELPAZE, start_demo, stop, wait_for
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from support.examples import EXAMPLES, spelling
+from support.workers import worker
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,82 @@ def test_a_nightly_job(shop, tmp_path):
         assert database.execute("SELECT count(*), min(cents) > 0 FROM results").fetchone() == (200, 1)
         assert database.execute("SELECT row, kind FROM results_failures").fetchall() == [(202, "input")]
     assert "<svg" in (tmp_path / "orders.db.html").read_text()
+
+
+def test_a_spelling_service_in_two_processes_and_its_client():
+    with spelling() as (port, _):
+        command = [
+            sys.executable,
+            EXAMPLES / "grpc_service" / "client.py",
+            "--server",
+            f"grpc://127.0.0.1:{port}",
+        ]
+        done = subprocess.run(
+            [*command, "recieve", "truly", "xyz"], capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 0, done.stderr
+    lines = [line.partition(" (process ")[0] for line in done.stdout.splitlines()]
+    assert lines == ["recieve: receive, believe, achieve", "truly: truly", "xyz: not known"]
+
+
+async def test_its_client_from_python(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "grpc_service"))
+    import client
+
+    with spelling() as (port, _):
+        server = f"grpc://127.0.0.1:{port}"
+        replies = await client.correct_text(server, "recieve beleive")
+        assert [reply.suggestions[0] for reply in replies] == ["receive", "believe"]
+        with pytest.raises(grpc.aio.AioRpcError, match="'two words' is no word"):
+            await client.correct(server, ["two words"])
+
+
+def test_the_examples_generated_code_is_that_of_its_proto(tmp_path):
+    folder = EXAMPLES / "grpc_service"
+    outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", *outputs, "spelling.proto"]
+    subprocess.run(command, check=True, timeout=60)
+    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert made == {name: (folder / name).read_text() for name in made}, "run scripts/protos.sh"
+    assert len(made) == 3
+
+
+def test_loans_at_two_workers_one_of_which_is_killed(tmp_path):
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "yelpaze"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m yelpaze.cli.main "$@"\n')
+    command.chmod(0o755)
+    rows = [{"id": n, "amount": 1000 + n, "rate": 0.08} for n in range(3000)]
+    (tmp_path / "loans.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with socket.socket() as one, socket.socket() as two:
+        for each in (one, two):
+            each.bind(("127.0.0.1", 0))
+        first, second = (f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two))
+    path = f"{command.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", EXAMPLES / "remote_workers" / "run.sh", "loans.jsonl"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "FIRST": first, "SECOND": second},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "3000 rows, with one worker killed on the way\n"
+    assert not (tmp_path / "loans.results.failures.jsonl").exists()
+
+
+def test_loans_from_a_program():
+    folder = EXAMPLES / "remote_workers"
+    with worker(folder / "flow.py") as found:
+        done = subprocess.run(
+            [sys.executable, folder / "from_python.py", found.address],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "one: 299.71 a month"
+    assert [line.partition(":")[0] for line in lines[1:6]] == [f"loan {n}" for n in range(1, 6)]
+    assert lines[6].startswith("validation: monthly: the argument 'amount' does not fit")

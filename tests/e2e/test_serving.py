@@ -88,6 +88,31 @@ async def test_all_processes_answer_and_are_counted_together(kind):
     assert "yelpaze_server_processes 3.0" in text
 
 
+async def test_calls_made_at_once_after_opening_go_to_all_processes():
+    async with served() as server, Channel(server.address) as channel:
+        assert len(await many(channel)) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_watchers_of_health_do_not_hold_up_the_end(kind):
+    async with (
+        asyncio.timeout(30),
+        served(kind, grace=60) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await server.stop()
+
+
+async def test_calls_wait_while_no_process_is_there():
+    async with served(processes=1) as server, Channel(server.address, idempotent=True) as channel:
+        who = unary(channel, "Who")
+        before = await who()
+        os.kill(int(before), signal.SIGKILL)
+        assert await who() != before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_streams(kind):
     async with served(kind) as server, caller(server) as channel:
@@ -319,8 +344,10 @@ async def test_private_ports_are_taken_from_their_range():
         assert all(first <= int(port.rpartition(":")[2]) <= first + 20 for port in server.ports)
 
 
-async def test_buf_curl_finds_the_services_by_reflection():
-    async with served() as server:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_buf_curl_finds_the_services_by_reflection(kind):
+    threads = 1 if kind == "threads" else None  # its reflection stream must not hold the only thread
+    async with served(kind, threads=threads, processes=1) as server:
         buf = Path(sys.executable).with_name("buf")
         command = [buf, "curl", "--protocol", "grpc", "--http2-prior-knowledge", "-d", "{}"]
         url = f"http://{server.address}/grpc.health.v1.Health/Check"

@@ -28,6 +28,7 @@ PROTOCOL = 1
 _TIMEOUT = 60.0
 _LONGEST = 86_400.0
 _WINDOW_SECONDS = 0.05  # of calls that a process has before it: the way to the client and back
+_TOGETHER_SECONDS = 0.002
 _LEAST = 2  # calls that a process has before it
 _MOST_CALLS, _MOST_BYTES = 20_000, 256 << 20  # that wait, of all clients
 # What metrics say of calls that have no value, in gRPC's words.
@@ -211,6 +212,7 @@ class _Batch:
     def __init__(self, front: Front, count: int) -> None:
         self._front = front
         self._unsent: list[tuple[int, Any, Fault | None]] = []
+        self._sent_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self.calls: dict[int, tuple[Call, int]] = {}
         self.left = count
@@ -231,10 +233,15 @@ class _Batch:
             self._waiter.set_result(None)
 
     async def arrived(self) -> None:
-        """Until there is something to send."""
+        """Until there is something to send; results that come fast are sent together."""
+        loop = asyncio.get_running_loop()
         if not self._unsent:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = loop.create_future()
             await self._waiter
+        early = self._sent_at + _TOGETHER_SECONDS - loop.time()
+        if early > 0 and len(self._unsent) < self.left:
+            await asyncio.sleep(early)
+        self._sent_at = loop.time()
 
     def replies(self, most: int) -> list[Any]:
         """What has come, in messages that are not too large."""

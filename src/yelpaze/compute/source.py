@@ -1,11 +1,13 @@
 """What source code is recognised by."""
 
 import sys
+import sysconfig
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
 _OURS = Path(__file__).parents[1]
+_PYTHONS = Path(sysconfig.get_path("stdlib")).resolve()
 
 
 def files_of(path: Path) -> dict[str, str]:
@@ -26,6 +28,8 @@ def _modules_in(folder: Path) -> Iterator[Path]:
         if not isinstance(name, str) or not name.endswith(".py"):
             continue
         file = Path(name).resolve()
-        installed = "site-packages" in file.parts or file.is_relative_to(_OURS)
+        installed = (
+            "site-packages" in file.parts or file.is_relative_to(_OURS) or file.is_relative_to(_PYTHONS)
+        )
         if file.is_relative_to(folder) and file.is_file() and not installed:
             yield file

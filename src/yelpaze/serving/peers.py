@@ -22,6 +22,7 @@ from yelpaze.serving.target import Security, Target
 _WATCH = "/yelpaze.serving.v1.Processes/Watch"
 _RESOLVE_SECONDS = 5.0  # how soon new machines behind a name are found
 _PAUSE_BASE, _PAUSE_CAP = 0.05, 1.0
+_MOMENT = 0.5  # that processes are given when they are first heard of: else what waits would all go to one
 _NO_BOUND = 1 << 30
 _TELLS_NOTHING = (
     grpc.StatusCode.UNIMPLEMENTED,
@@ -118,6 +119,7 @@ class Peers:
         self._told = changed
         self._peers: dict[tuple[Address, str], Peer] = {}
         self._members: dict[Address, set[str]] = {}  # of each shared address, the processes' ids
+        self._meeting: set[Address] = set()  # whose processes have just been heard of
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
@@ -140,7 +142,11 @@ class Peers:
 
     def ready(self) -> list[Peer]:
         """Those that take calls: processes by themselves where there are any, else shared addresses."""
-        found = [peer for peer in self._peers.values() if peer.is_ready and not peer.is_draining]
+        found = [
+            peer
+            for (shared, _), peer in self._peers.items()
+            if peer.is_ready and not peer.is_draining and not (self._meeting and shared in self._meeting)
+        ]
         return [peer for peer in found if not peer.is_shared] or found
 
     def pick(self, avoid: Peer | None = None) -> Peer | None:
@@ -217,6 +223,8 @@ class Peers:
                     pause = _PAUSE_BASE
                     peer.tell(standing)
                     self._members_are(target, shared, standing)
+                    if shared in self._meeting and self._are_all_ready(shared):
+                        self._meeting.discard(shared)
                     self._note()
                     if peer.is_shared and peer.is_draining:
                         break  # another one answers there
@@ -235,11 +243,22 @@ class Peers:
         self.trouble = what
         self._note()
 
+    def _are_all_ready(self, shared: Address) -> bool:
+        ids = self._members.get(shared, ())
+        return all((peer := self._peers.get((shared, id_))) and peer.is_ready for id_ in ids)
+
+    def _met(self, shared: Address) -> None:
+        self._meeting.discard(shared)
+        self._note()
+
     def _members_are(self, target: Target, shared: Address, standing: Standing) -> None:
         """All processes of that machine, as one of them says."""
         said = {peer.id: peer for peer in standing.peers}
         if not said or said.keys() == self._members.get(shared):
             return
+        if shared not in self._members:
+            self._meeting.add(shared)
+            asyncio.get_running_loop().call_later(_MOMENT, self._met, shared)
         self._members[shared] = set(said)
         for (address, id_), peer in list(self._peers.items()):
             if address == shared and id_ and id_ not in said:

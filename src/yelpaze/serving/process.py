@@ -17,9 +17,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 import grpc
 import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from yelpaze.process.parenthood import Parent, loading
+from yelpaze.serving import reflecting
 from yelpaze.serving.control import Drain, Failed, Peers, Ready, Report, Task
 from yelpaze.serving.counting import Counts, Registrar, Tally
 from yelpaze.serving.options import Credentials, server_arguments
@@ -27,6 +27,8 @@ from yelpaze.serving.threads import Threads
 from yelpaze.serving.watching import SERVICE, Watching
 
 _REPORT_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
+_LAST_SECONDS = 0.2
 
 
 def main(channel_fd: int, lifeline_fd: int) -> None:
@@ -170,9 +172,8 @@ class Process:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, own)
         self._watching.add_to(own, aside)
         if self._options.reflection:
-            names = (*registrar.services, health.SERVICE_NAME, SERVICE, reflection.SERVICE_NAME)
-            enable = reflection.enable_server_reflection
-            enable(names, own)
+            names = (*registrar.services, health.SERVICE_NAME, SERVICE, reflecting.SERVICE)
+            reflecting.add_reflection(names, own, is_async=aside is None)
 
     def _listen(self, task: Task) -> int:
         """Take the shared address and an own one; the own one's port."""
@@ -229,12 +230,21 @@ class Process:
         self._watching.is_draining = True
         self._watching.changed()
         await asyncio.sleep(self._options.drain)
-        stopping = self._server.stop(self._options.grace)
-        if self._threads is None:
-            await stopping
-        else:
-            await asyncio.to_thread(stopping.wait)
+        stopped = asyncio.ensure_future(self._stopped(self._options.grace))
+        # When no servicer has a call, what is left are health watches, reflection, and calls that gRPC took
+        # while it was stopping and that it gives to nobody: these would last until their deadlines.
+        while not stopped.done() and (self.tally.running or self.tally.waiting):
+            await asyncio.wait([stopped], timeout=_LOOK_SECONDS)
+        await asyncio.wait([stopped], timeout=_LAST_SECONDS)
+        if not stopped.done():
+            await self._stopped(0)
+        await stopped
+        if self._threads is not None:
             self._threads.shutdown(wait=False)
+
+    async def _stopped(self, grace: float) -> None:
+        stopping = self._server.stop(grace)
+        await (stopping if self._threads is None else asyncio.to_thread(stopping.wait))
 
     # ── how it stands ───────────────────────────────────────────────────────────
 
