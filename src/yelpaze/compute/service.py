@@ -6,6 +6,7 @@ kill, crashes, poison rows and recycling are those of `Processes`. One front ser
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -158,6 +159,7 @@ class Front:
         try:
             for index, call in enumerate(request.calls):
                 self._submit(batch, index, call)
+            self._changed()
             while batch.left:
                 await batch.arrived()
                 if self.pool.broken:
@@ -186,22 +188,18 @@ class Front:
             return
         size = len(call.arguments)
         timeout = call.timeout if 0 < call.timeout < _LONGEST else _TIMEOUT
-        self.began(size)
-        on_done = partial(batch.done, index, size, counts, counts.begin())
+        counts.begin()
+        self._open += 1
+        self._bytes += size
+        on_done = partial(batch.done, index, size, counts)
         batch.calls[index] = (
             self.pool.submit(number, call.arguments, on_done, timeout=timeout, size=size),
             size,
         )
 
-    def began(self, size: int) -> None:
-        """A call with that many bytes waits or runs."""
-        self._open += 1
-        self._bytes += size
-        self._changed()
-
-    def ended(self, size: int) -> None:
-        """It has ended, or nobody wants it any more."""
-        self._open -= 1
+    def ended(self, calls: int, size: int) -> None:
+        """So many calls, with so many bytes, have ended, or nobody wants them any more."""
+        self._open -= calls
         self._bytes -= size
         self._changed()
 
@@ -212,25 +210,30 @@ class _Batch:
     def __init__(self, front: Front, count: int) -> None:
         self._front = front
         self._unsent: list[tuple[int, Any, Fault | None]] = []
+        self._began = time.perf_counter()
         self._sent_at = 0.0
+        self._ended = self._ended_bytes = 0  # that the front has not been told of
         self._waiter: asyncio.Future[None] | None = None
         self.calls: dict[int, tuple[Call, int]] = {}
         self.left = count
 
-    def done(
-        self, index: int, size: int, counts: Counts, began: float, value: Any, fault: Fault | None
-    ) -> None:
+    def done(self, index: int, size: int, counts: Counts, value: Any, fault: Fault | None) -> None:
         """A call has its result."""
-        counts.end("OK" if fault is None else _STATUSES.get(fault.kind, "UNKNOWN"), began)
-        self.calls.pop(index, None)
-        self._front.ended(size)
+        if self.calls.pop(index, None) is None:
+            return  # dropped
+        self._ended += 1
+        self._ended_bytes += size
+        counts.end("OK" if fault is None else _STATUSES.get(fault.kind, "UNKNOWN"), self._began)
         self.add(index, value, fault)
 
     def add(self, index: int, value: Any, fault: Fault | None) -> None:
         """A result is to be sent."""
         self._unsent.append((index, value, fault))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def arrived(self) -> None:
         """Until there is something to send; results that come fast are sent together."""
@@ -259,14 +262,21 @@ class _Batch:
         found.append(pb.CallReply(results=results))
         self.left -= len(self._unsent)
         self._unsent.clear()
+        self._tell()
         return found
+
+    def _tell(self) -> None:
+        self._front.ended(self._ended, self._ended_bytes)
+        self._ended = self._ended_bytes = 0
 
     def drop(self) -> None:
         """Nobody waits for the others any more."""
         for call, size in self.calls.values():
             call.drop()
-            self._front.ended(size)
+            self._ended += 1
+            self._ended_bytes += size
         self.calls.clear()
+        self._tell()
 
 
 def _result(index: int, value: Any, fault: Fault | None, most: int) -> Any:

@@ -81,11 +81,10 @@ class Counts:
         self.handled: dict[str, int] = {}
         self.seconds = [0.0] * (len(BUCKETS) + 2)
 
-    def begin(self) -> float:
-        """Something that is counted as a method, but is none of gRPC's, begins; the time, for `end`."""
+    def begin(self) -> None:
+        """Something that is counted as a method, but is none of gRPC's, begins."""
         with self.tally.lock:
             self.started += 1
-        return self.tally.clock()
 
     def end(self, status: str, began: float) -> None:
         """It has ended."""
