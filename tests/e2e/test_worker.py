@@ -380,6 +380,27 @@ async def test_a_module_by_its_name(place):
                 await functions.call("dumps", 1)
 
 
+async def test_nine_processes_behind_two_fronts_work_at_once(place):
+    flow = place.flow(
+        """
+        import os, time
+        from pathlib import Path
+
+        def meet(folder: str, count: int) -> int:
+            (Path(folder) / str(os.getpid())).touch()
+            while len(os.listdir(folder)) < count:
+                time.sleep(0.005)
+            return os.getppid()
+        """
+    )
+    folder = place.path / "met"
+    folder.mkdir()
+    with worker(flow, "--processes", "9") as found:
+        async with Functions(found.address, module="flow") as functions:
+            calls = [functions.call("meet", str(folder), 9, timeout=60) for _ in range(9)]
+            assert len(set(await asyncio.gather(*calls))) == 2
+
+
 # ── the protocol ────────────────────────────────────────────────────────────────
 
 

@@ -54,6 +54,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and leave with its exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC tells of every connection that a server closes
     try:
         code = cli.main(arguments, prog_name="yelpaze", standalone_mode=False)
     except click.ClickException as error:

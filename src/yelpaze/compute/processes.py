@@ -135,7 +135,7 @@ class Processes:
         self._workers: list[_Worker] = []
         self._queue: deque[Call] = deque()
         self._number = 0
-        self._seconds_a_call = _BATCH_SECONDS
+        self._seconds_a_call: float | None = None
         self._dispatching = False
         self._peaks: list[float] = []
         self._failed_starts = 0
@@ -174,8 +174,8 @@ class Processes:
         return sum(bool(worker.given) for worker in self._workers)
 
     @property
-    def seconds_a_call(self) -> float:
-        """How long calls take, of late."""
+    def seconds_a_call(self) -> float | None:
+        """How long calls take, of late; None if none has ended."""
         return self._seconds_a_call
 
     def submit(
@@ -204,7 +204,7 @@ class Processes:
         if self._closed:
             return
         now = self._loop.time()
-        size = max(1, min(self._batch, int(_BATCH_SECONDS / self._seconds_a_call)))
+        size = max(1, min(self._batch, int(_BATCH_SECONDS / (self._seconds_a_call or _BATCH_SECONDS))))
         takers = [worker for worker in self._workers if worker.takes(size // 2)]
         takers.sort(key=lambda worker: len(worker.given))
         for position, worker in enumerate(takers):
@@ -266,7 +266,8 @@ class Processes:
         """Results, in the order in which the calls were given."""
         now = self._loop.time()
         took = max(now - worker.head_since, 1e-6) / len(results)
-        self._seconds_a_call += _SMOOTHING * (took - self._seconds_a_call)
+        before = self._seconds_a_call
+        self._seconds_a_call = took if before is None else before + _SMOOTHING * (took - before)
         worker.head_since = now
         given = worker.given
         for number, value, fault in results:

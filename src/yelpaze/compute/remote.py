@@ -6,6 +6,7 @@ another one; a call that has lost several workers is given up.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ _TRIES = 5  # workers that a call may lose
 _BATCH_BYTES = 4 << 20
 _FRAME = 1024  # bytes that a message needs beside its arguments
 _START_SECONDS = 10.0
+_SETTLE_SECONDS = 0.5
 _AWAY_SECONDS = 600.0  # as long as for a host that is down
 _TICK = 0.5
 _FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -72,6 +74,11 @@ class Remote:
                     await self._changed.wait()
         except TimeoutError:
             raise StoppedError(f"no worker answers: {self._roster.why_away}") from None
+        with contextlib.suppress(TimeoutError):  # or the first one to answer would get all that there is
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                while not self._roster.is_settled:
+                    self._changed.clear()
+                    await self._changed.wait()
         self._keep(self._watch())
 
     async def close(self) -> None:

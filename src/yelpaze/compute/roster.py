@@ -106,6 +106,11 @@ class Roster:
         return [worker for worker in workers if worker is not None and worker.is_usable]
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all who have been heard of have told what they serve."""
+        return not self._asking and not self._peers.is_meeting
+
+    @property
     def refusal(self) -> InputError | None:
         """Why nobody who is there can be used; None if there is nobody, or someone has still to tell."""
         workers = [self._workers.get(peer) for peer in self._peers.ready()]
@@ -129,7 +134,11 @@ class Roster:
         if peer not in self._asking:
             task = asyncio.get_running_loop().create_task(self._ask(worker))
             self._asking[peer] = task
-            task.add_done_callback(lambda _: self._asking.pop(peer, None))
+            task.add_done_callback(lambda _: self._asked(peer))
+
+    def _asked(self, peer: Peer) -> None:
+        self._asking.pop(peer, None)
+        self._changed()
 
     def _follow(self) -> None:
         """Who is there has changed, or how busy they are."""

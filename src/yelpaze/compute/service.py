@@ -28,9 +28,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Worker"].full_name
 PROTOCOL = 1
 _TIMEOUT = 60.0
 _LONGEST = 86_400.0
-_WINDOW_SECONDS = 0.05  # of calls that a process has before it: the way to the client and back
+_WINDOW_SECONDS = 0.1  # of calls that wait for a process: the way to the client and back, and more
 _TOGETHER_SECONDS = 0.002
-_LEAST = 2  # calls that a process has before it
 _MOST_CALLS, _MOST_BYTES = 20_000, 256 << 20  # that wait, of all clients
 # What metrics say of calls that have no value, in gRPC's words.
 _STATUSES = {
@@ -135,8 +134,9 @@ class Front:
 
     @property
     def limit(self) -> int:
-        """How many calls keep all processes at work until more have come."""
-        return self._workers * max(_LEAST, int(_WINDOW_SECONDS / self.pool.seconds_a_call))
+        """How many calls keep all processes at work until more have come; long ones don't wait here."""
+        seconds = self.pool.seconds_a_call
+        return self._workers * (1 + int(_WINDOW_SECONDS / seconds) if seconds is not None else 1)
 
     def _broken(self, why: str) -> None:
         print(f"yelpaze: {why}", file=sys.stderr, flush=True)  # noqa: T201

@@ -138,6 +138,11 @@ class Peers:
             self._drop(peer)
         await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
 
+    @property
+    def is_meeting(self) -> bool:
+        """Whether processes have just been heard of, and not all of them have answered."""
+        return bool(self._meeting)
+
     # ── who gets a call ─────────────────────────────────────────────────────────
 
     def ready(self) -> list[Peer]:
