@@ -65,6 +65,7 @@ class _Worker(Child):
         self.calls = 0
         self.head_since = 0.0
         self.ready = False
+        self.is_worn = False  # another one is on its way
         self.retiring = False
         self.fault: Fault | None = None
 
@@ -214,8 +215,9 @@ class Processes:
             calls = self._taken(min(size, share))
             if calls:
                 self._give(worker, calls, now)
-            if self._recycle is not None and worker.calls >= self._recycle:
-                self._retire(worker)
+            if self._recycle is not None and worker.calls >= self._recycle and not worker.is_worn:
+                worker.is_worn = True
+                self._spawn_replacement()
 
     def _taken(self, most: int) -> list[Call]:
         """The next calls in line, no more than that many and, beyond the first, _BATCH_BYTES."""
@@ -240,10 +242,6 @@ class Processes:
             self._tell(calls[0], None, Fault("exception", message))
             self._dispatch_soon()  # no result will ask for more
 
-    def _retire(self, worker: _Worker) -> None:
-        worker.retiring = True
-        self._spawn_replacement()
-
     def _spawn_replacement(self) -> None:
         task = self._loop.create_task(self._add_worker())
         self._starting.add(task)
@@ -257,8 +255,14 @@ class Processes:
     # ── what comes back ─────────────────────────────────────────────────────────
 
     def on_ready(self) -> None:
-        """A process can take calls."""
+        """A process can take calls; one that is worn has worked until now, and may go."""
         self._failed_starts = 0
+        working = [worker for worker in self._workers if worker.ready and not worker.retiring]
+        worn = next((worker for worker in working if worker.is_worn), None)
+        if worn is not None and len(working) > self._size:
+            worn.retiring = True
+            if not worn.given:
+                worn.close()
         self._changed.set()
         self._dispatch_soon()
 
@@ -298,7 +302,7 @@ class Processes:
             self._workers.remove(worker)
         if not worker.ready:
             self._start_failed(worker, how)
-        elif not worker.retiring:
+        elif not worker.is_worn:
             self._spawn_replacement()
         if worker.given:
             self._blame(worker, worker.fault or Fault("crashed", f"the worker process was lost: {how}"))
