@@ -188,7 +188,7 @@ def test_loans_at_two_workers_one_of_which_is_killed(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "3000 rows, with one worker killed on the way\n"
-    assert not (tmp_path / "loans.results.failures.jsonl").exists()
+    assert not (tmp_path / "two_workers.results.failures.jsonl").exists()
 
 
 def test_loans_from_a_program():

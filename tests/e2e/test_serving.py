@@ -431,6 +431,7 @@ def test_serve_from_a_script_stops_and_rolls_by_signals(tmp_path):
     )
     try:
         assert process.stderr.readline().startswith("metrics at http://127.0.0.1:")
+        assert "serving at 127.0.0.1:" in process.stderr.readline()
         process.send_signal(signal.SIGHUP)
         assert process.stderr.readline() == "yelpaze: all processes have been replaced\n"
     finally:

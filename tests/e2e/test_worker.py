@@ -132,6 +132,39 @@ def test_values_that_would_change_on_the_way_fail_their_row(place):
     assert results[2].value == "[1, 2]"
 
 
+def test_times_do_not_change_their_zone_on_the_way(place):
+    flow = place.flow(
+        """
+        from datetime import UTC, datetime, time, timedelta, timezone
+        from zoneinfo import ZoneInfo
+
+        flow = Flow("times")
+        ZONES = {
+            "utc": UTC, "none": None, "berlin": ZoneInfo("Europe/Berlin"), "east": timezone(timedelta(hours=3)),
+        }
+
+        @flow.compute
+        def at(row) -> datetime:
+            return datetime(2026, 10, 24, 12, tzinfo=ZONES[row])
+
+        @flow.compute
+        def clock(row, at: datetime) -> time:
+            return time(at.hour, tzinfo=None)
+
+        @flow.compute
+        def end(at: datetime, clock: time):
+            return f"{at!r} {clock!r}"
+        """
+    )
+    rows = ["utc", "none", "berlin", "east"]
+    with worker(flow, cwd=place.path) as found:
+        inline = yelpaze.run(find(str(flow)), rows)
+        remote = yelpaze.run(find(str(flow)), rows, workers=found.address)
+    for one, other in zip(inline, remote, strict=True):
+        assert other.value == one.value or other.failure.kind == "result"
+    assert [result.ok for result in remote] == [True, True, False, False]
+
+
 def test_another_source_is_refused(place):
     flow, rows = place.flow(SQUARES), place.rows(3)
     with worker(flow, cwd=place.path) as found:
@@ -191,18 +224,21 @@ def test_calls_under_way_end_before_a_worker_does(place):
 
 
 def test_a_process_that_comes_later_must_have_the_same_source(place):
-    """Half a worker with the old source, half with the new: it says so instead."""
-    flow, rows = place.flow(SQUARES), place.rows([{"n": 1}, {"n": 13}])
+    """Not half of it old and half new: the whole is replaced, once its source can be loaded."""
+    flow, rows = place.flow(SQUARES), place.rows(3)
     with worker(flow, "--processes", "1", cwd=place.path) as found:
         text = flow.read_text()
-        flow.write_text(text + "\n# edited\n")
-        asked = asyncio.run(_calls(found.address, "flow", ["pid"]))
-        os.kill(asked[0], signal.SIGKILL)
-        found.until("changed since the worker began")
+        flow.write_text("1 / 0")
+        os.kill(asyncio.run(_calls(found.address, "flow", ["pid"]))[0], signal.SIGKILL)
+        found.until("the worker processes cannot start: FlowError")
+        found.until("could not be replaced and goes on")
+        assert _health(found.address) == 2  # NOT_SERVING
+        flow.write_text(text)
         said = place("run", flow, rows, "--workers", found.address, code=2).stderr
-        assert "flow.py: changed since the worker began; SIGHUP has it begin anew" in said
-        health = _health(found.address)
-    assert health == 2  # NOT_SERVING
+        assert "cannot be imported: ZeroDivisionError" in said
+        found.until("is replaced: broken")  # ten seconds later
+        until(lambda: _health(found.address) == 1)
+        place("run", flow, rows, "--workers", found.address, code=0)
 
 
 async def _calls(address, module, names):
@@ -346,6 +382,86 @@ async def test_calls_that_cannot_be_made(functions, name, arguments, error, word
     assert await functions.call("point", 1) == {"x": 1.0, "tags": []}
 
 
+async def test_functions_are_called_while_they_are_open(served):
+    functions = Functions(served.address, module="journey")
+    with pytest.raises(MisuseError, match="not open"):
+        await functions.call("pid")
+    async with functions:
+        under_way = asyncio.ensure_future(functions.call("hang"))
+        await functions.call("pid")
+    with pytest.raises(StoppedError, match="before the call had ended"):
+        await under_way
+    with pytest.raises(MisuseError, match="not open"):
+        await functions.call("pid")
+
+
+async def test_values_that_cannot_be_decoded_fail_their_call_alone(functions):
+    class Never(msgspec.Struct):
+        x: float
+
+        def __post_init__(self):
+            raise LookupError("never")
+
+    calls = [functions.call("point", n, type=Never if n == 3 else journey.Point) for n in range(9)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [n for n, value in enumerate(found) if isinstance(value, RemoteError)] == [3]
+    with pytest.raises(MisuseError, match="can't be decoded to that"):
+        await functions.call("point", 1, type=list[int] | list[str])
+
+
+async def test_leaving_at_any_moment_ends(served):
+    for turns in range(12):
+        async with asyncio.timeout(20):
+            async with Functions(served.address, module="journey") as functions:
+                calls = [asyncio.ensure_future(functions.call("pid")) for _ in range(5)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_messages_that_are_too_large_together_are_sent_apart(place):
+    flow = place.flow(
+        """
+        def size(data: bytes) -> int:
+            return len(data)
+
+        def fail(count: int) -> None:
+            raise LookupError("x" * count)
+        """
+    )
+    with worker(flow, "--processes", "1", "--max-message", "64K") as found:
+        async with Functions(found.address, module="flow") as functions:
+            for _ in range(3):  # from the second on, batches are large
+                sizes = [size async for size in functions.map("size", [b"x" * 1000] * 300)]
+                assert sizes == [1000] * 300
+            calls = [functions.call("fail", 8000) for _ in range(64)]
+            errors = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(error) for error in errors} == {RemoteError}
+
+
+async def test_what_nobody_waits_for_is_killed(place):
+    flow = place.flow(
+        """
+        import os, time
+
+        def wait(path: str) -> None:
+            open(path, "w").close()
+            time.sleep(600)
+
+        def pid() -> int:
+            return os.getpid()
+        """
+    )
+    path = place.path / "begun"
+    with worker(flow, "--processes", "1", "--grace", "0") as found:
+        async with Functions(found.address, module="flow") as functions:
+            calls = [asyncio.ensure_future(functions.call("wait", str(path), timeout=900)) for _ in range(5)]
+            await asyncio.to_thread(until, path.exists)
+        await asyncio.gather(*calls, return_exceptions=True)
+        async with asyncio.timeout(30), Functions(found.address, module="flow") as functions:
+            assert await functions.call("pid")
+
+
 async def test_a_module_that_is_not_the_same_here(place):
     folder = place.path / "there"
     folder.mkdir()
@@ -378,6 +494,8 @@ async def test_a_module_by_its_name(place):
             assert await functions.call("price", 21) == 42
             with pytest.raises(MisuseError, match=r"there are pricing/price$"):
                 await functions.call("dumps", 1)
+            with pytest.raises(MisuseError, match="did you mean 'pricing/price'"):
+                await functions.call("prise", 1)
 
 
 async def test_nine_processes_behind_two_fronts_work_at_once(place):
@@ -503,6 +621,15 @@ async def test_a_server_that_is_no_worker():
         await server.stop(None)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_waits_for_a_worker_can_be_stopped(place, number):
+    flow, rows = place.flow(SQUARES), place.rows(3)
+    run = place.start("run", flow, rows, "--workers", "grpc://127.0.0.1:1")
+    assert "waiting for a worker at grpc://127.0.0.1:1" in run.stderr.readline()
+    run.send_signal(number)
+    assert run.wait(5) == 130
+
+
 async def test_nobody_there(monkeypatch):
     monkeypatch.setattr("yelpaze.compute.remote._START_SECONDS", 0.2)
     with pytest.raises(StoppedError, match="no worker answers"):
@@ -616,15 +743,20 @@ def test_a_local_worker_that_cannot_start_says_why(place):
         ("good.py", ["--listen", "no.such.host.invalid:1"], 2, "no.such.host.invalid:1: "),
         ("good.py", ["--processes", "0"], 2, "--processes"),
         ("good.py", ["--max-message", "huge"], 2, "no size such as 64M"),
+        ("good.py", ["--max-message", "10"], 2, "at least 64K"),
+        ("good.py", ["--max-message", "5G"], 2, "at most 2,147,483,647"),
+        ("good.py", ["--private-ports", "50100-50100"], 2, "too few for 1 processes"),
+        ("in.jsonl", [], 2, "in.jsonl: is no Python file"),
         ("good.py", ["--tls-cert", "x.pem"], 2, "--tls-cert and --tls-key need each other"),
         ("good.py", ["--tls-cert", "x.pem", "--tls-key", "x.pem"], 2, "x.pem: cannot be read"),
-        ("good.py", ["--tls-client-ca", "x.pem"], 2, "client_ca needs tls"),
+        ("good.py", ["--tls-client-ca", "x.pem"], 2, "--tls-client-ca needs --tls-cert and --tls-key"),
         ("good.py", ["--private-ports", "9"], 2, "no range of ports"),
         ("good.py", ["--metrics", "x:y"], 2, "x:y"),
     ],
 )
 def test_workers_that_cannot_be_started(place, spec, flags, code, words):
     place.flow(SQUARES, "good.py")
+    place.rows(1)
     (place.path / "empty.py").write_text("X = 1\n")
     (place.path / "broken.py").write_text("\nX = 1 / 0\n")
     (place.path / "syntax.py").write_text("def\n")
@@ -648,7 +780,10 @@ def test_a_port_in_use(place):
         (["--workers", ","], "at least one worker"),
         (["--workers", "-1"], "no address"),
         (["--workers", "2", "--worker-hedge", "1"], "need --workers grpc://"),
-        (["--workers", "grpc://x:1", "--worker-cert", "x"], "need each other"),
+        (["--workers", "grpcs://x:1", "--worker-cert", "x"], "need each other"),
+        (["--workers", "grpc://x:1", "--worker-ca", "x"], "are for TLS: --workers grpcs://"),
+        (["--workers", "locale"], "or a number of processes, or local"),
+        (["--workers", "\u00b2"], "no address"),
         (["--workers", "grpcs://127.0.0.1:1", "--worker-ca", "no.pem"], "no.pem: cannot be read"),
     ],
 )

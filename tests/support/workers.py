@@ -37,7 +37,7 @@ def worker(
     try:
         found = Worker(process, [], "")
         line = found.until(" descriptors ")
-        found.address = line.partition(": at ")[2].partition(",")[0]
+        found.address = line.partition("serving at ")[2].partition(",")[0]
         yield found
     finally:
         process.terminate()

@@ -5,7 +5,7 @@ import contextlib
 import resource
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from yelpaze.app.options import RunOptions, Summary
 from yelpaze.app.places import default_output, open_sink, open_source
 from yelpaze.app.recorder import Recorder
 from yelpaze.app.runs import Runs, new_id
+from yelpaze.compute.workers import Workers
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import result_type
@@ -31,6 +32,7 @@ from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.model.histogram import Histogram
 from yelpaze.process.memory import peak_of, peak_rss_mb
 
+_PATIENCE_SECONDS = 1.0  # after which it is told what is waited for
 _FEW_ROWS = 100  # before so many have ended, a share of failures says nothing
 
 
@@ -61,6 +63,7 @@ class Job:
         self._identity: dict[str, Any] = {}
         self.recorder = Recorder(self, runs or Runs())
         self._runner: Runner | None = None
+        self._opening: asyncio.Future[Machine] | None = None
         self._ledger = Ledger()
         self._progress = Progress()
         self._rows_read = self._read_from = 0
@@ -122,12 +125,14 @@ class Job:
             key=self.run_id,
         )
         try:
-            async with machine_for(
-                self.flow, self.engine, workers=options.workers, batch=options.batch, manner=manner
-            ) as machine:
-                self.machine = machine
-                self.began = time.monotonic()
-                await self._drive(machine)
+            async with contextlib.AsyncExitStack() as stack:
+                opened = machine_for(
+                    self.flow, self.engine, workers=options.workers, batch=options.batch, manner=manner
+                )
+                self.machine = machine = await self._opened(stack.enter_async_context(opened))
+                if machine is not None:
+                    self.began = time.monotonic()
+                    await self._drive(machine)
         except (InputError, StoppedError) as error:
             self.recorder.end("stopped", str(error))
             raise
@@ -141,6 +146,25 @@ class Job:
         self.recorder.end(self.state)
         return self._summary()
 
+    async def _opened(self, opening: Coroutine[Any, Any, Machine]) -> Machine | None:
+        """The machine; None if the run is stopped before it is there."""
+        task = self._opening = asyncio.ensure_future(opening)
+        workers = self.options.workers
+        told: asyncio.TimerHandle | None = None
+        if isinstance(workers, Workers):
+            text = f"waiting for a worker at {', '.join(workers.targets)}"
+            told = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.notes, text)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self.interrupted:
+                raise
+            return None
+        finally:
+            self._opening = None
+            if told is not None:
+                told.cancel()
+
     def stop(self) -> bool:
         """Take no more rows and let those under way end, for `grace`; called again, drop them.
 
@@ -148,6 +172,9 @@ class Job:
         """
         first = not self.is_stopping
         self.is_stopping = self.interrupted = True
+        if self._opening is not None:
+            self._opening.cancel()
+            return True
         if self._runner is None:
             return False
         if first and self.options.grace > 0:

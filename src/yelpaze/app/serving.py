@@ -44,7 +44,12 @@ def serve(
         found = Options(processes=usable_cores() if processes is None else processes, **options)
     except TypeError as error:
         raise MisuseError(f"serve: {error}") from None
-    asyncio.run(run_server(Supervisor(register, listen, found, notes=_note), metrics=metrics))
+    server = Supervisor(register, listen, found, notes=_note)
+
+    def ready() -> None:
+        _note(f"serving at {server.address}, {found.processes} process{'es' if found.processes != 1 else ''}")
+
+    asyncio.run(run_server(server, notes=_note, metrics=metrics, on_ready=ready))
 
 
 def _note(text: str) -> None:
@@ -52,24 +57,29 @@ def _note(text: str) -> None:
 
 
 async def run_server(
-    server: Supervisor, *, metrics: str | None = None, on_ready: Callable[[], None] | None = None
+    server: Supervisor,
+    *,
+    notes: Callable[[str], None],
+    metrics: str | None = None,
+    on_ready: Callable[[], None],
 ) -> None:
     """Start it and let signals steer it, until it has stopped."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_steered(server, notes))
         async with server:
-            stack.enter_context(_steered(server))
+            if server.is_stopping:
+                return
             if metrics is not None:
                 from yelpaze.app.observing import served_collector  # noqa: PLC0415
                 from yelpaze.observe.serving import ServerCollector  # noqa: PLC0415
 
                 stack.enter_context(served_collector(ServerCollector(server), metrics))
-            if on_ready is not None:
-                on_ready()
+            on_ready()
             await server.run()
 
 
 @contextlib.contextmanager
-def _steered(server: Supervisor) -> Iterator[None]:
+def _steered(server: Supervisor, notes: Callable[[str], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -78,8 +88,17 @@ def _steered(server: Supervisor) -> Iterator[None]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
+    def stop() -> None:
+        if server.is_stopping:
+            do(server.abort)
+            return
+        if running := server.totals().running:
+            calls = f"{running} call{'s' if running != 1 else ''}"
+            notes(f"stopping: {calls} under way, up to {server.grace:g} s; once more ends at once")
+        do(server.stop)
+
     for number in STOPPING:
-        loop.add_signal_handler(number, do, server.stop)
+        loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, do, server.roll)
     try:
         yield

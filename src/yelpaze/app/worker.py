@@ -18,6 +18,7 @@ from yelpaze.serving.supervisor import Supervisor
 
 _PROCESSES_A_FRONT = 8  # one event loop feeds that many, and has time to spare
 _LINGER_SECONDS = 5.0
+_SHOWN = 6  # names
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,16 +61,18 @@ async def serve_worker(spec: str, options: WorkerOptions, notes: Callable[[str],
             notes(line)
 
     async with _ending(server, options.while_used):
-        await run_server(server, metrics=options.metrics, on_ready=ready)
+        await run_server(server, notes=notes, metrics=options.metrics, on_ready=ready)
 
 
 def _greeting(exports: Exports, address: str, options: WorkerOptions) -> list[str]:
-    what = ", ".join(f"{unit.name}/{name}" for unit in exports.units for name in unit.functions)
+    names = [f"{unit.name}/{name}" for unit in exports.units for name in unit.functions]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    what = ", ".join(names[:_SHOWN]) + more
     scheme = "grpcs" if options.serving.tls else "grpc"
     where = address if address.startswith("unix:") else f"{scheme}://{address}"
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     count = f"{options.processes} process{'es' if options.processes != 1 else ''}"
-    lines = [f"{what}: at {where}, {count}; {files:,} descriptors a process"]
+    lines = [f"serving at {where}, {count} with {files:,} descriptors each: {what}"]
     if options.serving.client_ca is None and not Address.parse(options.listen).is_private:
         lines.append(
             "warning: whoever reaches this address can call these functions; "

@@ -67,12 +67,12 @@ class WorkersType(click.ParamType[int | Workers]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Workers:
         text = str(value)
-        if text.isdigit():
+        if text.isascii() and text.isdigit():
             return int(text)
         try:
             return who(text)
         except (InputError, MisuseError) as error:
-            return self.fail(str(error), param, ctx)
+            return self.fail(f"{error}; or a number of processes, or local", param, ctx)
 
 
 _ROW_OPTIONS = (
@@ -195,6 +195,10 @@ def _workers_of(flags: dict[str, Any], workers: int | Workers | None) -> int | W
         if hedge or ca_file or cert or key:
             raise MisuseError("--worker-… flags need --workers grpc://host:port")
         return usable_cores() if workers is None else workers
+    if (ca_file or cert or key) and not any(target.startswith("grpcs:") for target in workers.targets):
+        raise MisuseError(
+            "--worker-ca, --worker-cert and --worker-key are for TLS: --workers grpcs://host:port"
+        )
     if bool(cert) != bool(key):
         raise MisuseError("--worker-cert and --worker-key need each other: a certificate and its key")
     security = Security(ca_file=ca_file, client_cert=(cert, key) if cert else None)

@@ -14,6 +14,7 @@ from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
 from yelpaze.serving.options import Options
 
+_LEAST_MESSAGE = 64 << 10
 _FILE = click.Path(dir_okay=False)
 
 
@@ -98,6 +99,10 @@ def _options(flags: dict[str, Any]) -> WorkerOptions:
     tls = flags["tls_cert"], flags["tls_key"]
     if any(tls) and not all(tls):
         raise InputError("--tls-cert and --tls-key need each other: a certificate and its key")
+    if flags["max_message"] < _LEAST_MESSAGE:
+        raise InputError("--max-message takes at least 64K: a reason why a call failed must fit")
+    if flags["tls_client_ca"] and not all(tls):
+        raise InputError("--tls-client-ca needs --tls-cert and --tls-key: the worker's own")
     return WorkerOptions(
         listen=flags["listen"],
         processes=flags["processes"] or usable_cores(),

@@ -1,6 +1,7 @@
 """Functions of a module, called from Python at workers."""
 
 import asyncio
+import importlib.util
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
@@ -22,12 +23,8 @@ _AT_ONCE = 256
 class _Codec:
     """Arguments as MessagePack; functions are numbered as they are met."""
 
-    def __init__(self, module: str | ModuleType) -> None:
-        name, files = module, dict[str, str]()
-        if not isinstance(module, str):
-            files = files_of(Path(module.__file__ or ""))
-            name = module.__name__
-        self.unit = Unit(str(name), (), files)
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
 
@@ -50,8 +47,8 @@ class _Codec:
 
     def decode(self, function: int, payload: tuple[Any, Any, Any], data: bytes) -> Any:
         try:
-            return msgspec.msgpack.decode(data, type=payload[2])
-        except msgspec.DecodeError as error:
+            return payload[2](data)
+        except Exception as error:  # noqa: BLE001  decoding runs the types' own code
             raise CallError("result", f"{self.name_of(function)}: the value does not fit: {error}") from None
 
 
@@ -76,9 +73,13 @@ class Functions:
         if not isinstance(found, Workers):
             raise MisuseError("Functions takes addresses of workers")
         self._workers = found
-        self._codec = _Codec(module)
-        self._spec = module if isinstance(module, str) else str(Path(module.__file__ or "").resolve())
+        self._module = module
+        name = module if isinstance(module, str) else _name_of_module(module)
+        files = {} if isinstance(module, str) else files_of(Path(module.__file__ or ""))
+        self._codec = _Codec(Unit(name, (), files))
+        self._remote: Remote | None = None
         self._stack = AsyncExitStack()
+        self._open: set[asyncio.Future[Any]] = set()
 
     async def __aenter__(self) -> Self:
         """Wait for the first worker. Raises InputError if it serves something else, StoppedError."""
@@ -87,14 +88,20 @@ class Functions:
             if LOCAL in workers.targets:
                 from yelpaze.compute.local import with_local  # noqa: PLC0415  Unix only
 
-                workers = await with_local(workers, self._spec, self._codec.unit, stack)
-            self._remote = Remote(workers, self._codec)
-            stack.push_async_callback(self._remote.close)
-            await self._remote.start()
+                spec, unit = _source_of(self._codec.unit.name, self._module)
+                workers = await with_local(workers, spec, unit, stack)
+            remote = Remote(workers, self._codec)
+            stack.push_async_callback(remote.close)
+            await remote.start()
+            self._remote = remote
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._remote = None
+        for future in self._open:
+            if not future.done():
+                future.set_exception(StoppedError("the workers were left before the call had ended"))
         await self._stack.aclose()
 
     async def call(
@@ -131,14 +138,22 @@ class Functions:
                 yield await pending.popleft()
         finally:
             for future in pending:
-                future.cancel()
+                if not future.cancel():
+                    future.exception()  # nobody else will ask for it
 
     def _submit(
         self, function: str | Callable[..., Any], arguments: Any, named: Any, timeout: float, kind: Any
     ) -> "asyncio.Future[Any]":
-        if not timeout > 0:
+        remote = self._remote
+        if remote is None:
+            raise MisuseError("Functions is not open: call inside `async with Functions(…) as …:`")
+        if not (isinstance(timeout, int | float) and timeout > 0):
             raise MisuseError(f"timeout takes seconds, more than 0: {timeout!r}")
+        name = _name_of(function)
+        decode = _decoder(kind)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
 
         def done(value: Any, fault: Fault | None) -> None:
             if future.done():
@@ -146,31 +161,59 @@ class Functions:
             if fault is None:
                 future.set_result(value)
             else:
-                future.set_exception(self._error_of(fault))
+                future.set_exception(_error_of(fault, remote))
 
-        number = self._codec.number_of(_name_of(function))
-        self._remote.submit(number, (arguments, named, kind), done, timeout=timeout)
+        number = self._codec.number_of(name)
+        call = remote.submit(number, (arguments, named, decode), done, timeout=timeout)
+        future.add_done_callback(lambda _: call.drop() if future.cancelled() else None)
         return future
 
-    def _error_of(self, fault: Fault) -> Exception:
-        if self._remote.broken:
-            return StoppedError(fault.message)
-        return (
-            MisuseError(fault.message)
-            if fault.kind == "misuse"
-            else RemoteError(fault.kind, fault.message, fault.traceback)
-        )
+
+def _error_of(fault: Fault, remote: Remote) -> Exception:
+    if remote.broken:
+        return StoppedError(fault.message)
+    if fault.kind == "misuse":
+        return MisuseError(fault.message)
+    return RemoteError(fault.kind, fault.message, fault.traceback)
+
+
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    try:
+        return msgspec.msgpack.Decoder(kind).decode
+    except Exception as error:  # noqa: BLE001  msgspec evaluates the type's own annotations
+        raise MisuseError(f"type={kind!r}: values can't be decoded to that: {error}") from None
 
 
 def _name_of(function: str | Callable[..., Any]) -> str:
-    if isinstance(function, str):
-        return function
-    name = getattr(function, "__qualname__", repr(function))
-    if "<" in name or "." in name or not name.isidentifier():
+    name = function if isinstance(function, str) else getattr(function, "__qualname__", repr(function))
+    if not (isinstance(name, str) and name.isidentifier()):
         raise MisuseError(
             f"{name}: workers can't find it: define it at the top level of the module that they serve"
         )
-    return str(name)
+    return name
+
+
+def _name_of_module(module: ModuleType) -> str:
+    """As workers name it."""
+    spec = getattr(module, "__spec__", None)
+    return spec.name if spec is not None else module.__name__
+
+
+def _source_of(name: str, module: str | ModuleType) -> tuple[str, Unit]:
+    """What a local worker is started with, and what makes it another one."""
+    if isinstance(module, str):
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError) as error:
+            raise MisuseError(f"{name}: there is no such module: {error}") from None
+        origin = spec.origin if spec is not None else None
+    else:
+        origin = module.__file__
+    if origin is None or not Path(origin).is_file():
+        raise MisuseError(f"{name}: there is no such module with a source of its own")
+    path = Path(origin).resolve()
+    # A module of a package must be imported as such.
+    return (name if "." in name else str(path)), Unit(f"{name} {path}", (), files_of(path))
 
 
 async def _all_of(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import blake2b
@@ -27,13 +26,15 @@ from yelpaze.compute.workers import LOCAL, Workers
 from yelpaze.model.errors import StoppedError
 from yelpaze.version import __version__
 
-_START_SECONDS = 60.0
 _POLL = 0.02
 _LAST_LINES = 2000  # characters
 
 
 async def with_local(workers: Workers, spec: str, unit: Unit, stack: AsyncExitStack) -> Workers:
-    """The workers, `local` replaced by the address of that one, which is there as long as `stack`."""
+    """The workers, `local` replaced by the address of that one, which is there as long as `stack`.
+
+    `spec`: what `yelpaze worker` serves; `unit`: what is in it, with its files.
+    """
     if LOCAL not in workers.targets:
         return workers
     found = await stack.enter_async_context(local_worker(spec, unit))
@@ -45,18 +46,23 @@ async def with_local(workers: Workers, spec: str, unit: Unit, stack: AsyncExitSt
 async def local_worker(spec: str, unit: Unit) -> AsyncIterator[str]:
     """Its address, as long as the context lasts. Raises StoppedError if it can't be started."""
     place = _place_of(spec, unit)
-    users = await asyncio.to_thread(_locked, place.with_suffix(".users"), fcntl.LOCK_SH)
+    users = await _locked(place.with_suffix(".users"), fcntl.LOCK_SH)
     try:
-        await asyncio.to_thread(_started, spec, place)
+        starting = await _locked(place.with_suffix(".start"), fcntl.LOCK_EX)
+        try:
+            if not _answers(place):
+                await _start(spec, place)
+        finally:
+            os.close(starting)
         yield f"unix:{place.with_suffix('.sock')}"
     finally:
         os.close(users)
 
 
 def _place_of(spec: str, unit: Unit) -> Path:
-    """Another source, Python or version has another worker."""
-    what = (spec, unit.name, unit.functions, sorted(unit.files.items()), sys.executable, __version__)
-    key = blake2b(msgspec.msgpack.encode(what), digest_size=8).hexdigest()
+    """Another source, folder, Python or version has another worker."""
+    what = (spec, os.getcwd(), unit.name, unit.functions, sorted(unit.files.items()))  # noqa: PTH109
+    key = blake2b(msgspec.msgpack.encode((what, sys.executable, __version__)), digest_size=8).hexdigest()
     return _folder() / key
 
 
@@ -71,19 +77,21 @@ def _folder() -> Path:
     return folder
 
 
-def _locked(path: Path, how: int) -> int:
+async def _locked(path: Path, how: int) -> int:
+    """A lock, once it is free: held as long as the descriptor is open."""
+    while (found := _lock(path, how)) is None:  # noqa: ASYNC110  the kernel tells nobody
+        await asyncio.sleep(_POLL)
+    return found
+
+
+def _lock(path: Path, how: int) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, how)
-    return descriptor
-
-
-def _started(spec: str, place: Path) -> None:
-    starting = _locked(place.with_suffix(".start"), fcntl.LOCK_EX)
     try:
-        if not _answers(place):
-            _start(spec, place)
-    finally:
-        os.close(starting)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _answers(place: Path) -> bool:
@@ -95,7 +103,8 @@ def _answers(place: Path) -> bool:
     return True
 
 
-def _start(spec: str, place: Path) -> None:
+async def _start(spec: str, place: Path) -> None:
+    """Start it and wait until it answers; it gives up by itself if that takes too long."""
     log = place.with_suffix(".log")
     command = [sys.executable, "-m", "yelpaze.cli.main", "worker", spec]
     command += [
@@ -104,21 +113,27 @@ def _start(spec: str, place: Path) -> None:
         "--while-used",
         str(place.with_suffix(".users")),
     ]
+    # It finds what we find.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603  our own program
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; our own program
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=environment,
         )
-    ends = time.monotonic() + _START_SECONDS
-    while not _answers(place):
-        if process.poll() is not None or time.monotonic() > ends:
-            process.kill()
-            why = (
-                log.read_text(errors="replace")[-_LAST_LINES:].strip()
-                or f"it did not start in {_START_SECONDS:g} s"
-            )
-            raise StoppedError(f"the local worker can't be started: {why.removeprefix('yelpaze: ')}")
-        time.sleep(_POLL)
     threading.Thread(target=process.wait, daemon=True).start()  # it may end before we do
+    try:
+        while not _answers(place) and process.returncode is None:  # noqa: ASYNC110  nor does the process
+            await asyncio.sleep(_POLL)
+    except asyncio.CancelledError:
+        process.terminate()
+        raise
+    if process.returncode is not None:
+        why = log.read_text(errors="replace")[-_LAST_LINES:].strip() or "it ended without a word"
+        raise StoppedError(f"the local worker can't be started: {why.removeprefix('yelpaze: ')}")
 
 
 async def until_unused(users: Path, seconds: float) -> int:
@@ -127,9 +142,8 @@ async def until_unused(users: Path, seconds: float) -> int:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(seconds / 4)
-        try:
-            held = _locked(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        held = _lock(users, fcntl.LOCK_EX)
+        if held is None:
             since = None
             continue
         since = since or loop.time()

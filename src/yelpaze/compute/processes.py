@@ -22,6 +22,9 @@ _BATCH_SECONDS = 0.02
 _BATCH_BYTES = 4 << 20
 _SMOOTHING = 0.1
 _TICK = 0.05
+_UNWANTED_SECONDS = (
+    1.0  # that a call may run on when nobody wants its result; a new process takes half of that
+)
 _LATE = 4
 _START_SECONDS = 60.0
 _FAILED_STARTS = 3
@@ -44,15 +47,11 @@ class Call:
         self.tries = 0
         self.is_dropped = False
 
-    def drop(self) -> None:
-        """Nobody wants the result any more; what has begun goes on to its end."""
+    def drop(self, ended: Callable[[], None]) -> None:
+        """Nobody wants the result any more; if it runs, its process is soon killed, and `ended` called."""
         self.is_dropped = True
-        self.on_done = _ignore
+        self.on_done = lambda *_: ended()
         self.payload = None
-
-
-def _ignore(value: Any, fault: Fault | None) -> None:
-    """The end of a call that was dropped."""
 
 
 class _Worker(Child):
@@ -331,7 +330,7 @@ class Processes:
         worker.given.clear()
         self._queue.extendleft(reversed(rest))
         head.tries += 1
-        if head.tries < self._tries:
+        if head.tries < self._tries and not head.is_dropped:
             self._queue.appendleft(head)
         else:
             head.on_done(None, fault)
@@ -355,6 +354,9 @@ class Processes:
             limit = worker.given[0].timeout
             if late:
                 worker.head_since = max(worker.head_since, now - _TICK)
+            elif worker.given[0].is_dropped and now - worker.head_since > _UNWANTED_SECONDS:
+                worker.kill()
+                worker.abort()
             elif now - worker.head_since > limit and worker.fault is None:
                 worker.fault = Fault("timeout.compute", f"the call ran longer than {limit:g} s")
                 worker.kill()

@@ -8,7 +8,8 @@ another one; a call that has lost several workers is given up.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from yelpaze.compute import worker_pb2 as pb
@@ -20,27 +21,50 @@ from yelpaze.serving.needed import grpc
 
 _TRIES = 5  # workers that a call may lose
 _BATCH_BYTES = 4 << 20
-_FRAME = 1024  # bytes that a message needs beside its arguments
+_FRAME = 1024  # bytes that a message needs beside its calls
+_FIELD = 8  # and for each call
 _START_SECONDS = 10.0
 _SETTLE_SECONDS = 0.5
 _AWAY_SECONDS = 600.0  # as long as for a host that is down
+_REFUSED_SECONDS = 60.0  # those that are there can't be used: others may be just coming
 _TICK = 0.5
 _FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
+_TOO_LARGE = "larger than max"  # what gRPC says then, with the same code
 _CHANGED = grpc.StatusCode.FAILED_PRECONDITION
+_NOT_FOR_US = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
 
 
 class _Call:
-    __slots__ = ("copies", "function", "is_done", "losses", "message", "on_done", "payload", "size")
+    __slots__ = (
+        "copies",
+        "function",
+        "goes_alone",
+        "is_done",
+        "losses",
+        "message",
+        "on_done",
+        "payload",
+        "size",
+    )
 
-    def __init__(self, function: int, payload: Any, message: Any, on_done: OnResult) -> None:
+    def __init__(self, function: int, payload: Any, on_done: OnResult) -> None:
         self.function = function
         self.payload = payload
-        self.message = message
+        self.message: Any = None
         self.on_done = on_done
-        self.size = len(message.arguments)
+        self.size = 0
         self.losses = 0
+        self.goes_alone = False  # in a batch of its own: it may be to blame for the others' loss
         self.copies = 0  # on their way
         self.is_done = False
+
+    def drop(self) -> None:
+        """Nobody wants the result any more; what is at a worker goes on to its end."""
+        self.is_done = True
 
 
 class Remote:
@@ -110,8 +134,8 @@ class Remote:
     @property
     def trouble(self) -> str:
         """What an operator should know."""
-        if self._away_since is not None:
-            return f"no worker answers: {self._roster.why_away}"
+        if self._away_since is not None and self._roster.refusal is None:
+            return "no worker answers"
         return next(iter(self._roster.refusals), "")
 
     async def _watch(self) -> None:
@@ -121,10 +145,10 @@ class Remote:
             now = self._loop.time()
             if self._roster.usable():
                 self._away_since = None
-            elif self._roster.refusal is not None:
-                self._break(str(self._roster.refusal))
             elif self._away_since is None:
                 self._away_since = now
+            elif self._roster.refusal is not None and now - self._away_since > _REFUSED_SECONDS:
+                self._break(str(self._roster.refusal))
             elif now - self._away_since > _AWAY_SECONDS:
                 self._break(f"no worker has answered for {_AWAY_SECONDS:g} s: {self._roster.why_away}")
 
@@ -139,21 +163,24 @@ class Remote:
 
     def submit(
         self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
-    ) -> None:
-        """See Compute."""
+    ) -> _Call:
+        """See Compute. What it gives can be dropped."""
         del size  # what is encoded is measured
+        call = _Call(function, payload, on_done)
         try:
             data = self._codec.encode(function, payload)
-            name = f"{self._codec.unit.name}/{self._codec.name_of(function)}"
-            call = _Call(function, payload, pb.Call(function=name, arguments=data, timeout=timeout), on_done)
         except CallError as error:
-            self._loop.call_soon(on_done, None, Fault(error.kind, str(error)))
-            return
+            self._loop.call_soon(self._tell, call, None, Fault(error.kind, str(error)))
+            return call
         if self.broken:
-            self._loop.call_soon(on_done, None, Fault("crashed", self.broken))
-            return
+            self._loop.call_soon(self._tell, call, None, Fault("crashed", self.broken))
+            return call
+        name = f"{self._codec.unit.name}/{self._codec.name_of(function)}"
+        call.message = pb.Call(function=name, arguments=data, timeout=timeout)
+        call.size = call.message.ByteSize() + _FIELD
         self._queue.append(call)
         self._dispatch_soon()
+        return call
 
     def _dispatch_soon(self) -> None:
         if not self._dispatching:
@@ -185,14 +212,14 @@ class Remote:
                 self._queue.popleft()
             elif call.size > bound:
                 self._queue.popleft()
-                limit = f"the worker's --max-message is {worker.max_message:,}"
-                self._tell(call, None, Fault("result", f"the arguments have {call.size:,} bytes: {limit}"))
-            elif calls and (call.size > left or call.losses > 1):
-                break  # who has lost several workers goes alone
+                limit = f"more than fits into the worker's --max-message of {worker.max_message:,}"
+                self._tell(call, None, Fault("result", f"the arguments have {call.size:,} bytes, {limit}"))
+            elif calls and (call.size > left or call.goes_alone):
+                break
             else:
                 calls.append(self._queue.popleft())
                 left -= call.size
-                if call.losses > 1:
+                if call.goes_alone:
                     break
         return calls
 
@@ -201,35 +228,44 @@ class Remote:
         worker.peer.begin(len(calls))
         for call in calls:
             call.copies += 1
-        self._keep(self._carry(worker, dict(enumerate(calls))))
+        left = dict(enumerate(calls))
+        task = self._loop.create_task(self._carry(worker, left))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._carried, worker, left))
+
+    def _carried(self, worker: RemoteWorker, left: dict[int, _Call], task: "asyncio.Task[None]") -> None:
+        """A batch has come to its end; a task that is cancelled may never have begun."""
+        self._tasks.discard(task)
+        worker.batches -= 1
+        worker.peer.end(len(left))
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or self._closed:
+            return
+        if left:
+            self._lost(worker, list(left.values()), error)
+        else:
+            worker.succeeded()
+        self._dispatch_soon()
 
     async def _carry(self, worker: RemoteWorker, left: dict[int, _Call]) -> None:
-        """A batch's way to a worker, and its results' way back."""
+        """Its way to a worker, and its results' way back."""
         request = pb.CallRequest(
             calls=[call.message for call in left.values()], fingerprint=worker.fingerprint
         )
         hedging = None
         if self._options.hedge is not None:
             hedging = self._loop.call_later(self._options.hedge, self._hedge, worker, left)
-        error: grpc.aio.AioRpcError | None = None
         try:
             async for reply in worker.call(request):
-                worker.peer.end(len(reply.results))
                 for result in reply.results:
-                    self._result(left.pop(result.index), result)
+                    call = left.pop(result.index, None)
+                    if call is not None:
+                        worker.peer.end()
+                        self._result(call, result)
                 self._dispatch_soon()
-        except grpc.aio.AioRpcError as raised:
-            error = raised
         finally:
             if hedging is not None:
                 hedging.cancel()
-            worker.batches -= 1
-            worker.peer.end(len(left))
-        if left:
-            self._lost(worker, list(left.values()), error)
-        else:
-            worker.succeeded()
-        self._dispatch_soon()
 
     def _hedge(self, worker: RemoteWorker, left: Mapping[int, _Call]) -> None:
         """Its calls take long: make them at another worker, too."""
@@ -264,20 +300,27 @@ class Remote:
         except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others
             self._loop.call_exception_handler({"message": "a result's callback raised", "exception": error})
 
-    def _lost(self, worker: RemoteWorker, calls: Iterable[_Call], error: grpc.aio.AioRpcError | None) -> None:
+    def _lost(self, worker: RemoteWorker, calls: Sequence[_Call], error: BaseException | None) -> None:
         """A worker has not answered them: others shall."""
-        code = error.code() if error is not None else grpc.StatusCode.UNAVAILABLE
-        details = (error.details() if error is not None else None) or code.name
+        code, details = grpc.StatusCode.UNAVAILABLE, str(error or "it ended the batch before its time")
+        if isinstance(error, grpc.aio.AioRpcError):
+            code, details = error.code(), error.details() or error.code().name
         self._loop.call_at(worker.failed(self._loop.time()), self._dispatch_soon)
         if code is _CHANGED:
             self._roster.ask(worker)
+        elif code in _NOT_FOR_US:
+            self._roster.refuse(worker, f"{code.name}: {details}")
+        is_too_large = code is _FULL and _TOO_LARGE in details
         again = []
         for call in calls:
             call.copies -= 1
-            call.losses += code not in (_FULL, _CHANGED)
+            call.losses += code not in (_FULL, _CHANGED, *_NOT_FOR_US)
+            call.goes_alone = call.goes_alone or is_too_large or call.losses > 1
             if call.is_done or call.copies:
                 continue
-            if self.broken or call.losses >= _TRIES:
+            if is_too_large and len(calls) == 1:
+                self._tell(call, None, Fault("result", details))
+            elif self.broken or call.losses >= _TRIES:
                 message = f"{call.losses} workers were lost that had the call; the last said: {details}"
                 self._tell(call, None, Fault("crashed", self.broken or message))
             else:

@@ -136,6 +136,11 @@ class Roster:
             self._asking[peer] = task
             task.add_done_callback(lambda _: self._asked(peer))
 
+    def refuse(self, worker: RemoteWorker, why: str) -> None:
+        """It does not want us."""
+        worker.is_usable = False
+        worker.refusal = InputError(f"{worker.peer.shared.text}: {why}")
+
     def _asked(self, peer: Peer) -> None:
         self._asking.pop(peer, None)
         self._changed()
@@ -163,7 +168,7 @@ class Roster:
             pause = min(_PAUSE_CAP, pause * 2)
 
     async def _ask_once(self, worker: RemoteWorker) -> None:
-        where = worker.peer.address.text
+        where = worker.peer.shared.text
         try:
             told = await worker.describe(pb.DescribeRequest(), timeout=_DESCRIBE_SECONDS)
         except grpc.aio.AioRpcError as error:
@@ -188,7 +193,10 @@ def _refusal_of(where: str, told: Any, unit: Unit) -> InputError | None:
         )
     known = {found.name: Unit(found.name, tuple(found.functions), dict(found.files)) for found in told.units}
     if unit.name not in known:
-        return InputError(f"{where}: serves {', '.join(known) or 'nothing'}, not {unit.name}")
+        return InputError(
+            f"{where}: serves {', '.join(known) or 'nothing'}, not {unit.name}: "
+            "start a `yelpaze worker` with that"
+        )
     if missing := known[unit.name].missing_in(unit):
         return InputError(
             f"{where}: the worker's {unit.name} is not the same as here ({', '.join(missing)}): "

@@ -5,6 +5,7 @@ kill, crashes, poison rows and recycling are those of `Processes`. One front ser
 """
 
 import asyncio
+import difflib
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -40,6 +41,9 @@ _STATUSES = {
     "misuse": "INVALID_ARGUMENT",
     "result": "INTERNAL",
 }
+_LEAST_OUT, _MOST_UNSENT = 64, 16 << 20  # calls of a batch that are given out; bytes of results
+_MOST_TEXT = 16 << 10  # bytes
+_FIELD = 8  # bytes for each result of a message
 _FRAME = 1024  # bytes that a message needs beside its value
 
 
@@ -93,7 +97,7 @@ class Front:
 
     def __init__(self, exports: Exports, options: Options, server: Server) -> None:
         self._server = server
-        self._max_message = options.max_message
+        self.max_message = options.max_message
         share, more = divmod(options.workers, options.fronts)
         self._workers = share + (server.place < more)
         self.pool = Processes(
@@ -118,19 +122,19 @@ class Front:
             processes=self._workers,
             max_message=options.max_message,
         )
-        self._changed = server.set_load(self)
+        self.changed = server.set_load(self)
 
     # ── how busy ────────────────────────────────────────────────────────────────
 
     @property
     def running(self) -> int:
         """Processes at work."""
-        return min(self.pool.running, self._open)
+        return self.pool.running
 
     @property
     def waiting(self) -> int:
         """Calls that have come and do not run."""
-        return self._open - self.running
+        return max(0, self._open - self.running)
 
     @property
     def limit(self) -> int:
@@ -140,6 +144,7 @@ class Front:
 
     def _broken(self, why: str) -> None:
         print(f"yelpaze: {why}", file=sys.stderr, flush=True)  # noqa: T201
+        self._server.want_replacement()
         self._telling = asyncio.get_running_loop().create_task(self._server.set_serving(is_serving=False))
 
     # ── methods ─────────────────────────────────────────────────────────────────
@@ -155,16 +160,14 @@ class Front:
         refusal = self._refusal(request)
         if refusal is not None:
             await context.abort(*refusal)
-        batch = _Batch(self, len(request.calls))
+        batch = _Batch(self, request, context)
         try:
-            for index, call in enumerate(request.calls):
-                self._submit(batch, index, call)
-            self._changed()
             while batch.left:
+                batch.submit()
                 await batch.arrived()
                 if self.pool.broken:
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.pool.broken)
-                for reply in batch.replies(self._max_message):
+                for reply in batch.replies():
                     yield reply
         finally:
             batch.drop()
@@ -178,57 +181,83 @@ class Front:
             return grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait here already"
         return None
 
-    def _submit(self, batch: "_Batch", index: int, call: Any) -> None:
-        number, counts = self._functions.get(call.function, (None, None))
-        if number is None or counts is None:
-            known = ", ".join(self._functions)
-            batch.add(
-                index, None, Fault("misuse", f"there is no function {call.function!r}: there are {known}")
-            )
-            return
-        size = len(call.arguments)
-        timeout = call.timeout if 0 < call.timeout < _LONGEST else _TIMEOUT
-        counts.begin()
-        self._open += 1
+    def came(self, calls: int, size: int) -> None:
+        """So many calls, with so many bytes, have come; or, below 0, have ended."""
+        self._open += calls
         self._bytes += size
-        on_done = partial(batch.done, index, size, counts)
-        batch.calls[index] = (
-            self.pool.submit(number, call.arguments, on_done, timeout=timeout, size=size),
-            size,
-        )
+        self.changed()
 
-    def ended(self, calls: int, size: int) -> None:
-        """So many calls, with so many bytes, have ended, or nobody wants them any more."""
-        self._open -= calls
-        self._bytes -= size
-        self._changed()
+    def function(self, name: str) -> tuple[int, Counts] | None:
+        """A function's number, and its counts."""
+        return self._functions.get(name)
+
+    def hint(self, name: str) -> str:
+        """What may have been meant."""
+        short = {known.rpartition("/")[2]: known for known in self._functions}
+        close = difflib.get_close_matches(name.rpartition("/")[2], short, n=1)
+        return f"did you mean {short[close[0]]!r}?" if close else f"there are {', '.join(self._functions)}"
 
 
 class _Batch:
-    """The calls of one request: those that are open, and the results that have not been sent."""
+    """The calls of one request.
 
-    def __init__(self, front: Front, count: int) -> None:
+    So that a client that does not read fills no memory, only as many are given out at once as keep the
+    processes at work, and none while too much is unsent.
+    """
+
+    def __init__(self, front: Front, request: Any, context: Any) -> None:
         self._front = front
+        self._calls = request.calls
+        self._size = sum(len(call.arguments) for call in request.calls)
+        # gRPC's own deadline holds for all calls together.
+        self._longest = min(context.time_remaining() or _LONGEST, _LONGEST)
+        self._next = 0
         self._unsent: list[tuple[int, Any, Fault | None]] = []
+        self._unsent_bytes = 0
         self._began = time.perf_counter()
         self._sent_at = 0.0
-        self._ended = self._ended_bytes = 0  # that the front has not been told of
         self._waiter: asyncio.Future[None] | None = None
-        self.calls: dict[int, tuple[Call, int]] = {}
-        self.left = count
+        self._out: dict[int, Call] = {}
+        self.left = len(request.calls)
+        front.came(self.left, self._size)
 
-    def done(self, index: int, size: int, counts: Counts, value: Any, fault: Fault | None) -> None:
+    def submit(self) -> None:
+        """Give out the next calls."""
+        calls, most = self._calls, max(_LEAST_OUT, self._front.limit)
+        while self._next < len(calls) and len(self._out) < most and self._unsent_bytes < _MOST_UNSENT:
+            index = self._next
+            self._next += 1
+            self._submit(index, calls[index])
+
+    def _submit(self, index: int, call: Any) -> None:
+        found = self._front.function(call.function)
+        if found is None:
+            why = f"there is no function {call.function!r}: {self._front.hint(call.function)}"
+            self._add(index, None, Fault("misuse", why))
+            return
+        number, counts = found
+        timeout = min(call.timeout if call.timeout > 0 else _TIMEOUT, self._longest)
+        counts.begin()
+        self._out[index] = self._front.pool.submit(
+            number,
+            call.arguments,
+            partial(self._done, index, counts),
+            timeout=timeout,
+            size=len(call.arguments),
+        )
+
+    def _done(self, index: int, counts: Counts, value: Any, fault: Fault | None) -> None:
         """A call has its result."""
-        if self.calls.pop(index, None) is None:
+        if self._out.pop(index, None) is None:
             return  # dropped
-        self._ended += 1
-        self._ended_bytes += size
         counts.end("OK" if fault is None else _STATUSES.get(fault.kind, "UNKNOWN"), self._began)
-        self.add(index, value, fault)
+        self._add(index, value, fault)
 
-    def add(self, index: int, value: Any, fault: Fault | None) -> None:
+    def _add(self, index: int, value: Any, fault: Fault | None) -> None:
         """A result is to be sent."""
         self._unsent.append((index, value, fault))
+        if value is not None:
+            self._unsent_bytes += len(value)
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -246,14 +275,15 @@ class _Batch:
             await asyncio.sleep(early)
         self._sent_at = loop.time()
 
-    def replies(self, most: int) -> list[Any]:
+    def replies(self) -> list[Any]:
         """What has come, in messages that are not too large."""
+        most = self._front.max_message
         found: list[Any] = []
         results: list[Any] = []
         size = 0
         for index, value, fault in self._unsent:
             result = _result(index, value, fault, most)
-            length = len(result.value) + _FRAME
+            length = result.ByteSize() + _FIELD
             if results and size + length > most:
                 found.append(pb.CallReply(results=results))
                 results, size = [], 0
@@ -261,22 +291,18 @@ class _Batch:
             size += length
         found.append(pb.CallReply(results=results))
         self.left -= len(self._unsent)
+        self._front.came(-len(self._unsent), 0)
         self._unsent.clear()
-        self._tell()
+        self._unsent_bytes = 0
         return found
-
-    def _tell(self) -> None:
-        self._front.ended(self._ended, self._ended_bytes)
-        self._ended = self._ended_bytes = 0
 
     def drop(self) -> None:
         """Nobody waits for the others any more."""
-        for call, size in self.calls.values():
-            call.drop()
-            self._ended += 1
-            self._ended_bytes += size
-        self.calls.clear()
-        self._tell()
+        for call in self._out.values():
+            call.drop(self._front.changed)
+        self._out.clear()
+        self._front.came(-self.left, -self._size)
+        self.left = 0
 
 
 def _result(index: int, value: Any, fault: Fault | None, most: int) -> Any:
@@ -284,12 +310,10 @@ def _result(index: int, value: Any, fault: Fault | None, most: int) -> Any:
         fault = Fault("result", f"the value has {len(value):,} bytes: the worker's --max-message is {most:,}")
     if fault is None:
         return pb.Result(index=index, value=value)
-    told = pb.Fault(
-        kind=fault.kind, message=_text(fault.message, most), traceback=_text(fault.traceback, most)
-    )
+    told = pb.Fault(kind=fault.kind, message=_text(fault.message), traceback=_text(fault.traceback))
     return pb.Result(index=index, fault=told)
 
 
-def _text(text: str, most: int) -> str:
-    """No longer than a message can hold, and no lone surrogates."""
-    return text[: most // 8].encode("utf-8", "replace").decode("utf-8")
+def _text(text: str) -> str:
+    """The beginning, and no lone surrogates."""
+    return text.encode("utf-8", "replace")[:_MOST_TEXT].decode("utf-8", "ignore")

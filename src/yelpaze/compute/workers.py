@@ -27,8 +27,8 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.hedge is not None and not self.hedge > 0:
             raise MisuseError(f"hedge takes seconds, more than 0: {self.hedge!r}")
-        if not self.targets:
-            raise MisuseError("give at least one worker")
+        if not self.targets or not isinstance(self.targets, tuple):
+            raise MisuseError("give at least one worker, in a tuple")
         for target in self.targets:
             if target != LOCAL:
                 Target.parse(target)

@@ -34,9 +34,11 @@ def exports_of(spec: str) -> Exports:
 def build_handler(spec: str, units: tuple[Unit, ...]) -> Handler:
     """In a worker's process: load it again, and give the function that makes calls."""
     found = _Found(spec)
-    for ours, expected in zip(found.units, units, strict=False):
-        if changed := expected.missing_in(ours):
-            names = ", ".join(changed)
+    ours = {unit.name: unit for unit in found.units}
+    for expected in units:
+        changed = expected.missing_in(ours[expected.name]) if expected.name in ours else [expected.name]
+        if changed or list(ours) != [unit.name for unit in units]:
+            names = ", ".join(changed) or spec
             raise FlowError(f"{spec}: {names}: changed since the worker began; SIGHUP has it begin anew")
     return found.handle
 
@@ -86,6 +88,8 @@ def _loaded(spec: str) -> tuple[list[Flow], ModuleType | None]:
 
 
 def _imported(spec: str) -> ModuleType:
+    if Path(spec).is_file():
+        raise FlowError(f"{spec}: is no Python file: give `path.py`, or a module, `package.module`")
     if not all(part.isidentifier() for part in spec.split(".")):
         raise FlowError(
             f"{spec}: give a file, `path.py`, a flow in it, `path.py:name`, or a module, `package.module`"

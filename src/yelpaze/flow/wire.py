@@ -13,6 +13,7 @@ payload is `[whether the value is wanted as JSON, [argument, …]]`, and an argu
 A value travels only if it is the same after the journey; else the row fails, with the reason.
 """
 
+import datetime as dt
 import marshal
 from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
@@ -59,7 +60,7 @@ def _decode_headers(_: type, value: Any) -> Headers:
 _pack = msgspec.msgpack.Encoder(enc_hook=_encode_headers).encode
 _payload = msgspec.msgpack.Decoder(_Payload).decode
 _items = msgspec.msgpack.Decoder(list[_Item]).decode
-_named_items = msgspec.msgpack.Decoder(dict[str, _Item]).decode
+_named_items = msgspec.msgpack.Decoder(dict[str | int, _Item]).decode
 _answer = msgspec.msgpack.Decoder(Outcome, dec_hook=_decode_headers).decode
 _failure = msgspec.msgpack.Decoder(Failure, dec_hook=_decode_headers).decode
 _anything = msgspec.msgpack.Decoder().decode
@@ -115,6 +116,10 @@ def _same(one: Any, other: Any) -> bool:  # noqa: PLR0911  one for each kind
             _same(key, other_key) and _same(value, other_value)
             for (key, value), (other_key, other_value) in zip(one.items(), other.items(), strict=True)
         )
+    if kind in (dt.datetime, dt.time):  # equal are those that stand for the same instant
+        return bool(
+            one == other and one.tzinfo == other.tzinfo and type(one.tzinfo) is type(other.tzinfo)
+        ) and (one.replace(tzinfo=None) == other.replace(tzinfo=None))
     if kind in (list, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, msgspec.Struct):
@@ -239,7 +244,7 @@ class FlowCodec:
             return data
         try:
             return self._steps.values[function].decode(data)
-        except msgspec.DecodeError as error:
+        except Exception as error:  # noqa: BLE001  decoding runs the types' own code
             raise CallError("result", f"the worker's value can't be read: {error}") from None
 
 

@@ -61,6 +61,8 @@ class RemoteError(YelpazeError):
         self.kind = kind
         self.traceback = traceback
         super().__init__(f"{kind}: {message}")
+        if traceback:
+            self.add_note(f"at the worker:\n{traceback}")
 
 
 class FanOutError(YelpazeError):

@@ -50,6 +50,8 @@ class Child(asyncio.Protocol):
         read_end, self._lifeline = os.pipe()
         fds = (theirs.fileno(), read_end)
         command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), main, *map(str, fds)]
+        # Ctrl-C is ours to handle, from the first moment on: a mask is inherited. The child then ignores it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; our own interpreter
                 command,
@@ -62,6 +64,7 @@ class Child(asyncio.Protocol):
             os.close(self._lifeline)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
             os.close(read_end)
         ours.setblocking(False)

@@ -41,6 +41,7 @@ class Parent:
 
     def __init__(self, channel_fd: int, lifeline_fd: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         _die_with_parent(lifeline_fd)
         self.socket = socket.socket(fileno=channel_fd)
         self._decoder = Decoder()

@@ -63,6 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, list[float]]
     running: int
     waiting: int
+    wants_replacement: bool = False
 
     @property
     def calls(self) -> int:

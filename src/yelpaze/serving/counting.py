@@ -151,7 +151,8 @@ def _word(is_streaming: bool) -> str:
 
 
 def _status(context: Any, error: BaseException | None) -> str:
-    code = context.code()
+    # gRPC's async server runs what is not async in threads, with a context that can't be asked.
+    code = context.code() if hasattr(context, "code") else None
     if code is not None and code != 0:
         return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code, "UNKNOWN")
     if error is None:

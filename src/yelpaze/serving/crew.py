@@ -159,6 +159,7 @@ class Crew:
         for process in self.processes:
             process.reap()
         self.processes.clear()
+        self.note()
         if self._held is not None:
             self._held.close()
             if self.address.path:

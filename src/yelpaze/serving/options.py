@@ -6,6 +6,8 @@ import msgspec
 
 from yelpaze.model.errors import InputError, MisuseError
 
+_LARGEST_MESSAGE = 2**31 - 1
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a server in many processes is run.
@@ -60,6 +62,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise MisuseError(f"{name} takes seconds, more than 0: {value!r}")
+        ports = self.private_ports
+        if ports is not None and ports[1] - ports[0] < self.processes:
+            raise MisuseError(
+                f"private_ports {ports[0]} to {ports[1]} are too few for {self.processes} processes: "
+                "there must be more of them, since a replacement starts before the old one ends"
+            )
+        if self.max_message > _LARGEST_MESSAGE:
+            raise MisuseError(f"max_message takes at most {_LARGEST_MESSAGE:,} bytes: {self.max_message:,}")
         if self.client_ca is not None and self.tls is None:
             raise MisuseError("client_ca needs tls: a certificate and a key of the server's own")
 
@@ -101,11 +111,14 @@ def credentials_of(options: Options) -> Credentials | None:
     if options.tls is None:
         return None
     chain, key = options.tls
-    _check_pair(chain, key)
-    return Credentials(_read(key), _read(chain), _read(options.client_ca) if options.client_ca else None)
+    check_pair(chain, key)
+    return Credentials(
+        read_pem(key), read_pem(chain), read_pem(options.client_ca) if options.client_ca else None
+    )
 
 
-def _read(path: str) -> bytes:
+def read_pem(path: str) -> bytes:
+    """A PEM file. Raises InputError."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -115,11 +128,12 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _check_pair(chain: str, key: str) -> None:
+def check_pair(chain: str, key: str) -> None:
+    """Check that these are a certificate chain and its key. Raises InputError."""
     import ssl  # noqa: PLC0415  only with TLS
 
-    _read(chain)
-    _read(key)
+    read_pem(chain)
+    read_pem(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(chain, key, password=lambda: b"")

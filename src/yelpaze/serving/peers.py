@@ -14,8 +14,9 @@ from typing import Any
 
 import grpc
 
-from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.model.errors import MisuseError
 from yelpaze.serving.address import Address
+from yelpaze.serving.options import check_pair, read_pem
 from yelpaze.serving.processes_pb2 import Standing, WatchRequest
 from yelpaze.serving.target import Security, Target
 
@@ -44,15 +45,17 @@ class Peer:
         "is_ready",
         "is_shared",
         "limit",
+        "shared",
         "under_way",
         "watch",
     )
 
-    def __init__(self, id_: str, address: Address, channel: grpc.aio.Channel, *, is_shared: bool) -> None:
+    def __init__(self, id_: str, shared: Address, address: Address, channel: grpc.aio.Channel) -> None:
         self.id = id_
+        self.shared = shared
         self.address = address
         self.channel = channel
-        self.is_shared = is_shared
+        self.is_shared = not id_
         self.is_ready = self.is_draining = False
         self.limit = 0
         self.under_way = 0  # what this client has there
@@ -135,7 +138,7 @@ class Peers:
         for task in self._tasks:
             task.cancel()
         for peer in list(self._peers.values()):
-            self._drop(peer)
+            self._drop(peer, at_once=True)
         await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
 
     @property
@@ -203,18 +206,18 @@ class Peers:
             await asyncio.sleep(_RESOLVE_SECONDS if known else _PAUSE_CAP)
 
     def _add(self, target: Target, shared: Address, id_: str, address: Address) -> None:
-        peer = Peer(id_, address, self._channel(target, address), is_shared=not id_)
+        peer = Peer(id_, shared, address, self._channel(target, address))
         self._peers[shared, id_] = peer
         peer.watch = asyncio.get_running_loop().create_task(self._watch(target, shared, peer))
 
-    def _drop(self, peer: Peer) -> None:
+    def _drop(self, peer: Peer, *, at_once: bool = False) -> None:
         for key, other in list(self._peers.items()):
             if other is peer:
                 del self._peers[key]
         if peer.watch is not None:
             peer.watch.cancel()
-        # Calls under way there go on to their end.
-        task = asyncio.get_running_loop().create_task(_closed(peer))
+        # Calls under way there go on to their end, unless all is to end.
+        task = asyncio.get_running_loop().create_task(_closed(peer, at_once=at_once))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -238,7 +241,7 @@ class Peers:
                     peer.is_ready = True
                     self._note()
                     return
-                self._is_troubled(f"{peer.address.text}: {error.details()}")
+                self._is_troubled(f"{shared.text}: {error.details()}")
             peer.is_ready = False  # calls wait until someone answers there again
             self._note()
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  no secret
@@ -270,7 +273,11 @@ class Peers:
                 self._drop(peer)
         for id_, member in said.items():
             if (shared, id_) not in self._peers:
-                address = Address(path=member.path) if member.path else shared.at(member.port)
+                address = shared.at(member.port)
+                if shared.path:
+                    address = Address(path=member.path)
+                    if member.path != shared.path and not member.path.startswith(f"{shared.path}."):
+                        continue  # a server must not lead us to other sockets
                 self._add(target, shared, id_, address)
 
     def _channel(self, target: Target, address: Address) -> grpc.aio.Channel:
@@ -282,8 +289,8 @@ class Peers:
         return grpc.aio.secure_channel(address.text, self._credentials, options=list(arguments.items()))
 
 
-async def _closed(peer: Peer) -> None:
-    while peer.under_way > 0:  # noqa: ASYNC110  nobody is in a hurry
+async def _closed(peer: Peer, *, at_once: bool) -> None:
+    while peer.under_way > 0 and not at_once:  # noqa: ASYNC110  nobody is in a hurry
         await asyncio.sleep(_PAUSE_CAP)
     with contextlib.suppress(Exception):
         await peer.channel.close()
@@ -291,14 +298,8 @@ async def _closed(peer: Peer) -> None:
 
 def _credentials(security: Security) -> grpc.ChannelCredentials:
     chain, key = security.client_cert or (None, None)
-    return grpc.ssl_channel_credentials(_read(security.ca_file), _read(key), _read(chain))
-
-
-def _read(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            return file.read()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if chain is not None and key is not None:
+        check_pair(chain, key)
+    return grpc.ssl_channel_credentials(
+        *(read_pem(path) if path is not None else None for path in (security.ca_file, key, chain))
+    )

@@ -84,6 +84,10 @@ class Server:
         """Tell health checks of one service, or of all."""
         await self._process.set_health(service, is_serving=is_serving)
 
+    def want_replacement(self) -> None:
+        """It can serve no more, but another process may: that takes its place, if it can start."""
+        self._process.wants_replacement = True
+
     def counts(self, method: str) -> Counts:
         """The counts of something that is to be counted as a method, `service/method`."""
         return self._process.tally.of(method)
@@ -127,6 +131,7 @@ class Process:
         self._draining = asyncio.Event()
         self.tally = Tally(self.changed, self._threads, options.max_concurrent)
         self.load: Load | None = None
+        self.wants_replacement = False
         self._watching: Watching | None = None
 
     async def run(self, register: Any, messages: Any) -> None:
@@ -218,6 +223,8 @@ class Process:
         if self.load is not None:
             running, waiting, _ = self.standing
             report = msgspec.structs.replace(report, running=running, waiting=waiting)
+        if self.wants_replacement:
+            report = msgspec.structs.replace(report, wants_replacement=True)
         if report != self._told:
             self._told = report
             with contextlib.suppress(OSError):

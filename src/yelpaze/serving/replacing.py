@@ -161,8 +161,10 @@ def pause_after(failures: int) -> float:
 
 
 def worn(process: ServerProcess, options: Options, now: float) -> str | None:
-    """Why a process is to be replaced, if it is: it has had its calls, its age or its memory."""
+    """Why a process is to be replaced: it is broken, or has had its calls, its age or its memory."""
     report = process.report
+    if report is not None and report.wants_replacement:
+        return "broken"
     if options.max_calls is not None and report is not None and report.calls >= options.max_calls:
         return "calls"
     if options.max_age is not None:

@@ -69,6 +69,20 @@ class Supervisor:
         """Each serving process's own address."""
         return [one.address.text for one in self._crew.serving() if one.address is not None]
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been told to."""
+        return self._crew.is_stopping
+
+    @property
+    def grace(self) -> float:
+        """Seconds that calls under way have then."""
+        return self._options.grace
+
+    async def abort(self) -> None:
+        """End at once."""
+        await self._kill()
+
     def totals(self) -> Totals:
         """The sum over all processes, as they last reported (once a second)."""
         crew = self._crew
@@ -83,9 +97,10 @@ class Supervisor:
         crew.hold()
         try:
             for place in range(count):
-                await crew.start(place)
+                if not crew.is_stopping:
+                    await crew.start(place)
             async with asyncio.timeout(_START_SECONDS):
-                while len(crew.serving()) < count and not self._replacing.broken:
+                while len(crew.serving()) < count and not self._replacing.broken and not crew.is_stopping:
                     await crew.change()
         except TimeoutError:  # before OSError, which it is, too
             await self._kill()
@@ -97,7 +112,8 @@ class Supervisor:
             await self._kill()
             raise
         await self._check()
-        self._replacing.open()
+        if not crew.is_stopping:
+            self._replacing.open()
 
     async def run(self) -> None:
         """Serve until `stop`, or until processes can't be started any more. Raises StoppedError."""
