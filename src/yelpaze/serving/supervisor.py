@@ -108,7 +108,7 @@ class Supervisor:
         except OSError as error:
             await self._kill()
             raise StoppedError(f"the processes cannot start: {error}") from None
-        except StoppedError:
+        except BaseException:  # cancelled, too
             await self._kill()
             raise
         await self._check()
