@@ -14,11 +14,11 @@ import pytest
 
 from support import flows
 from yelpaze import MisuseError, StoppedError
+from yelpaze.compute.front import FrontOptions, served
 from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
 from yelpaze.compute.protocol import Target
 from yelpaze.compute.remote import Remote
-from yelpaze.compute.service import Options, served
 from yelpaze.compute.workers import Workers
 from yelpaze.flow.loading import reference
 from yelpaze.flow.wire import FlowCodec
@@ -42,7 +42,7 @@ def processes(**options) -> Processes:
 async def remote():
     """A worker of this process's own, by gRPC."""
     spec = str(Path(flows.__file__))
-    options = Options(exports=Target("yelpaze.flow.exports:exports_of", (spec,)), workers=2)
+    options = FrontOptions(exports=Target("yelpaze.flow.exports:exports_of", (spec,)), workers=2)
     async with Supervisor(
         partial(served, options), "127.0.0.1:0", ServingOptions(grace=0, drain=0)
     ) as server:

@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import types
 import urllib.request
 from contextlib import ExitStack
+from pathlib import Path
 
 import grpc
 import msgspec
@@ -53,6 +55,13 @@ def served():
     """A worker of support/journey.py, two processes."""
     with worker(JOURNEY, "--processes", "2") as found:
         yield found
+
+
+@pytest.fixture
+def runtime():
+    """A folder for sockets, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="run") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -661,7 +670,7 @@ async def test_workers_with_certificates_on_both_sides(place):
 # ── the local worker ────────────────────────────────────────────────────────────
 
 
-def test_runs_share_a_local_worker_which_ends_with_the_last(place):
+def test_runs_share_a_local_worker_which_ends_with_the_last(place, runtime):
     flow = place.flow(
         """
         import os, time
@@ -673,8 +682,6 @@ def test_runs_share_a_local_worker_which_ends_with_the_last(place):
             return os.getppid()
         """
     )
-    runtime = place.path / "runtime"
-    runtime.mkdir(mode=0o700)
     place.env["XDG_RUNTIME_DIR"] = str(runtime)
     one, two = place.rows(100, "a.jsonl"), place.rows(100, "b.jsonl")
     runs = [place.start("run", flow, rows, "--workers", "local", "-q") for rows in (one, two)]
@@ -694,8 +701,8 @@ def _is_alive(pid):
     return True
 
 
-async def test_programs_share_a_local_worker_of_a_module(place, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place.path))
+async def test_programs_share_a_local_worker_of_a_module(place, runtime, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     module = types.ModuleType("pricing")
     module.__file__ = str(place.path / "pricing.py")
     (place.path / "pricing.py").write_text("import os\ndef front() -> int:\n    return os.getppid()\n")
@@ -705,22 +712,25 @@ async def test_programs_share_a_local_worker_of_a_module(place, monkeypatch):
     await asyncio.to_thread(until, lambda: not _is_alive(next(iter(fronts))))
 
 
-def test_a_local_worker_that_cannot_start_says_why(place):
+def test_a_local_worker_that_cannot_start_says_why(place, runtime):
+    place.env["XDG_RUNTIME_DIR"] = str(runtime)
     flow = place.flow(
         """
-        import os
-        flow = Flow("shared")
-        if "XDG_STATE_HOME" in os.environ and os.environ.get("IN") == "worker":
-            raise LookupError
+        import sys
+        flow = Flow("unwilling")
+
         @flow.compute
         def work(row):
             return row
+
+        if "worker" in sys.argv:
+            raise LookupError("not as a worker")
         """
     )
-    place.env["XDG_RUNTIME_DIR"] = str(place.path / "runtime")
-    (place.path / "runtime").mkdir(mode=0o755)
-    (place.path / "runtime" / "yelpaze").mkdir(mode=0o777)
-    (place.path / "runtime" / "yelpaze").chmod(0o777)
+    said = place("run", flow, place.rows(1), "--workers", "local", code=3).stderr
+    assert "the local worker can't be started: " in said
+    assert "LookupError: not as a worker" in said
+    (runtime / "yelpaze").chmod(0o777)
     said = place("run", flow, place.rows(1), "--workers", "local", code=3).stderr
     assert "chmod 700" in said
 
@@ -741,6 +751,7 @@ def test_a_local_worker_that_cannot_start_says_why(place):
         ("good.py", ["--listen", "nowhere"], 2, "'nowhere' is no address"),
         ("good.py", ["--listen", "127.0.0.1:99999"], 2, "is no address"),
         ("good.py", ["--listen", "no.such.host.invalid:1"], 2, "no.such.host.invalid:1: "),
+        ("good.py", ["--listen", f"unix:/{'x' * 200}"], 2, "a socket's path has at most"),
         ("good.py", ["--processes", "0"], 2, "--processes"),
         ("good.py", ["--max-message", "huge"], 2, "no size such as 64M"),
         ("good.py", ["--max-message", "10"], 2, "at least 64K"),

@@ -5,13 +5,16 @@ import contextlib
 import resource
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from yelpaze.app.serving import run_server
+from yelpaze.compute.front import FrontOptions, served
 from yelpaze.compute.protocol import Exports, Target
 from yelpaze.flow.exports import exports_of
+from yelpaze.model.errors import MisuseError
 from yelpaze.serving.address import Address
 from yelpaze.serving.options import Options
 from yelpaze.serving.supervisor import Supervisor
@@ -38,9 +41,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 async def serve_worker(spec: str, options: WorkerOptions, notes: Callable[[str], None]) -> None:
     """Serve until told to stop. Raises FlowError, InputError, MisuseError, StoppedError."""
-    from yelpaze.compute.service import Options as FrontOptions  # noqa: PLC0415  the extra
-    from yelpaze.compute.service import served  # noqa: PLC0415
-
+    if find_spec("grpc") is None:
+        raise MisuseError("a worker needs more than the base install: pip install 'yelpaze[grpc]'")
     exports = exports_of(spec)  # here, too: what is wrong with it is told before anything is started
     fronts = -(-options.processes // _PROCESSES_A_FRONT)
     register = partial(

@@ -27,6 +27,7 @@ from yelpaze.model.errors import StoppedError
 from yelpaze.version import __version__
 
 _POLL = 0.02
+_LONGEST_FOLDER = 76
 _LAST_LINES = 2000  # characters
 
 
@@ -69,7 +70,9 @@ def _place_of(spec: str, unit: Unit) -> Path:
 def _folder() -> Path:
     """A folder that nobody else can write to: whoever can reach the socket can call functions."""
     base = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(base) / "yelpaze" if base else Path(tempfile.gettempdir()) / f"yelpaze-{os.getuid()}"
+    folder = Path(base or "") / "yelpaze"
+    if not base or len(os.fsencode(folder)) > _LONGEST_FOLDER:  # there are bounds to a socket's path
+        folder = Path(tempfile.gettempdir()) / f"yelpaze-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:

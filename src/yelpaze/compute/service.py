@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 
 from yelpaze.compute import worker_pb2 as pb
+from yelpaze.compute.front import FrontOptions
 from yelpaze.compute.handler import load
 from yelpaze.compute.processes import Call, Processes
-from yelpaze.compute.protocol import Exports, Fault, Target, Unit
+from yelpaze.compute.protocol import Exports, Fault, Unit
 from yelpaze.serving.counting import Counts
 from yelpaze.serving.needed import grpc
 from yelpaze.serving.process import Server
@@ -47,27 +48,9 @@ _FIELD = 8  # bytes for each result of a message
 _FRAME = 1024  # bytes that a message needs beside its value
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a front is told; see `Processes` and `serving.options`.
-
-    `workers` processes are behind all `fronts` together. `exports` gives Exports.
-    """
-
-    exports: Target
-    workers: int
-    fronts: int = 1
-    batch: int = 64
-    recycle: int | None = None
-    max_message: int = 64 << 20
-
-
-def served(options: Options, server: Server) -> Any:
-    """Add the service to a server, for as long as the context lasts; for `serve`'s `register`."""
-    return _serving(options, server)
-
-
 @asynccontextmanager
-async def _serving(options: Options, server: Server) -> AsyncIterator[None]:
+async def serving(options: FrontOptions, server: Server) -> AsyncIterator[None]:
+    """Add the service to a server, for as long as the context lasts."""
     exports: Exports = load(options.exports)  # type: ignore[assignment]
     front = Front(exports, options, server)
     await front.pool.start()
@@ -95,7 +78,7 @@ def fingerprint_of(units: tuple[Unit, ...]) -> str:
 class Front:
     """The service's methods, and the load that clients are told."""
 
-    def __init__(self, exports: Exports, options: Options, server: Server) -> None:
+    def __init__(self, exports: Exports, options: FrontOptions, server: Server) -> None:
         self._server = server
         self.max_message = options.max_message
         share, more = divmod(options.workers, options.fronts)

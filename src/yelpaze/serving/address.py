@@ -12,6 +12,7 @@ from yelpaze.model.errors import InputError
 
 _PORTS = 65_535
 _PRIVILEGED = 1024
+_LONGEST_PATH = 98  # 104 on macOS, and processes add a number
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -34,7 +35,10 @@ class Address(msgspec.Struct, frozen=True):
             path = text.removeprefix("unix:").removeprefix("//")
             if not path:
                 raise InputError(f"{text!r}: give the socket's path, as in unix:/run/quotes.sock")
-            return cls(path=str(Path(path).absolute()))
+            absolute = str(Path(path).absolute())
+            if len(os.fsencode(absolute)) > _LONGEST_PATH:
+                raise InputError(f"{text!r}: a socket's path has at most {_LONGEST_PATH} bytes: {absolute}")
+            return cls(path=absolute)
         host, colon, port = text.rpartition(":")
         if not colon or not port.isdecimal() or int(port) > _PORTS:
             raise InputError(f"{text!r} is no address: give host:port or unix:path")
