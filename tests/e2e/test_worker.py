@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import os
 import re
+import shutil
 import signal
 import socket
 import tempfile
@@ -691,6 +692,10 @@ def test_runs_share_a_local_worker_which_ends_with_the_last(place, runtime):
     until(lambda: not _is_alive(next(iter(fronts))))
     until(lambda: not list(runtime.glob("yelpaze/*.sock")))
     place("run", flow, one, "--workers", "local", "-q", "--restart", code=0)
+    front = place.lines("a.results.jsonl")[0]["result"]
+    assert front not in fronts
+    shutil.rmtree(runtime / "yelpaze")  # nobody can find it any more
+    until(lambda: not _is_alive(front))
 
 
 def _is_alive(pid):

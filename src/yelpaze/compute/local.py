@@ -139,13 +139,19 @@ async def _start(spec: str, place: Path) -> None:
         raise StoppedError(f"the local worker can't be started: {why.removeprefix('yelpaze: ')}")
 
 
-async def until_unused(users: Path, seconds: float) -> int:
-    """In the worker: until nobody has held the lock for that long; the lock, ours from then on."""
+async def until_unused(users: Path, seconds: float) -> int | None:
+    """In the worker: until nobody has held the lock for that long; the lock, ours from then on.
+
+    None if it is gone, and with it the way to this worker.
+    """
     since: float | None = None
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(seconds / 4)
-        held = _lock(users, fcntl.LOCK_EX)
+        try:
+            held = _lock(users, fcntl.LOCK_EX)
+        except OSError:
+            return None
         if held is None:
             since = None
             continue
