@@ -426,7 +426,8 @@ async def test_leaving_at_any_moment_ends(served):
                 calls = [asyncio.ensure_future(functions.call("pid")) for _ in range(5)]
                 for _ in range(turns):
                     await asyncio.sleep(0)
-            await asyncio.gather(*calls, return_exceptions=True)
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(value, int | StoppedError | MisuseError) for value in found), found
 
 
 async def test_messages_that_are_too_large_together_are_sent_apart(place):
@@ -493,6 +494,7 @@ def test_metrics_count_functions(place):
         asyncio.run(_calls(found.address, "flow", ["pid", "pid"]))
         line = 'grpc_server_handled_total{grpc_code="OK",grpc_method="pid",grpc_service="flow"} 2.0'
         until(lambda: line in urllib.request.urlopen(url).read().decode())
+        assert "yelpaze_server_processes 1.0" in urllib.request.urlopen(url).read().decode()  # one front
 
 
 async def test_a_module_by_its_name(place):

@@ -5,7 +5,7 @@ import contextlib
 import resource
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 from yelpaze.app.beginning import begin
 from yelpaze.app.committer import Committer
 from yelpaze.app.identity import identity_of
+from yelpaze.app.opening import Opening
 from yelpaze.app.options import RunOptions, Summary
 from yelpaze.app.places import default_output, open_sink, open_source
 from yelpaze.app.recorder import Recorder
 from yelpaze.app.runs import Runs, new_id
-from yelpaze.compute.workers import Workers
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import result_type
@@ -32,7 +32,6 @@ from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.model.histogram import Histogram
 from yelpaze.process.memory import peak_of, peak_rss_mb
 
-_PATIENCE_SECONDS = 1.0  # after which it is told what is waited for
 _FEW_ROWS = 100  # before so many have ended, a share of failures says nothing
 
 
@@ -63,7 +62,7 @@ class Job:
         self._identity: dict[str, Any] = {}
         self.recorder = Recorder(self, runs or Runs())
         self._runner: Runner | None = None
-        self._opening: asyncio.Future[Machine] | None = None
+        self._opening = Opening(options.workers)
         self._ledger = Ledger()
         self._progress = Progress()
         self._rows_read = self._read_from = 0
@@ -129,7 +128,7 @@ class Job:
                 opened = machine_for(
                     self.flow, self.engine, workers=options.workers, batch=options.batch, manner=manner
                 )
-                self.machine = machine = await self._opened(stack.enter_async_context(opened))
+                self.machine = machine = await self._opening.of(stack.enter_async_context(opened), self.notes)
                 if machine is not None:
                     self.began = time.monotonic()
                     await self._drive(machine)
@@ -146,25 +145,6 @@ class Job:
         self.recorder.end(self.state)
         return self._summary()
 
-    async def _opened(self, opening: Coroutine[Any, Any, Machine]) -> Machine | None:
-        """The machine; None if the run is stopped before it is there."""
-        task = self._opening = asyncio.ensure_future(opening)
-        workers = self.options.workers
-        told: asyncio.TimerHandle | None = None
-        if isinstance(workers, Workers):
-            text = f"waiting for a worker at {', '.join(workers.targets)}"
-            told = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.notes, text)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if not self.interrupted:
-                raise
-            return None
-        finally:
-            self._opening = None
-            if told is not None:
-                told.cancel()
-
     def stop(self) -> bool:
         """Take no more rows and let those under way end, for `grace`; called again, drop them.
 
@@ -172,8 +152,7 @@ class Job:
         """
         first = not self.is_stopping
         self.is_stopping = self.interrupted = True
-        if self._opening is not None:
-            self._opening.cancel()
+        if self._opening.give_up():
             return True
         if self._runner is None:
             return False
