@@ -127,16 +127,15 @@ def test_retry_calls_the_failed_branches_only_and_merges(place, service):
     service.forget()
     service.answer = failing("last/4")
     done = place(*command, "--workers", 0, "--json", code=1)
-    assert (
-        service.paths()
-        == {
-            **{f"/{step}/1": 1 for step in ("base", "other", "side", "last")},
-            **{f"/{step}/2": 1 for step in ("side", "last")},
-            "/last/3": 1,
-            "/last/4": 1,
-        }
-        or "/other/2" in service.paths()
-    )  # it may have been under way when `side` failed
+    called = service.paths()
+    for row in (1, 2):  # `other` may have been under way, or answered, when the step beside it failed
+        assert called.pop(f"/other/{row}", 1) == 1
+    assert called == {
+        **{f"/{step}/1": 1 for step in ("base", "side", "last")},
+        **{f"/{step}/2": 1 for step in ("side", "last")},
+        "/last/3": 1,
+        "/last/4": 1,
+    }
     summary = json.loads(done.stdout)
     assert {name: summary[name] for name in ("rows", "succeeded", "failed", "ended")} == {
         "rows": 5, "succeeded": 4, "failed": 1, "ended": 4,

@@ -190,13 +190,19 @@ async def test_rolling_replaces_all_and_refuses_none(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_calls_under_way_end_when_it_stops(kind):
+async def test_calls_under_way_end_when_it_stops(kind, tmp_path):
+    ended = tmp_path / "ended"
     async with served(kind) as server:
         channel = grpc.aio.insecure_channel(server.address)
-        task = asyncio.ensure_future(channel.unary_unary(f"/{servicers.SERVICE}/Sleep")(b"1", timeout=10))
+        method = channel.unary_unary(f"/{servicers.SERVICE}/Until")
+        call = asyncio.ensure_future(method(bytes(ended), timeout=40))
         await until(lambda: server.totals().running == 1)
-        await server.stop()
-        assert (await task).isdigit()
+        stopping = asyncio.create_task(server.stop())
+        await until(lambda: server.is_stopping or stopping.done())
+        assert not call.done()
+        ended.touch()
+        await stopping
+        assert (await call).isdigit()
         await channel.close()
 
 

@@ -28,6 +28,11 @@ def register(server):
         await asyncio.sleep(float(request))
         return _pid()
 
+    async def until(request, context):
+        while not Path(request.decode()).exists():
+            await asyncio.sleep(0.01)
+        return _pid()
+
     async def fail(request, context):
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such thing")
 
@@ -45,7 +50,7 @@ def register(server):
     async def crash(request, context):
         os._exit(3)
 
-    _add(server, methods_of(who, sleep, fail, count, add, echo, crash))
+    _add(server, methods_of(who, sleep, until, fail, count, add, echo, crash))
 
 
 def register_threads(server):
@@ -54,6 +59,11 @@ def register_threads(server):
 
     def sleep(request, context):
         time.sleep(float(request))
+        return _pid()
+
+    def until(request, context):
+        while not Path(request.decode()).exists():
+            time.sleep(0.01)
         return _pid()
 
     def fail(request, context):
@@ -72,13 +82,14 @@ def register_threads(server):
     def crash(request, context):
         os._exit(3)
 
-    _add(server, methods_of(who, sleep, fail, count, add, echo, crash))
+    _add(server, methods_of(who, sleep, until, fail, count, add, echo, crash))
 
 
-def methods_of(who, sleep, fail, count, add, echo, crash):
+def methods_of(who, sleep, until, fail, count, add, echo, crash):
     return {
         "Who": grpc.unary_unary_rpc_method_handler(who),
         "Sleep": grpc.unary_unary_rpc_method_handler(sleep),
+        "Until": grpc.unary_unary_rpc_method_handler(until),
         "Fail": grpc.unary_unary_rpc_method_handler(fail),
         "Count": grpc.unary_stream_rpc_method_handler(count),
         "Add": grpc.stream_unary_rpc_method_handler(add),
