@@ -66,6 +66,11 @@ class Gcra:
         self._tolerance = max((burst - 1) * rate.interval, _SLACK)
         self._tat = float("-inf")
 
+    @property
+    def next(self) -> float:
+        """The time from which the next start conforms."""
+        return self._tat - self._tolerance
+
     def take(self, now: float) -> float:
         """Start one now; the time from which the next conforms."""
         tat = self._tat

@@ -1,0 +1,3 @@
+module yelpaze.bench/loader
+
+go 1.23

@@ -1,0 +1,91 @@
+"""One stream of server-sent events (WHATWG HTML, section 9.2).
+
+Comments keep it open through proxies. Nothing comes back from the reader, so that it is gone is known only when
+the kernel gets no acknowledgement: it is told to give up after the pong timeout.
+"""
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+from yelpaze.live import framing
+from yelpaze.live.client import Client
+from yelpaze.live.codes import WENT_AWAY, Ending
+from yelpaze.live.connection import Connection
+from yelpaze.live.hub import Joined
+
+if TYPE_CHECKING:
+    from yelpaze.live.node import Node
+
+_COMMENT: Final = b":\n\n"
+_TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
+HEADERS: Final = (
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache, no-transform"),
+    ("X-Accel-Buffering", "no"),  # nginx passes each event on at once
+)
+
+
+class EventStream(Connection):
+    """A reader of one channel."""
+
+    __slots__ = ("_is_over",)
+
+    def __init__(self, node: "Node", transport: asyncio.Transport, ip: str) -> None:
+        super().__init__(node, transport, framing.EVENTS, ip)
+        self._is_over = False
+
+    def begin(self, joined: Joined, last_event_id: str, retry: int) -> None:
+        """Send what was missed, and ping from now on."""
+        self.put(opening(joined, last_event_id, retry))
+        self.release()
+        seconds = self.node.config.client.pong_timeout
+        if _TCP_USER_TIMEOUT is not None and (found := self.transport.get_extra_info("socket")) is not None:
+            if found.family in (socket.AF_INET, socket.AF_INET6):
+                found.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(seconds * 1000))
+        self._wait(spread=True)
+
+    def _wait(self, *, spread: bool = False) -> None:
+        if self.node.config.sse.ping_interval > 0:
+            self.node.wheel.put(self, self.node.config.sse.ping_interval, spread=spread)
+
+    def greeted(self) -> None:
+        """It is pinged from when its stream has begun."""
+
+    def send(self, message: bytes) -> None:
+        """It gets publications only."""
+
+    def wake(self) -> None:
+        """The next comment is due."""
+        self.put(_COMMENT)
+        self._wait()
+
+    def end(self, ending: Ending) -> None:
+        """Close it; the reader comes back by itself."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self.code == WENT_AWAY:
+            self.code = ending.code
+        self.backlog = None
+        self.transport.close()
+        self.node.wheel.drop(self)
+        client: Client = self.client
+        client.closed()
+
+
+def opening(joined: Joined, last_event_id: str, retry: int) -> bytes:
+    """The first lines of a stream: when to come back, from where, and what was missed.
+
+    A reader whose place is not in the history any more gets the event `missed`, with our position.
+    """
+    position = joined.position
+    parts = [b"retry: %d\n" % retry]
+    if position.epoch:
+        if last_event_id and not joined.recovered:
+            parts.append(b'event: missed\ndata: {"recovered":false}\n')
+        if not joined.publications:
+            parts.append(b"id: %d:%b\n" % (position.offset, position.epoch.encode()))
+    parts.append(b"\n")
+    parts += [framing.event(one, position.epoch) for one in joined.publications]
+    return b"".join(parts)

@@ -1,0 +1,364 @@
+"""The HTTP side of the gateway: one port for handshakes, event streams and the server API.
+
+    HttpConnection ──Upgrade──→ WebSocket          GET  /connection/websocket   GET /ws/{channel}
+                   ──────────→ EventStream         GET  /sse/{channel}
+                   ──────────→ answers             POST /api/{method}           GET /health
+
+A connection is this until it is known what it wants; then its transport gets another protocol, and this one goes.
+Requests are answered one after the other; while one is, nothing is read.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import httptools
+import msgspec
+
+from yelpaze.live import eager, framing
+from yelpaze.live.api import Api
+from yelpaze.live.broker import BrokerAwayError
+from yelpaze.live.centrifugo import CentrifugoSession
+from yelpaze.live.codes import CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Refused
+from yelpaze.live.events import HEADERS, EventStream
+from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip, wants_websocket
+from yelpaze.live.hub import Joined
+from yelpaze.live.node import Node
+from yelpaze.live.openapi import schema
+from yelpaze.live.plain import EventsSession, PlainSession
+from yelpaze.live.websocket import WebSocket
+
+_MOST_HEADERS: Final = 16 << 10
+_HEADER_SECONDS: Final = 10.0
+_IDLE_SECONDS: Final = 60.0
+_PROTOCOLS: Final = ("centrifuge-json",)
+_RETRY: Final = (1000, 4000)  # milliseconds after which event sources come back, spread
+
+
+class HttpConnection(asyncio.Protocol):
+    """A connection that has not become something else."""
+
+    __slots__ = (
+        "_api", "_body", "_body_limit", "_headers", "_is_answering", "_is_over", "_node", "_parser", "_request",
+        "_rest", "_seen", "_transport", "_url", "bucket",
+    )  # fmt: skip
+
+    def __init__(self, node: Node, api: Api) -> None:
+        self._node = node
+        self._api = api
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self.bucket: Any = None
+        self._rest = b""
+        self._is_answering = False
+        self._is_over = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._seen = 0
+        self._body: list[bytes] = []
+        self._body_limit = 0
+        self._request: Request | None = None
+
+    # ── asyncio's side ──────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's doesn't inherit from asyncio's
+        self._node.handshaking[self] = None
+        self._node.wheel.put(self, _HEADER_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._leave()
+
+    def _leave(self) -> None:
+        self._is_over = True
+        self._node.handshaking.pop(self, None)
+        self._node.wheel.drop(self)
+
+    def wake(self) -> None:
+        """It took too long."""
+        if self._headers or self._url:
+            self._reject(Rejected(408, "the request was not complete in time"))
+        else:
+            self._transport.abort()
+
+    def stop(self) -> None:
+        """The gateway ends: what is being answered is, nothing else."""
+        if not self._is_answering:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_answering:
+            self._rest += data
+            self._transport.pause_reading()
+            return
+        self._seen += len(data)
+        if self._request is None and self._seen > _MOST_HEADERS and not self._has_head(data):
+            self._reject(Rejected(431, f"the head of a request has at most {_MOST_HEADERS} bytes"))
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+        except Rejected as rejected:
+            self._reject(rejected)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self._reject(
+                cause if isinstance(cause, Rejected) else Rejected(400, "no request that can be read")
+            )
+        except httptools.HttpParserError:
+            self._reject(Rejected(400, "no request that can be read"))
+
+    @staticmethod
+    def _has_head(data: bytes) -> bool:
+        end = data.find(b"\r\n\r\n")
+        return 0 <= end < _MOST_HEADERS
+
+    # ── httptools' side ─────────────────────────────────────────────────────────
+
+    def on_message_begin(self) -> None:
+        if self._request is not None:  # the next one, in the same piece of data
+            raise Rejected(400, "one request at a time: pipelining is not spoken here")
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._request = self._head()
+        if self._request.path.startswith("/api/"):
+            self._body_limit = self._node.config.http_api.message_size_limit
+            self._api.check_key(self._request.headers)  # before a body is taken in
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+        self._body_limit -= len(body)
+        if self._body_limit < 0:
+            raise Rejected(413, "the body is too large")
+
+    def on_message_complete(self) -> None:
+        assert self._request is not None
+        if not self._parser.should_upgrade():
+            self._answer(self._request)
+
+    # ── what is asked ───────────────────────────────────────────────────────────
+
+    def _head(self) -> Request:
+        headers: dict[str, str] = {}
+        for name, value in self._headers:
+            key = name.decode("latin-1").lower()
+            text = value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        url = urlsplit(self._url.decode("latin-1"))
+        peer = self._transport.get_extra_info("peername")
+        here = peer[0] if isinstance(peer, tuple) else ""
+        trusted = self._node.config.client.trusted_proxies
+        return Request(
+            method=self._parser.get_method().decode("latin-1"),
+            path=unquote(url.path),
+            query=dict(parse_qsl(url.query, keep_blank_values=True)),
+            headers=headers,
+            version=self._parser.get_http_version(),
+            ip=client_ip(here, headers.get("x-forwarded-for", ""), trusted) if trusted else here,
+        )
+
+    def _upgrade(self, rest: bytes) -> None:
+        request = self._request
+        try:
+            if request is None:
+                raise Rejected(400, "no request that can be read")
+            if not wants_websocket(request):
+                raise Rejected(400, "an upgrade to WebSocket only")
+            self._open(request, rest)
+        except Rejected as rejected:
+            self._reject(rejected)
+
+    def _open(self, request: Request, rest: bytes) -> None:
+        """Make a WebSocket of it. Raises Rejected."""
+        channel = channel_of(request.path, "/ws/")
+        config = self._node.config
+        is_centrifugo = request.path == "/connection/websocket"
+        if not is_centrifugo and (channel is None or config.websocket.plain_disabled):
+            raise Rejected(404, "there is nothing at this address")
+        answer = accept(request, _PROTOCOLS if is_centrifugo else ())
+        check_origin(request, config.client.allowed_origins)
+        check_limits(self._node, request)
+        self._leave()
+        transport = self._transport
+        transport.write(answer)
+        connection = WebSocket(
+            self._node, transport, framing.CENTRIFUGO if is_centrifugo else framing.PLAIN, request.ip
+        )
+        transport.set_protocol(connection)
+        if is_centrifugo:
+            connection.client = CentrifugoSession(self._node, connection)
+        else:
+            session = PlainSession(self._node, connection, channel or "")
+            connection.client = session
+            session.open(request.query.get("token", ""))
+        if rest:
+            connection.data_received(rest)
+
+    def _answer(self, request: Request) -> None:
+        if request.path.startswith("/api/"):
+            self._call(request)
+        elif (
+            channel := channel_of(request.path, "/sse/")
+        ) is not None and not self._node.config.sse.disabled:
+            self._stream(request, channel)
+        elif request.path == "/health":
+            self._respond(200, b"{}")
+        elif request.path == "/connection/websocket" or channel_of(request.path, "/ws/") is not None:
+            accept(request)  # tells what is missing
+            raise Rejected(400, "the header Connection: Upgrade is missing")
+        else:
+            raise Rejected(404, "there is nothing at this address")
+
+    def _call(self, request: Request) -> None:
+        method = request.path.removeprefix("/api/")
+        if method == "openapi.json" and request.method == "GET":
+            self._respond(200, msgspec.json.encode(schema()))
+            return
+        if request.method != "POST":
+            raise Rejected(405, "the server API takes POST", [("Allow", "POST")])
+        self._is_answering = True
+        self._node.wheel.drop(self)
+        eager.start(
+            self._api.answer(method, b"".join(self._body)),
+            lambda body: self._respond(200, body),
+            self._failed,
+        )
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, Rejected):
+            self._node.defect(error)
+            error = Rejected(500, "internal server error")
+        self._reject(error, keep=True)
+
+    # ── event streams ───────────────────────────────────────────────────────────
+
+    def _stream(self, request: Request, channel: str) -> None:
+        check_origin(request, self._node.config.client.allowed_origins)
+        if request.method != "GET":
+            raise Rejected(405, "events are read with GET", [("Allow", "GET")])
+        check_limits(self._node, request)
+        self._leave()
+        transport = self._transport
+        stream = EventStream(self._node, transport, request.ip)
+        transport.set_protocol(stream)
+        session = stream.client = EventsSession(self._node, stream, channel)
+        stream.hold()
+        last = request.headers.get("last-event-id", "") or request.query.get("lastEventId", "")
+
+        def begin(joined: Joined) -> None:
+            headers = [*HEADERS, *cors(request, self._node)]
+            transport.write(head(200, headers, is_last=True))
+            stream.begin(joined, last, self._node.between(*_RETRY))
+
+        def refuse(error: Exception) -> None:
+            rejected = rejection_of(error)
+            if rejected is None:
+                self._node.defect(error)
+                rejected = Rejected(500, "internal server error")
+            self._node.statistics.rejected[rejected.status] += 1
+            if not transport.is_closing():
+                transport.write(refusal(rejected, cors(request, self._node), is_last=True))
+                transport.close()
+
+        eager.start(session.enter(request.query.get("token", ""), last), begin, refuse)
+
+    # ── answers ─────────────────────────────────────────────────────────────────
+
+    def _respond(self, status: int, body: bytes) -> None:
+        keeps = self._parser.should_keep_alive() and not self._node.is_draining
+        if not self._is_over and not self._transport.is_closing():
+            self._transport.write(
+                head(status, [("Content-Type", "application/json")], len(body), is_last=not keeps) + body
+            )
+        self._next(keeps=keeps)
+
+    def _reject(self, rejected: Rejected, *, keep: bool = False) -> None:
+        self._node.statistics.rejected[rejected.status] += 1
+        keeps = keep and self._parser.should_keep_alive() and not self._node.is_draining
+        if not self._is_over and not self._transport.is_closing():
+            self._transport.write(refusal(rejected, (), is_last=not keeps))
+        self._next(keeps=keeps)
+
+    def _next(self, *, keeps: bool) -> None:
+        """The next request, or none."""
+        was_answering, self._is_answering = self._is_answering, False
+        self._clear()
+        if not keeps or self._is_over:
+            self._transport.close()
+            return
+        self._node.wheel.put(self, _IDLE_SECONDS)
+        if was_answering and self._rest:
+            rest, self._rest = self._rest, b""
+            self._transport.resume_reading()
+            self._node.soon(lambda: None if self._is_over else self.data_received(rest))
+
+
+def channel_of(path: str, prefix: str) -> str | None:
+    """The channel that a path names after a prefix; None if it has not that prefix."""
+    return path.removeprefix(prefix) if path.startswith(prefix) and len(path) > len(prefix) else None
+
+
+def check_limits(node: Node, request: Request) -> None:
+    """Raise Rejected if there are too many connections, or too many new ones."""
+    if node.is_too_fast():
+        raise Rejected(429, "too many new connections", [("Retry-After", "1")])
+    if not node.accepts(request.ip):
+        raise Rejected(503, "no more connections are taken", [("Retry-After", "5")])
+
+
+def cors(request: Request, node: Node) -> list[tuple[str, str]]:
+    """What lets a page of an allowed origin read the answer."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return []
+    if "*" in node.config.client.allowed_origins:
+        return [("Access-Control-Allow-Origin", "*")]
+    return [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
+
+
+def rejection_of(error: Exception) -> Rejected | None:
+    """How an event stream is refused; None for a defect of ours."""
+    if isinstance(error, Ended):
+        if error.ending == CONNECTION_LIMIT:
+            return Rejected(503, "this user has too many connections", [("Retry-After", "5")])
+        return Rejected(401, error.ending.reason)
+    if isinstance(error, Refused):
+        denied = error.failure == PERMISSION_DENIED
+        return Rejected(403 if denied else 404, error.failure.message)
+    if isinstance(error, BrokerAwayError):
+        return Rejected(503, "the broker is away", [("Retry-After", "1")])
+    return None
+
+
+def head(
+    status: int, headers: Sequence[tuple[str, str]], length: int | None = None, *, is_last: bool = False
+) -> bytes:
+    """The head of an answer."""
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    if is_last:
+        lines.append("Connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def refusal(rejected: Rejected, headers: Sequence[tuple[str, str]], *, is_last: bool) -> bytes:
+    """An answer that says what is wrong."""
+    body = msgspec.json.encode({"error": {"code": rejected.status, "message": rejected.reason}})
+    every = [("Content-Type", "application/json"), *headers, *rejected.headers]
+    return head(rejected.status, every, len(body), is_last=is_last) + body

@@ -1,0 +1,58 @@
+"""What a node has done and has, as frozen values that can be added up over processes."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one node, or of several together.
+
+    - `connections`, `users`, `channels`, `subscriptions`: now; the rest since the start.
+    - `closed`: connections that ended, by close code.
+    - `commands`: commands done, by method; `refused`: by error code.
+    - `delivered`: publications given to connections; `missed`: streams that could not be made whole again.
+    """
+
+    connections: dict[str, int] = {}
+    users: int = 0
+    channels: int = 0
+    subscriptions: int = 0
+    accepted: dict[str, int] = {}
+    closed: dict[int, int] = {}
+    commands: dict[str, int] = {}
+    refused: dict[int, int] = {}
+    published: int = 0
+    delivered: int = 0
+    missed: int = 0
+    outages: int = 0
+    rejected: dict[int, int] = {}  # handshakes and requests, by HTTP status
+
+
+class Statistics:
+    """A node's counters while it works."""
+
+    def __init__(self) -> None:
+        self.open: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+        self.closed: Counter[int] = Counter()
+        self.commands: Counter[str] = Counter()
+        self.refused: Counter[int] = Counter()
+        self.rejected: Counter[int] = Counter()
+        self.published = 0
+        self.outages = 0
+
+
+def added(totals: Iterable[Totals]) -> Totals:
+    """Several nodes' counts as one."""
+    numbers: Counter[str] = Counter()
+    counters: dict[str, Counter[object]] = {}
+    for one in totals:
+        for name in Totals.__struct_fields__:
+            value = getattr(one, name)
+            if isinstance(value, dict):
+                counters.setdefault(name, Counter()).update(value)
+            else:
+                numbers[name] += value
+    return Totals(**numbers, **{name: dict(found) for name, found in counters.items()})  # type: ignore[arg-type]

@@ -1,0 +1,238 @@
+"""JSON web tokens (RFC 7519, 8725): who a client is, and where it may subscribe.
+
+The algorithm is pinned by which keys are configured: a token that names another, `none` above all, is refused
+before its signature is looked at, and a public key is never taken for an HMAC secret.
+"""
+
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import jwt
+import msgspec
+from jwt.exceptions import InvalidTokenError, PyJWTError
+
+from yelpaze.live.config import Token
+from yelpaze.model.errors import InputError
+
+_HMAC = ("HS256", "HS384", "HS512")
+_RSA = ("RS256", "RS384", "RS512")
+_ECDSA = ("ES256", "ES384", "ES512")
+_EDDSA = ("EdDSA",)
+_KINDS: dict[str | None, tuple[str, ...]] = {"oct": (), "RSA": _RSA, "EC": _ECDSA, "OKP": _EDDSA}
+_LONGEST = 16 << 10
+_LEEWAY = 0.0
+
+
+class BadTokenError(Exception):
+    """It says something wrong, or nobody vouches for it."""
+
+
+class ExpiredTokenError(Exception):
+    """It was right once."""
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token says.
+
+    - `expire_at`: when the connection or subscription ends, Unix seconds; 0 for never.
+    - `channels`: server-side subscriptions; `subs` the same with options.
+    - `info`: JSON that others see beside the client.
+    """
+
+    user: str = ""
+    channel: str | None = None
+    client: str = ""
+    expire_at: int = 0
+    info: msgspec.Raw | None = None
+    channels: tuple[str, ...] = ()
+    override: Mapping[str, bool] = {}
+
+
+class Keys:
+    """Which key goes with which algorithm. Raises InputError for a key that can't be read."""
+
+    def __init__(self, config: Token, where: str) -> None:
+        self._by_algorithm: dict[str, list[Any]] = {}
+        secrets = [key for key in (config.hmac_secret_key, config.hmac_previous_secret_key) if key]
+        if secrets:
+            self._by_algorithm |= {name: [key.encode() for key in secrets] for name in _HMAC}
+        for name, pem, algorithms in (
+            ("rsa_public_key", config.rsa_public_key, _RSA),
+            ("ecdsa_public_key", config.ecdsa_public_key, _ECDSA),
+            ("ed25519_public_key", config.ed25519_public_key, _EDDSA),
+        ):
+            if pem:
+                key = _public_key(pem, algorithms[0], f"{where}.{name}")
+                self._by_algorithm |= {algorithm: [key] for algorithm in algorithms}
+
+    def of(self, algorithm: str) -> list[Any]:
+        """The keys that may have signed."""
+        return self._by_algorithm.get(algorithm, [])
+
+    def __bool__(self) -> bool:
+        return bool(self._by_algorithm)
+
+
+def _public_key(pem: str, algorithm: str, where: str) -> Any:
+    try:
+        return jwt.get_algorithm_by_name(algorithm).prepare_key(pem.strip().replace("\\n", "\n"))
+    except (PyJWTError, ValueError, TypeError) as error:
+        raise InputError(f"{where}: not a public key in PEM: {error}") from None
+
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+
+class Jwks:
+    """Keys that an identity provider publishes (RFC 7517), fetched when one is asked for that is not known.
+
+    At most one request is under way, and at most one in `pause` seconds: a client can't make us call for each
+    token that it makes up.
+    """
+
+    def __init__(self, url: str, fetch: Fetch, clock: Callable[[], float], pause: float = 10.0) -> None:
+        self._url = url
+        self._fetch = fetch
+        self._clock = clock
+        self._pause = pause
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched = float("-inf")
+
+    async def key(self, kid: str, algorithm: str) -> Any:
+        """The key of that name, if it may sign so; else None."""
+        if kid not in self._keys and self._clock() - self._fetched >= self._pause:
+            self._fetched = self._clock()
+            self._keys = _key_set(await self._fetch(self._url))
+        key = self._keys.get(kid)
+        if key is None or algorithm not in _KINDS.get(key.key_type, ()):
+            return None
+        return key.key
+
+
+def _key_set(body: bytes) -> dict[str, jwt.PyJWK]:
+    try:
+        keys = msgspec.json.decode(body)["keys"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return {}
+    found = {}
+    for key in keys if isinstance(keys, list) else []:
+        if isinstance(key, dict) and isinstance(key.get("kid"), str) and key.get("use", "sig") == "sig":
+            try:
+                found[key["kid"]] = jwt.PyJWK(key)
+            except PyJWTError:  # a kind that we don't know; others may do
+                continue
+    return found
+
+
+class Verifier:
+    """Reads tokens with one set of keys."""
+
+    def __init__(
+        self, config: Token, where: str, *, clock: Callable[[], float], jwks: Jwks | None = None
+    ) -> None:
+        self._config = config
+        self._keys = Keys(config, where)
+        self._jwks = jwks
+        self._clock = clock
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether any token could be good."""
+        return bool(self._keys) or self._jwks is not None
+
+    async def read(self, token: str) -> Claims:
+        """What a token says, if all of it holds. Raises BadTokenError, ExpiredTokenError."""
+        if len(token) > _LONGEST:
+            raise BadTokenError("too long")
+        try:
+            header = jwt.get_unverified_header(token)
+        except PyJWTError as error:
+            raise BadTokenError(str(error)) from None
+        algorithm = header.get("alg")
+        if not isinstance(algorithm, str):
+            raise BadTokenError("no algorithm")
+        keys = list(self._keys.of(algorithm))
+        kid = header.get("kid")
+        if self._jwks is not None and isinstance(kid, str):
+            found = await self._jwks.key(kid, algorithm)
+            keys += [found] if found is not None else []
+        if not keys:
+            raise BadTokenError(f"no key for {algorithm}")
+        return self._claims(self._payload(token, algorithm, keys))
+
+    def _payload(self, token: str, algorithm: str, keys: list[Any]) -> dict[str, Any]:
+        config = self._config
+        for number, key in enumerate(keys):
+            try:
+                return jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    audience=config.audience or None,
+                    issuer=config.issuer or None,
+                    options={"verify_aud": bool(config.audience), "verify_exp": False, "verify_sub": False},
+                )
+            except InvalidTokenError as error:
+                if number == len(keys) - 1:
+                    raise BadTokenError(str(error)) from None
+        raise AssertionError
+
+    def _claims(self, payload: dict[str, Any]) -> Claims:
+        now = self._clock()
+        expires = _seconds(payload, "exp")
+        if expires and expires <= now:
+            raise ExpiredTokenError
+        user = payload.get(self._config.user_id_claim, "")
+        if not isinstance(user, str):
+            raise BadTokenError(f"{self._config.user_id_claim} is a string")
+        lasting = _seconds(payload, "expire_at") if "expire_at" in payload else expires
+        subs = payload.get("subs")
+        channels = payload.get("channels") or []
+        names = [*(channels if isinstance(channels, list) else []), *(subs if isinstance(subs, dict) else {})]
+        if not all(isinstance(name, str) for name in names):
+            raise BadTokenError("channels are strings")
+        channel = payload.get("channel")
+        client = payload.get("client", "")
+        override = payload.get("override")
+        return Claims(
+            user=user,
+            channel=channel if isinstance(channel, str) else None,
+            client=client if isinstance(client, str) else "",
+            expire_at=lasting,
+            info=_info(payload),
+            channels=tuple(dict.fromkeys(names)),
+            override=_override(override) if isinstance(override, dict) else {},
+        )
+
+
+def _seconds(payload: Mapping[str, Any], name: str) -> int:
+    value = payload.get(name) or 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadTokenError(f"{name} is a number of seconds")
+    return int(value)
+
+
+def _info(payload: Mapping[str, Any]) -> msgspec.Raw | None:
+    encoded = payload.get("b64info")
+    if isinstance(encoded, str) and encoded:
+        try:
+            text = base64.b64decode(encoded, validate=True)
+            msgspec.json.decode(text)
+        except (ValueError, msgspec.DecodeError):
+            raise BadTokenError("b64info is JSON in base64") from None
+        return msgspec.Raw(text)
+    info = payload.get("info")
+    return msgspec.Raw(msgspec.json.encode(info)) if info is not None else None
+
+
+def _override(override: Mapping[str, Any]) -> dict[str, bool]:
+    """`{"force_recovery": {"value": true}}`, as Centrifugo writes it."""
+    return {
+        name: value["value"]
+        for name, value in override.items()
+        if isinstance(value, dict) and isinstance(value.get("value"), bool)
+    }
+
+
+__all__ = ["BadTokenError", "Claims", "ExpiredTokenError", "Jwks", "Keys", "Verifier"]
