@@ -3,7 +3,8 @@
     python benches/run.py [--only SECTION] [--rounds N] [--scale SHARE]
 
 nginx serves, pinned to the last core; engine clients are pinned to the first. Flows and
-memory use all cores, as `yelpaze run` does. gRPC's scenarios have servers of their own: grpc/.
+memory use all cores, as `yelpaze run` does. gRPC's and the gateway's scenarios have servers of their own:
+grpc/ and live/.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import gateway
 import policies
 import serving
 import trustme
@@ -28,6 +30,7 @@ HERE = Path(__file__).parent
 SECTIONS = (
     *("engine", "flow", "memory", "policies", "effect", "fetch", "runs"),
     *("scale", "empty", "balance", "killed", "worker_http"),
+    *("live_idle", "live_fanout", "live_hundred", "live_accept"),
 )
 BODY = '{"data":{"items":[1,2,3,4,5]}}'
 CONFIG = """
@@ -350,6 +353,10 @@ def main() -> None:
             "balance": lambda: serving.balance(arguments.rounds, arguments.scale),
             "killed": lambda: serving.killed(arguments.scale),
             "worker_http": lambda: serving.worker_http(arguments.rounds, arguments.scale),
+            "live_idle": lambda: gateway.idle(arguments.scale),
+            "live_fanout": lambda: gateway.fanout(arguments.rounds, arguments.scale),
+            "live_hundred": lambda: gateway.hundred(arguments.scale),
+            "live_accept": lambda: gateway.accept(arguments.rounds, arguments.scale),
         }
         try:
             for section, measure in sections.items():

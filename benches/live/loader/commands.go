@@ -14,8 +14,7 @@ import (
 func (l *loader) finish(now int64) {
 	done := l.doing
 	l.doing = nil
-	report := l.report()
-	report["did"] = done.name
+	report := l.stats()
 	report["seconds"] = float64(now-done.began) / 1e9
 	report["missing"] = max(l.awaited, 0)
 	report["bursts"] = percentiles(done.bursts)
@@ -23,16 +22,21 @@ func (l *loader) finish(now int64) {
 	say(report)
 }
 
-func (l *loader) report() map[string]any {
-	var used syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+func (l *loader) counted() map[string]any {
 	return map[string]any{
 		"open": l.openCount, "received": l.Received, "wrong": l.Wrong, "pings": l.pings,
 		"unrecovered": l.unrecovered, "closes": l.closes, "errors": l.errors,
-		"delays": percentiles(l.delays), "times": percentiles(l.times),
-		"lost_at": float64(l.lostAt) / 1e9, "back_at": float64(l.backAt) / 1e9,
-		"cpu": float64(used.Utime.Nano()+used.Stime.Nano()) / 1e9,
 	}
+}
+
+func (l *loader) stats() map[string]any {
+	var used syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+	report := l.counted()
+	report["delays"], report["times"] = percentiles(l.delays), percentiles(l.times)
+	report["lost_at"], report["back_at"] = float64(l.lostAt)/1e9, float64(l.backAt)/1e9
+	report["cpu"] = float64(used.Utime.Nano()+used.Stime.Nano()) / 1e9
+	return report
 }
 
 func (l *loader) reset() {
@@ -96,11 +100,11 @@ func (l *loader) command(words []string) error {
 		l.drop()
 	case len(words) == 1 && words[0] == "reset":
 		l.reset()
-		say(map[string]any{"did": "reset"})
+		say(l.counted())
+	case len(words) == 1 && words[0] == "counts":
+		say(l.counted())
 	case len(words) == 1 && words[0] == "stats":
-		report := l.report()
-		report["did"] = "stats"
-		say(report)
+		say(l.stats())
 	default:
 		return fmt.Errorf("unknown command %v", words)
 	}
@@ -117,5 +121,5 @@ func (l *loader) drop() {
 		}
 	}
 	l.openCount -= dropped
-	say(map[string]any{"did": "drop", "dropped": dropped})
+	say(map[string]any{"dropped": dropped})
 }

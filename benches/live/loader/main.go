@@ -8,7 +8,8 @@
 //	publish N B    N times: send B messages at once, wait until each connection has them all
 //	drop           close every connection
 //	reset          forget what was counted
-//	stats          what was counted
+//	counts         what was counted
+//	stats          the same, with latencies, which it takes time to sort
 //
 // It ends when its input does.
 package main

@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": ("yelpaze.cli.run", "Run a flow over rows; run again, it goes on."),
     "retry": ("yelpaze.cli.retry", "Run the failed rows of a run again."),
     "runs": ("yelpaze.cli.runs", "List runs, show one, write its report."),
+    "live": ("yelpaze.cli.live", "WebSocket and server-sent events to very many clients."),
     "worker": ("yelpaze.cli.worker", "Serve CPU functions to flows on other machines."),
     "check": ("yelpaze.cli.check", "Check a flow: its graph, types and policies."),
     "graph": ("yelpaze.cli.graph", "Draw a flow's graph."),

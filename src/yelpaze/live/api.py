@@ -1,6 +1,7 @@
 """The server API, as Centrifugo's: `POST /api/<method>` with a JSON object, answered by `result` or `error`.
 
-What is wrong with the request itself is told by the HTTP status; what is refused, by an error with status 200.
+What is wrong with the request itself is told by the HTTP status; what is refused, by an error with status
+200.
 """
 
 import base64

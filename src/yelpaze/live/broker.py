@@ -64,7 +64,7 @@ class Broker(Protocol):
     async def publish(
         self, channel: str, publication: Publication, keep: Keep | None, idempotency_key: str = ""
     ) -> Position:
-        """Send to all nodes; with `keep` into the history, too. A key that was used gives its position again."""
+        """Send to all nodes; with `keep` into the history, too. A key used before gives its position."""
 
     async def history(self, channel: str, query: Query, meta_ttl: float) -> History:
         """Read history. A channel that never had any gets its epoch now."""

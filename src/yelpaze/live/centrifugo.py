@@ -1,10 +1,11 @@
 """Centrifugo's client protocol in JSON: commands in, replies and pushes out, one a line.
 
-    {"id":1,"connect":{…}}  {"id":2,"subscribe":{…}}  …     each gets {"id":…, "<method>":{…}} or {"id":…, "error":{…}}
-    {}                                                      a ping from us, a pong from the client
+    {"id":1,"connect":{…}}  {"id":2,"subscribe":{…}} …     each gets {"id":…,"<method>":{…}} or an error
+    {}                                                     a ping from us, a pong from the client
 
-Commands of a client are done one after the other. While one waits (for Redis, or because the client is over its rate)
-a few more are kept, then nothing is read from the connection: whoever is too fast is slowed, not buffered.
+Commands of a client are done one after the other. While one waits (for Redis, or because the client is over
+its rate) a few more are kept, then nothing is read from the connection: whoever is too fast is slowed, not
+buffered.
 """
 
 from collections import deque
@@ -22,6 +23,7 @@ from yelpaze.live.codes import (
     METHOD_NOT_FOUND,
     PERMISSION_DENIED,
     SERVER_ERROR,
+    UNRECOVERABLE_POSITION,
     UNSUBSCRIBED_INSUFFICIENT,
     Ended,
     Ending,
@@ -36,6 +38,7 @@ from yelpaze.version import __version__
 PING: Final = b"{}"
 _KEPT = 16
 _MOST_IN_A_FRAME = 64
+_REJECT_UNRECOVERED = 2  # bit of `flag`: rather fail than go on with a gap
 _NO_DATA = msgspec.Raw(b"")
 
 
@@ -59,6 +62,7 @@ class _Connect(msgspec.Struct, frozen=True):
 
 class _Subscribe(_Recovering, frozen=True):
     channel: str = ""
+    flag: int = 0
     token: str = ""
     positioned: bool = False
     recoverable: bool = False
@@ -353,6 +357,9 @@ class CentrifugoSession(Client):
     async def _subscribe(self, asked: _Subscribe) -> _Subscribed:
         wanted = Asked(asked.token, asked.since, asked.positioned, asked.recoverable, asked.join_leave)
         joined, how = await self.subscribe(asked.channel, wanted)
+        if joined.recovered is False and asked.flag & _REJECT_UNRECOVERED:
+            self.unsubscribe(asked.channel)
+            raise Refused(UNRECOVERABLE_POSITION)
         return _told(joined, how, self.node.now())
 
     async def _unsubscribe(self, asked: _Channel) -> _Any:

@@ -3,9 +3,9 @@
     new ──connect──→ connected ──close──→ closed
      └──────────────────close──────────────┘
 
-No socket and no clock: what it needs comes from its node, what it says goes to its peer. Its methods are coroutines
-that wait for nothing but the broker and keys (see `eager`); what is refused is raised as `Refused`, what ends the
-connection as `Ended`. After each wait the connection may be gone.
+No socket and no clock: what it needs comes from its node, what it says goes to its peer. Its methods are
+coroutines that wait for nothing but the broker and keys (see `eager`); what is refused is raised as
+`Refused`, what ends the connection as `Ended`. After each wait the connection may be gone.
 """
 
 from collections.abc import Iterable
@@ -177,8 +177,7 @@ class Client:
     async def _right_to(self, channel: str, token: str, options: ChannelOptions) -> Claims | None:
         """The claims of a subscription token, or None if none was needed. Raises Refused."""
         if token:
-            claims = await self.subscription_claims(channel, token)
-            return claims
+            return await self.subscription_claims(channel, token)
         if self.node.config.client.insecure:
             return None
         rules = self.node.rules

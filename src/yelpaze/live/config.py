@@ -4,7 +4,8 @@
     channel:  what each namespace's channels can              websocket, sse, shutdown
     broker:   memory, or the Redis between nodes
 
-What Centrifugo does not have is marked `ours` below. Durations are written as Go writes them: 300s, 5m, 1h30m.
+What Centrifugo does not have is marked `ours` below. Durations are written as Go writes them: 300s, 5m,
+1h30m.
 """
 
 import re
@@ -228,13 +229,22 @@ class Config(Strict, frozen=True, kw_only=True):
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def config_of(settings: Mapping[str, Any], where: str = "configuration") -> Config:
-    """Settings as read from a file or the environment. Raises InputError with the place in them."""
+class SettingError(InputError):
+    """A setting that can't be; `path` is its place: names, and numbers in lists."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.text = text
+        super().__init__(f"{path}: {text}" if path else text)
+
+
+def config_of(settings: Mapping[str, Any]) -> Config:
+    """Settings as read from a file or the environment. Raises SettingError."""
     try:
         config = msgspec.convert(settings, Config, strict=False, dec_hook=_duration)
     except msgspec.ValidationError as error:
-        raise InputError(f"{where}: {_told(str(error), settings)}") from None
-    _check(config, where)
+        raise _told(str(error)) from None
+    _check(config)
     return config
 
 
@@ -246,7 +256,7 @@ def _duration(kind: type, value: Any) -> Any:
     return Duration.parse(str(value))
 
 
-def _told(message: str, settings: Mapping[str, Any]) -> str:
+def _told(message: str) -> SettingError:
     """Msgspec's words, with the field's name as it stands in the file, and the nearest known name."""
     from difflib import get_close_matches  # noqa: PLC0415  only for mistakes
 
@@ -254,14 +264,14 @@ def _told(message: str, settings: Mapping[str, Any]) -> str:
     path = place.rstrip("`").strip(".")
     unknown = re.search(r"unknown field `(\w+)`", text)
     if unknown is None:
-        return f"{path}: {text}" if path else text
+        return SettingError(path, text)
     section: Any = Config
     for name in re.findall(r"[a-z_]\w*", path):
         section = _section(section, name)
     names = [field.name for field in msgspec.structs.fields(section)]
     near = get_close_matches(unknown[1], names, 1)
     hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
-    return f"{path + '.' if path else ''}{unknown[1]} is no setting{hint}"
+    return SettingError(f"{path}.{unknown[1]}" if path else unknown[1], f"there is no such setting{hint}")
 
 
 def _section(struct: Any, name: str) -> Any:
@@ -270,47 +280,42 @@ def _section(struct: Any, name: str) -> Any:
     return arguments[0] if arguments else field.type
 
 
-def _check(config: Config, where: str) -> None:
+def _check(config: Config) -> None:
     """What types can't say."""
-    names = [namespace.name for namespace in config.channel.namespaces]
-    for name in names:
+    namespaces = config.channel.namespaces
+    names = [namespace.name for namespace in namespaces]
+    for number, name in enumerate(names):
+        place = f"channel.namespaces[{number}].name"
         if not re.fullmatch(r"[-a-zA-Z0-9_.]{2,}", name):
-            raise InputError(
-                f"{where}: channel.namespaces: {name!r} is no name: letters, digits, -, _ and ., at least two"
-            )
-        if names.count(name) > 1:
-            raise InputError(f"{where}: channel.namespaces: {name!r} is there twice")
-    every = [("channel.without_namespace", config.channel.without_namespace)]
-    every += [(f"channel.namespaces[{one.name}]", one) for one in config.channel.namespaces]
-    for place, options in every:
-        _check_options(options, f"{where}: {place}")
+            raise SettingError(place, f"{name!r} is no name: letters, digits, -, _ and ., at least two")
+        if name in names[:number]:
+            raise SettingError(place, f"{name!r} is there twice")
+    _check_options(config.channel.without_namespace, "channel.without_namespace")
+    for number, options in enumerate(namespaces):
+        _check_options(options, f"channel.namespaces[{number}]")
     client = config.client
     if client.pong_timeout >= client.ping_interval > 0:
-        raise InputError(f"{where}: client.pong_timeout must be below client.ping_interval")
-    for section, name, least in (
-        (client, "channel_limit", 1),
-        (client, "queue_max_size", 1024),
-        (config.websocket, "message_size_limit", 128),
-        (config.channel, "max_length", 1),
+        raise SettingError("client.pong_timeout", "must be below client.ping_interval")
+    for place, value, least in (
+        ("client.channel_limit", client.channel_limit, 1),
+        ("client.queue_max_size", client.queue_max_size, 1024),
+        ("websocket.message_size_limit", config.websocket.message_size_limit, 128),
+        ("channel.max_length", config.channel.max_length, 1),
     ):
-        if getattr(section, name) < least:
-            raise InputError(f"{where}: {name} is at least {least}")
+        if value < least:
+            raise SettingError(place, f"is at least {least}")
 
 
 def _check_options(options: ChannelOptions, place: str) -> None:
     if (options.history_size > 0) != (options.history_ttl > 0):
-        raise InputError(f"{place}: history_size and history_ttl need each other")
-    wants = [
-        name
-        for name in ("force_recovery", "allow_recovery", "force_positioning", "allow_positioning")
-        if getattr(options, name)
-    ]
-    if wants and not options.has_history:
-        raise InputError(f"{place}: {wants[0]} needs history_size and history_ttl")
+        raise SettingError(place, "history_size and history_ttl need each other")
+    for name in ("force_recovery", "allow_recovery", "force_positioning", "allow_positioning"):
+        if getattr(options, name) and not options.has_history:
+            raise SettingError(f"{place}.{name}", "needs history_size and history_ttl")
     try:
         re.compile(options.channel_regex)
     except re.error as error:
-        raise InputError(f"{place}: channel_regex: {error}") from None
+        raise SettingError(f"{place}.channel_regex", str(error)) from None
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

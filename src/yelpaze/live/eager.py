@@ -38,5 +38,5 @@ def _step(
         if waited is None:  # asyncio.sleep(0)
             asyncio.get_running_loop().call_soon(_step, work, done, failed, None)
             return
-        waited._asyncio_future_blocking = False  # as a task does: it was awaited, and is heard
+        waited._asyncio_future_blocking = False  # noqa: SLF001  as a task does: it was awaited, and is heard
         waited.add_done_callback(lambda future: _step(work, done, failed, future))

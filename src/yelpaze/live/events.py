@@ -1,7 +1,7 @@
 """One stream of server-sent events (WHATWG HTML, section 9.2).
 
-Comments keep it open through proxies. Nothing comes back from the reader, so that it is gone is known only when
-the kernel gets no acknowledgement: it is told to give up after the pong timeout.
+Comments keep it open through proxies. Nothing comes back from the reader, so that it is gone is known only
+when the kernel gets no acknowledgement: it is told to give up after the pong timeout.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COMMENT: Final = b":\n\n"
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
+_TCP: Final = (socket.AF_INET, socket.AF_INET6)
 HEADERS: Final = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-cache, no-transform"),
@@ -40,9 +41,9 @@ class EventStream(Connection):
         self.put(opening(joined, last_event_id, retry))
         self.release()
         seconds = self.node.config.client.pong_timeout
-        if _TCP_USER_TIMEOUT is not None and (found := self.transport.get_extra_info("socket")) is not None:
-            if found.family in (socket.AF_INET, socket.AF_INET6):
-                found.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(seconds * 1000))
+        found = self.transport.get_extra_info("socket")
+        if found is not None and found.family in _TCP and _TCP_USER_TIMEOUT is not None:
+            found.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(seconds * 1000))
         self._wait(spread=True)
 
     def _wait(self, *, spread: bool = False) -> None:

@@ -30,8 +30,8 @@ _SHORT: Final = 125
 _TWO_BYTES: Final = 126
 _EIGHT_BYTES: Final = 127
 _KNOWN: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
-_LEAST: Final = 6  # a masked frame without payload
-_LONGEST_HEADER: Final = 14
+_DEFINED: Final = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
+_PRIVATE: Final = range(3000, 5000)
 _MOST_FRAGMENTS: Final = 1024  # each costs time and says little: whoever sends more means no good
 
 _two = Struct("!H")
@@ -166,8 +166,8 @@ def _checked(opcode: int, payload: bytes) -> bytes:
 def frame(opcode: int, payload: bytes) -> bytes:
     """One unmasked frame, as a server sends it.
 
-    >>> frame(TEXT, b"hello")
-    b'\\x81\\x05hello'
+    >>> frame(TEXT, b"hello").hex(" ")
+    '81 05 68 65 6c 6c 6f'
     """
     size = len(payload)
     if size <= _SHORT:
@@ -190,7 +190,7 @@ def close_code(payload: bytes) -> int:
     if len(payload) == 1:
         raise FrameError(PROTOCOL_ERROR, "a close frame has a code of two bytes, or nothing")
     (code,) = _two.unpack_from(payload)
-    if not (3000 <= code < 5000 or 1000 <= code <= 1014) or code in (1004, 1005, 1006):  # noqa: PLR2004  section 7.4
+    if not (code in _PRIVATE or code in _DEFINED):  # section 7.4
         raise FrameError(PROTOCOL_ERROR, f"there is no close code {code}")
     _checked(TEXT, payload[2:])
     return int(code)

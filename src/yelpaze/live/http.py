@@ -4,8 +4,8 @@
                    ──────────→ EventStream         GET  /sse/{channel}
                    ──────────→ answers             POST /api/{method}           GET /health
 
-A connection is this until it is known what it wants; then its transport gets another protocol, and this one goes.
-Requests are answered one after the other; while one is, nothing is read.
+A connection is this until it is known what it wants; then its transport gets another protocol, and this one
+goes. Requests are answered one after the other; while one is, nothing is read.
 """
 
 import asyncio
@@ -34,16 +34,28 @@ _MOST_HEADERS: Final = 16 << 10
 _HEADER_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 60.0
 _PROTOCOLS: Final = ("centrifuge-json",)
-_RETRY: Final = (1000, 4000)  # milliseconds after which event sources come back, spread
+RETRY: Final = (1000, 4000)  # milliseconds after which event sources come back, spread
 
 
 class HttpConnection(asyncio.Protocol):
     """A connection that has not become something else."""
 
     __slots__ = (
-        "_api", "_body", "_body_limit", "_headers", "_is_answering", "_is_over", "_node", "_parser", "_request",
-        "_rest", "_seen", "_transport", "_url", "bucket",
-    )  # fmt: skip
+        "_api",
+        "_body",
+        "_body_limit",
+        "_headers",
+        "_is_answering",
+        "_is_over",
+        "_node",
+        "_parser",
+        "_request",
+        "_rest",
+        "_seen",
+        "_transport",
+        "_url",
+        "bucket",
+    )
 
     def __init__(self, node: Node, api: Api) -> None:
         self._node = node
@@ -171,11 +183,10 @@ class HttpConnection(asyncio.Protocol):
 
     def _upgrade(self, rest: bytes) -> None:
         request = self._request
+        if request is None or not wants_websocket(request):
+            self._reject(Rejected(400, "an upgrade to WebSocket only"))
+            return
         try:
-            if request is None:
-                raise Rejected(400, "no request that can be read")
-            if not wants_websocket(request):
-                raise Rejected(400, "an upgrade to WebSocket only")
             self._open(request, rest)
         except Rejected as rejected:
             self._reject(rejected)
@@ -260,7 +271,7 @@ class HttpConnection(asyncio.Protocol):
         def begin(joined: Joined) -> None:
             headers = [*HEADERS, *cors(request, self._node)]
             transport.write(head(200, headers, is_last=True))
-            stream.begin(joined, last, self._node.between(*_RETRY))
+            stream.begin(joined, last, self._node.between(*RETRY))
 
         def refuse(error: Exception) -> None:
             rejected = rejection_of(error)

@@ -1,14 +1,15 @@
 """Who listens to what on this node, and the way of a publication to them.
 
-    broker ──published──→ Hub: is it the next one? ──→ Stream.unsent ──end of the loop's turn──→ one write a member
+    broker ──published──→ is it the next one? ──→ Stream.unsent ──at the turn's end──→ one write a member
 
-A stream with history has a position: the last publication that its members were given. All of a channel's members
-on a node get the same publications in the same order, so one position serves them all, and a member costs no more
-than an entry in a dict. What comes twice is dropped; where one is missing, those after it are held until the gap has
-been read from history; if it is not there any more, the members are told to recover (`insufficient`).
+A stream with history has a position: the last publication that its members were given. All of a channel's
+members on a node get the same publications in the same order, so one position serves them all, and a member
+costs no more than an entry in a dict. What comes twice is dropped; where one is missing, those after it are
+held until the gap has been read from history; if it is not there any more, the members are told to recover
+(`insufficient`).
 
-A member that joins with a position of its own gets what it missed from history. From before that is read until it is
-in, publications are also noted for it, so that none falls between.
+A member that joins with a position of its own gets what it missed from history. From before that is read
+until it is in, publications are also noted for it, so that none falls between.
 """
 
 import asyncio
@@ -81,9 +82,19 @@ class Stream:
     """A channel that has members here."""
 
     __slots__ = (
-        "attaching", "catching_up", "epoch", "held", "joining", "members", "meta_ttl", "name", "offset", "options",
-        "touched", "unsent",
-    )  # fmt: skip
+        "attaching",
+        "catching_up",
+        "epoch",
+        "held",
+        "joining",
+        "members",
+        "meta_ttl",
+        "name",
+        "offset",
+        "options",
+        "touched",
+        "unsent",
+    )
 
     def __init__(self, name: str, options: ChannelOptions, meta_ttl: float) -> None:
         self.name = name

@@ -108,8 +108,8 @@ class MemoryBroker:
         """Pass it on."""
         self._events.announced(channel, info, is_join=is_join)
 
-    async def add_presence(self, channel: str, info: ClientInfo, ttl: float) -> None:  # noqa: ARG002  who is gone is removed
-        """Note who is there."""
+    async def add_presence(self, channel: str, info: ClientInfo, ttl: float) -> None:  # noqa: ARG002
+        """Note who is there. In one process nobody goes without being removed."""
         self._presence.setdefault(channel, {})[info.client] = info
 
     async def remove_presence(self, channel: str, client: str) -> None:

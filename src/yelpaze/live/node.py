@@ -4,6 +4,7 @@ Clock, random source and loop come in; nothing here knows of sockets but `listen
 """
 
 import asyncio
+import contextlib
 import os
 import random as random_module
 import re
@@ -171,10 +172,8 @@ class Node:
 
     async def _greeting(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(BrokerAwayError):  # it says so itself
                 await self._tell(Command(node=self.info()))
-            except BrokerAwayError:
-                pass  # it says so itself
             await asyncio.sleep(_GREETING)
 
     async def _present(self) -> None:
@@ -215,10 +214,8 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        try:
-            await self.broker.tell(msgspec.json.encode(Command(gone=self.uid)))
-        except BrokerAwayError:
-            pass
+        with contextlib.suppress(BrokerAwayError):
+            await self._tell(Command(gone=self.uid))
         for peer in list(self.peers):
             peer.abort()
         await asyncio.sleep(0)
@@ -240,7 +237,7 @@ class Node:
 
     def defect(self, error: BaseException) -> None:
         """Something of ours went wrong: it is told in full, and the rest goes on."""
-        self._report("yelpaze live: a defect:\n" + "".join(traceback.format_exception(error)))
+        self._report("a defect:\n" + "".join(traceback.format_exception(error)))
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -398,10 +395,8 @@ class Node:
                 self._do(client, command)
 
     def _meant(self, command: Command) -> list[Client]:
-        if command.everyone:
-            there = [peer.client for peer in self.peers]
-        else:
-            there = self.clients_of(command.user)
+        everyone = (peer.client for peer in self.peers)
+        there = list(everyone) if command.everyone or not command.user else self.clients_of(command.user)
         return [
             client
             for client in there

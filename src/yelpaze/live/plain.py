@@ -1,7 +1,8 @@
 """Clients without a library: one channel each, text in and text out, over WebSocket or server-sent events.
 
-The token is in the query (`?token=…`) or, on a WebSocket, the first message. A bad one closes the connection with 4001
-after it was accepted: a browser tells its page the code of a close, but nothing of a refused handshake.
+The token is in the query (`?token=…`) or, on a WebSocket, the first message. A bad one closes the
+connection with 4001 after it was accepted: a browser tells its page the code of a close, but nothing of a
+refused handshake.
 """
 
 from collections import deque
@@ -32,6 +33,7 @@ from yelpaze.live.hub import Joined, Membership
 from yelpaze.live.values import Position
 
 _KEPT = 16
+_DIGITS = 18  # fit into 64 bits
 _ENDINGS = {TOKEN_EXPIRED: BAD_TOKEN, PERMISSION_DENIED: DENIED, INTERNAL: SERVER_ERROR}
 
 
@@ -52,7 +54,7 @@ class PlainSession(Client):
         self._waiting: deque[bytes] | None = None
 
     def open(self, token: str) -> None:
-        """Begin: with the token of the query, or without one, if that is enough or the first message has one."""
+        """Begin: with the token of the query, or without one if none is needed."""
         settings = self.node.config.client
         if token or settings.insecure or settings.allow_anonymous_connect_without_token:
             self._run(self._enter(token))
@@ -150,7 +152,7 @@ class EventsSession(Client):
 def position_of(last_event_id: str) -> Position | None:
     """The place in the stream that an event's id names; None if it is not one of ours."""
     offset, colon, epoch = last_event_id.partition(":")
-    if not colon or not offset.isdecimal() or not offset.isascii() or len(offset) > 18:  # noqa: PLR2004  fits 64 bits
+    if not colon or not offset.isdecimal() or not offset.isascii() or len(offset) > _DIGITS:
         return None
     return Position(int(offset), epoch)
 

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import socket
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from yelpaze.live.api import Api
 from yelpaze.live.http import HttpConnection
@@ -44,7 +44,7 @@ class Server:
         self._socket = sock
         self._server: asyncio.Server | Any = None
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Self:
         node = self.node
         await node.start()
         api = Api(node)
@@ -52,7 +52,7 @@ class Server:
         self._server = await loop.create_server(
             lambda: HttpConnection(node, api), sock=self._socket, backlog=_BACKLOG
         )
-        # Collections that look at each connection, and find nothing, cost more than the little that they would free.
+        # Collections that look at each connection and find nothing cost more than the little that they free.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -46,7 +47,7 @@ class Statistics:
 
 def added(totals: Iterable[Totals]) -> Totals:
     """Several nodes' counts as one."""
-    numbers: Counter[str] = Counter()
+    numbers: dict[str, Any] = dict.fromkeys(("users", "channels"), 0)
     counters: dict[str, Counter[object]] = {}
     for one in totals:
         for name in Totals.__struct_fields__:
@@ -54,5 +55,6 @@ def added(totals: Iterable[Totals]) -> Totals:
             if isinstance(value, dict):
                 counters.setdefault(name, Counter()).update(value)
             else:
-                numbers[name] += value
-    return Totals(**numbers, **{name: dict(found) for name, found in counters.items()})  # type: ignore[arg-type]
+                numbers[name] = numbers.get(name, 0) + value
+    found: dict[str, Any] = {name: dict(counter) for name, counter in counters.items()}
+    return Totals(**numbers, **found)

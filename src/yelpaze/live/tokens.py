@@ -10,12 +10,14 @@ from typing import Any
 
 import jwt
 import msgspec
+from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from yelpaze.live.config import Token
 from yelpaze.model.errors import InputError
 
 _HMAC = ("HS256", "HS384", "HS512")
+_HASHES = {"HS256": HMACAlgorithm.SHA256, "HS384": HMACAlgorithm.SHA384, "HS512": HMACAlgorithm.SHA512}
 _RSA = ("RS256", "RS384", "RS512")
 _ECDSA = ("ES256", "ES384", "ES512")
 _EDDSA = ("EdDSA",)
@@ -56,7 +58,7 @@ class Keys:
         self._by_algorithm: dict[str, list[Any]] = {}
         secrets = [key for key in (config.hmac_secret_key, config.hmac_previous_secret_key) if key]
         if secrets:
-            self._by_algorithm |= {name: [key.encode() for key in secrets] for name in _HMAC}
+            self._by_algorithm |= {name: [_secret(key, name) for key in secrets] for name in _HMAC}
         for name, pem, algorithms in (
             ("rsa_public_key", config.rsa_public_key, _RSA),
             ("ecdsa_public_key", config.ecdsa_public_key, _ECDSA),
@@ -72,6 +74,18 @@ class Keys:
 
     def __bool__(self) -> bool:
         return bool(self._by_algorithm)
+
+
+class _Hmac(HMACAlgorithm):
+    def check_key_length(self, key: bytes) -> None:
+        """It is told once at the start, not for each token."""
+
+
+def _secret(key: str, algorithm: str) -> jwt.PyJWK:
+    encoded = base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode()
+    found = jwt.PyJWK({"kty": "oct", "k": encoded, "alg": algorithm})
+    found.Algorithm = _Hmac(_HASHES[algorithm])
+    return found
 
 
 def _public_key(pem: str, algorithm: str, where: str) -> Any:

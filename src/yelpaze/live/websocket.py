@@ -1,9 +1,10 @@
 """One WebSocket: an `asyncio.Protocol` without task, queue or buffer of its own.
 
-Theory of operation. Frames to the client go straight to the transport, which gathers what is written in one turn of
-the loop. Only when the transport says that its buffer is full is there a `Backlog`; it goes when the client has read.
-The wheel wakes a connection when its greeting, its next ping or the pong is due: which of them, its state says.
-A close is sent, then the sending side is shut; the client has a few seconds to close its own.
+Theory of operation. Frames to the client go straight to the transport, which gathers what is written in one
+turn of the loop. Only when the transport says that its buffer is full is there a `Backlog`; it goes when
+the client has read. The wheel wakes a connection when its greeting, its next ping or the pong is due: which
+of them, its state says. A close is sent, then the sending side is shut; the client has a few seconds to
+close its own.
 """
 
 import asyncio

@@ -84,7 +84,7 @@ class Held:
             else:
                 self._hold()
         except OSError as error:
-            raise InputError(f"{address.text}: {_reason(error, address)}") from None
+            raise InputError(f"{address.text}: {reason_of(error, address)}") from None
 
     def _hold(self) -> None:
         address = self.address
@@ -118,7 +118,8 @@ def _check_path(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _reason(error: OSError, address: Address) -> str:
+def reason_of(error: OSError, address: Address) -> str:
+    """Why it can't be listened on, and what to do."""
     if isinstance(error, socket.gaierror):
         return "there is no such host"
     if error.errno == errno.EADDRINUSE:

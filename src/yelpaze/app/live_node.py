@@ -1,0 +1,51 @@
+"""A gateway's node, with the broker and the keys that its settings ask for."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+from yelpaze.http.engine import Engine
+from yelpaze.live.broker import Broker
+from yelpaze.live.config import Config
+from yelpaze.live.memory import MemoryBroker
+from yelpaze.live.node import Fetch, Node
+from yelpaze.model.errors import MisuseError
+from yelpaze.model.request import get
+
+
+@contextlib.asynccontextmanager
+async def opened_node(config: Config, report: Callable[[str], None]) -> AsyncIterator[Node]:
+    """A node with what its settings ask for. It is not started."""
+    async with contextlib.AsyncExitStack() as stack:
+        urls = config.client.token.jwks_public_endpoint, config.client.subscription_token.jwks_public_endpoint
+        fetch = fetching(await stack.enter_async_context(Engine())) if any(urls) else None
+        yield Node(config, broker_of(config, report), fetch=fetch, report=report)
+
+
+def broker_of(config: Config, report: Callable[[str], None]) -> Broker:
+    """What connects the nodes. Raises InputError, MisuseError."""
+    if config.broker.type == "memory":
+        return MemoryBroker(time.monotonic, new_epoch)
+    try:
+        from yelpaze.live.redis import RedisBroker  # noqa: PLC0415  an extra of its own
+    except ImportError:
+        raise MisuseError("Redis between nodes needs an extra: pip install 'yelpaze[redis]'") from None
+    return RedisBroker(config.broker.redis, new_epoch, report)
+
+
+def new_epoch() -> str:
+    """A name that no other stream had."""
+    return uuid.uuid4().hex[:8]
+
+
+def fetching(engine: Engine) -> Fetch:
+    """Get a document with an engine; an empty one if that fails."""
+
+    async def fetch(url: str) -> bytes:
+        # An engine needs a task; the connection that asks has none.
+        outcome = await asyncio.ensure_future(engine.send(get(url)))
+        return outcome.body if outcome.ok else b""
+
+    return fetch

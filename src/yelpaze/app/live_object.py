@@ -1,0 +1,164 @@
+"""`Live`: the gateway inside a program of one's own."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from yelpaze.live.needed import check_extras
+
+check_extras()  # first: it tells what is missing
+
+from yelpaze.app.live_node import opened_node  # noqa: E402
+from yelpaze.live.asgi import AsgiApp  # noqa: E402
+from yelpaze.live.broker import BrokerAwayError, Query  # noqa: E402
+from yelpaze.live.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
+from yelpaze.live.config import config_of, from_environment, merged  # noqa: E402
+from yelpaze.live.node import Command, Node  # noqa: E402
+from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
+from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
+
+
+class Live:
+    """A gateway in an ASGI application, and the way to publish from its handlers.
+
+    It starts when it is first used, in the loop that runs then, and ends with `close` (or `async with`).
+    With a Redis broker all processes that use the same Redis are one gateway: what one publishes, the
+    clients of all receive.
+
+    Args:
+        settings: As in `live.yaml`: `{"client": {"token": {…}}, "channel": {…}}`. The environment
+            (`YELPAZE_LIVE__…`) is laid over them.
+        broker: `memory`, or `redis://host:port`.
+
+    Raises:
+        InputError: a setting is wrong.
+        MisuseError: an extra is missing.
+
+    >>> live = Live({"channel": {"without_namespace": {"allow_subscribe_for_anonymous": True}}})
+    >>> async def shout():
+    ...     async with live:
+    ...         return await live.publish("news", {"title": "Hello"})
+    >>> asyncio.run(shout())
+    Position(offset=0, epoch='')
+
+    """
+
+    def __init__(self, settings: Mapping[str, Any] | None = None, *, broker: str | None = None) -> None:
+        found = merged(dict(settings or {}), from_environment(os.environ))
+        if broker is not None:
+            where = (
+                {"type": "memory"} if broker == "memory" else {"type": "redis", "redis": {"address": broker}}
+            )
+            found = merged(found, {"broker": where})
+        self._config = config_of(found)
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._starting: asyncio.Future[Node] | None = None
+
+    async def node(self) -> Node:
+        """The running node; the first call starts it."""
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+        return await asyncio.shield(self._starting)
+
+    async def _start(self) -> Node:
+        self._stack = contextlib.AsyncExitStack()
+        try:
+            node = await self._stack.enter_async_context(opened_node(self._config, _tell))
+            await node.start()
+        except BaseException:
+            self._starting = None
+            raise
+        self._stack.push_async_callback(node.close)
+        return node
+
+    async def close(self) -> None:
+        """Send the clients elsewhere, and end."""
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            await asyncio.gather(starting, return_exceptions=True)
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            await stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.node()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def asgi(self) -> AsgiApp:
+        """An ASGI application: `app.mount("/live", live.asgi())`."""
+        return AsgiApp(self.node)
+
+    async def publish(
+        self, channel: str, data: Any, *, skip_history: bool = False, idempotency_key: str = ""
+    ) -> Position:
+        """Publish to all who listen to a channel.
+
+        `data` is any value that msgspec writes as JSON. Gives its place in the channel's history, 0 without
+        history. Raises MisuseError for a channel that cannot be, StoppedError if the broker is away.
+        """
+        node = await self.node()
+        publication = Publication(on_one_line(raw(data)))
+        with _told(channel):
+            options = node.rules.options(channel)
+            return await node.publish(
+                channel, publication, options, skip_history=skip_history, idempotency_key=idempotency_key
+            )
+
+    async def history(self, channel: str, *, limit: int = -1) -> list[Any]:
+        """The data of the last publications that are kept, oldest first."""
+        node = await self.node()
+        with _told(channel):
+            options = node.rules.options(channel)
+            found: History = await node.history(channel, Query(None, limit), options)
+        return [msgspec.json.decode(one.data) for one in found.publications]
+
+    async def presence(self, channel: str) -> dict[str, ClientInfo]:
+        """Who listens to a channel, by client."""
+        node = await self.node()
+        with _told(channel):
+            return await node.broker.presence(channel)
+
+    async def disconnect(self, user: str, *, ending: Ending = FORCE_DISCONNECT) -> None:
+        """Close a user's connections, in all processes."""
+        node = await self.node()
+        with _told(""):
+            await node.everywhere(Command(do="disconnect", user=user, ending=ending))
+
+    async def unsubscribe(self, user: str, channel: str) -> None:
+        """Take a user out of a channel, in all processes."""
+        node = await self.node()
+        with _told(channel):
+            await node.everywhere(Command(do="unsubscribe", user=user, channel=channel))
+
+
+class _told:  # noqa: N801  reads as a function
+    """Turn what a node raises into errors for programs."""
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Refused):
+            raise MisuseError(f"channel {self._channel!r}: {error.failure.message}") from None
+        if isinstance(error, BrokerAwayError):
+            raise StoppedError("the broker is away: try again later") from None
+
+
+def _tell(text: str) -> None:
+    print(f"yelpaze: {text}", file=sys.stderr, flush=True)  # noqa: T201
