@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.live import Gateway
 from support.nginx import Nginx
 from support.postgres import Postgres, binary
 from support.raw import RawServer
@@ -89,3 +91,17 @@ def postgres():
     server = Postgres()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def gateways(tmp_path_factory: pytest.TempPathFactory):
+    """A factory of gateways: `gateways(config, *flags)` starts one, as `support.live.Gateway` says."""
+    needs("uvloop", "httptools", "jwt", "yaml")
+    with ExitStack() as stack:
+
+        def start(config=None, *flags, **options) -> Gateway:
+            gateway = Gateway(tmp_path_factory.mktemp("live"), config, *flags, **options)
+            stack.callback(gateway.stop)
+            return gateway
+
+        yield start
