@@ -8,7 +8,9 @@ coroutines that wait for nothing but the broker and keys (see `eager`); what is 
 `Refused`, what ends the connection as `Ended`. After each wait the connection may be gone.
 """
 
+import uuid
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -84,15 +86,21 @@ class Asked(msgspec.Struct, frozen=True):
 _NOTHING = Asked()
 
 
+@lru_cache(10_000)
+def _one_more(channels: tuple[str, ...], channel: str) -> tuple[str, ...]:
+    """Clients in the same channels share the tuple, and the names in it."""
+    return (*channels, channel)
+
+
 class Client:
     """One connected program."""
 
-    __slots__ = ("_gate", "bucket", "channels", "expire_at", "id", "info", "node", "peer", "state", "user")
+    __slots__ = ("_gate", "_id", "bucket", "channels", "expire_at", "info", "node", "peer", "state", "user")
 
     def __init__(self, node: "Node", peer: Peer) -> None:
         self.node = node
         self.peer = peer
-        self.id = ""
+        self._id = b""
         self.user = ""
         self.info: msgspec.Raw | None = None
         self.expire_at = 0
@@ -100,6 +108,11 @@ class Client:
         self.state = NEW
         self.bucket: Any = None
         self._gate: Any = None
+
+    @property
+    def id(self) -> str:
+        """Its name: a UUID, empty while it has not connected. It is kept in fewer bytes than that."""
+        return str(uuid.UUID(bytes=self._id)) if self._id else ""
 
     @property
     def seen(self) -> ClientInfo:
@@ -116,7 +129,7 @@ class Client:
         node = self.node
         if not node.admit(claims.user):
             raise Ended(CONNECTION_LIMIT)
-        self.id, self.user, self.info = node.new_id(), claims.user, claims.info
+        self._id, self.user, self.info = node.new_id(), claims.user, claims.info
         self.expire_at = claims.expire_at
         self.state = CONNECTED
         node.entered(self)
@@ -239,7 +252,7 @@ class Client:
         """Add it to a channel, whatever its rights. Raises Refused."""
         node = self.node
         self._check_new(channel)
-        self.channels = (*self.channels, channel)  # from now on no other command can
+        self.channels = _one_more(self.channels, channel)  # from now on no other command can
         try:
             if how.has_presence:
                 await node.broker.add_presence(channel, how.info or self.seen, node.presence_ttl)

@@ -61,6 +61,11 @@ class FrameReader:
         self._fragments: list[bytes] | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is kept: it is between two messages."""
+        return not self._rest and self._fragments is None
+
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Take what came and give each message that is whole. Raises FrameError."""
         if self._rest:

@@ -255,9 +255,10 @@ class Node:
         """A number from a range, so that not all come back at once."""
         return least + int(self._random() * (most - least))
 
-    def new_id(self) -> str:
-        """A name for a client."""
-        return str(uuid.uuid4())
+    @staticmethod
+    def new_id() -> bytes:
+        """A name for a client: a UUID."""
+        return uuid.uuid4().bytes
 
     # ── who is here ─────────────────────────────────────────────────────────────
 
@@ -457,7 +458,7 @@ class Node:
     async def channels(self, pattern: str) -> dict[str, int]:
         """Channels that have subscribers on any node, and how many."""
         survey = _Survey({node.uid for node in self.nodes()})
-        name = self.new_id()
+        name = str(uuid.uuid4())
         self._surveys[name] = survey
         timer = asyncio.get_running_loop().call_later(_SURVEY, survey.end)
         try:

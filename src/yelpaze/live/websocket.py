@@ -55,7 +55,7 @@ class WebSocket(Connection):
 
     def __init__(self, node: "Node", transport: asyncio.Transport, kind: int, ip: str) -> None:
         super().__init__(node, transport, kind, ip)
-        self._reader = FrameReader(node.config.websocket.message_size_limit)
+        self._reader: FrameReader | None = None  # while a message is incomplete
         self._state = _GREETING
         self._is_read = True
         node.wheel.put(self, node.config.client.stale_close_delay)
@@ -63,8 +63,9 @@ class WebSocket(Connection):
     # ── from the client ─────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
+        reader = self._reader or FrameReader(self.node.config.websocket.message_size_limit)
         try:
-            for opcode, payload in self._reader.feed(data):
+            for opcode, payload in reader.feed(data):
                 if self._state >= _CLOSING:
                     if opcode == CLOSE:
                         self._shut()
@@ -81,6 +82,7 @@ class WebSocket(Connection):
                     self.end(Ending(UNSUPPORTED_DATA, "only text is spoken here"))
         except FrameError as error:
             self.end(Ending(error.code, error.reason))
+        self._reader = None if reader.is_idle else reader
 
     def _close_asked(self, payload: bytes) -> None:
         code = close_code(payload)
