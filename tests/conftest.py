@@ -17,6 +17,7 @@ from support.live import Gateway
 from support.nginx import Nginx
 from support.postgres import Postgres, binary
 from support.raw import RawServer
+from support.redis import Redis
 
 # The same examples in every run, however slow the machine is just now.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -89,6 +90,17 @@ def postgres():
     if binary("initdb") is None:
         absent("PostgreSQL (initdb)")
     server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory):
+    """A server that keeps nothing over a restart."""
+    needs("redis")
+    if shutil.which("redis-server") is None:
+        absent("Redis (redis-server)")
+    server = Redis(tmp_path_factory.mktemp("redis"))
     yield server
     server.close()
 
