@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -17,17 +18,22 @@ check_extras()  # first: it tells what is missing
 from yelpaze.app.live_node import opened_node  # noqa: E402
 from yelpaze.live.asgi import AsgiApp  # noqa: E402
 from yelpaze.live.broker import BrokerAwayError, Query  # noqa: E402
+from yelpaze.live.cluster import Command  # noqa: E402
 from yelpaze.live.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
 from yelpaze.live.config import config_of, from_environment, merged  # noqa: E402
-from yelpaze.live.node import Command, Node  # noqa: E402
+from yelpaze.live.node import Node  # noqa: E402
 from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
 from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
+
+
+_LOOK_SECONDS = 0.2
 
 
 class Live:
     """A gateway in an ASGI application, and the way to publish from its handlers.
 
     It starts when it is first used, in the loop that runs then, and ends with `close` (or `async with`).
+    When uvicorn is told to stop, open streams end at once: it would wait for them for ever.
     With a Redis broker all processes that use the same Redis are one gateway: what one publishes, the
     clients of all receive.
 
@@ -75,7 +81,17 @@ class Live:
             self._starting = None
             raise
         self._stack.push_async_callback(node.close)
+        server = _uvicorn()
+        if server is not None:
+            leaving = asyncio.create_task(self._leave_with(server, node))
+            self._stack.callback(leaving.cancel)
         return node
+
+    async def _leave_with(self, server: Any, node: Node) -> None:
+        """Send the clients elsewhere when the server ends: it tells its applications only when they are gone."""
+        while not server.should_exit:
+            await asyncio.sleep(_LOOK_SECONDS)
+        await node.drain(self._config.shutdown.timeout)
 
     async def close(self) -> None:
         """Send the clients elsewhere, and end."""
@@ -133,13 +149,13 @@ class Live:
         """Close a user's connections, in all processes."""
         node = await self.node()
         with _told(""):
-            await node.everywhere(Command(do="disconnect", user=user, ending=ending))
+            await node.cluster.tell(Command(do="disconnect", user=user, ending=ending))
 
     async def unsubscribe(self, user: str, channel: str) -> None:
         """Take a user out of a channel, in all processes."""
         node = await self.node()
         with _told(channel):
-            await node.everywhere(Command(do="unsubscribe", user=user, channel=channel))
+            await node.cluster.tell(Command(do="unsubscribe", user=user, channel=channel))
 
 
 class _told:  # noqa: N801  reads as a function
@@ -158,6 +174,12 @@ class _told:  # noqa: N801  reads as a function
             raise MisuseError(f"channel {self._channel!r}: {error.failure.message}") from None
         if isinstance(error, BrokerAwayError):
             raise StoppedError("the broker is away: try again later") from None
+
+
+def _uvicorn() -> Any:
+    """The uvicorn server that runs us: its method is what hears SIGTERM. None if there is none."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return server if hasattr(server, "should_exit") else None
 
 
 def _tell(text: str) -> None:

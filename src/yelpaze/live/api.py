@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from yelpaze.live.broker import BrokerAwayError, Query
+from yelpaze.live.cluster import Command, NodeInfo
 from yelpaze.live.codes import (
     BAD_REQUEST,
     FORCE_DISCONNECT,
@@ -24,7 +25,7 @@ from yelpaze.live.codes import (
 )
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.handshake import Rejected
-from yelpaze.live.node import Command, Node, NodeInfo
+from yelpaze.live.node import Node
 from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line
 
 _MOST_CHANNELS = 10_000
@@ -305,7 +306,7 @@ class Api:
     async def _everywhere(self, asked: _Someone, command: Command) -> _Nothing:
         if not (asked.user or asked.client or asked.session or asked.all_users):
             raise Refused(BAD_REQUEST)
-        await self._node.everywhere(command)
+        await self._node.cluster.tell(command)
         return _Nothing()
 
     async def _subscribe(self, asked: _Subscribe) -> _Nothing:
@@ -357,8 +358,8 @@ class Api:
         return _Nothing()
 
     async def _channels(self, asked: _Channels) -> _ChannelList:
-        found = await self._node.channels(asked.pattern)
+        found = await self._node.cluster.channels(asked.pattern)
         return _ChannelList({name: _Count(count) for name, count in sorted(found.items())})
 
     async def _info(self, _: _Info) -> _Nodes:
-        return _Nodes(self._node.nodes())
+        return _Nodes(self._node.cluster.nodes())

@@ -171,7 +171,9 @@ class AsgiApp:
         try:
             if scope["type"] == "websocket":
                 await _websocket(node, request, receive, send)
-            elif (channel := channel_of(request.path, "/sse/")) is not None:
+            elif (
+                channel := channel_of(request.path, "/sse/")
+            ) is not None and not node.config.sse.disabled:
                 await _events(node, request, channel, receive, send)
             else:
                 await _api(node, request, receive, send)
@@ -211,7 +213,7 @@ def _request(scope: Scope) -> Request:
 async def _websocket(node: Node, request: Request, receive: Receive, send: Send) -> None:
     channel = channel_of(request.path, "/ws/")
     is_centrifugo = request.path == "/connection/websocket"
-    if not is_centrifugo and channel is None:
+    if not is_centrifugo and (channel is None or node.config.websocket.plain_disabled):
         raise Rejected(404, "there is nothing at this address")
     check_origin(request, node.config.client.allowed_origins)
     check_limits(node, request)
@@ -236,7 +238,9 @@ async def _both(connection: AsgiConnection, reading: Any, writing: Any) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(error, Exception):
+                connection.node.defect(error)
         connection.connection_lost(None)
 
 
@@ -282,7 +286,7 @@ async def _events(node: Node, request: Request, channel: str, receive: Receive, 
     connection = AsgiConnection(node, framing.EVENTS, request.ip)
     session = connection.client = EventsSession(node, connection, channel)
     connection.hold()
-    last = request.headers.get("last-event-id", "")
+    last = request.headers.get("last-event-id", "") or request.query.get("lastEventId", "")
     try:
         joined = await session.enter(request.query.get("token", ""), last)
     except Exception as error:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from yelpaze.live.hub import Writer
+from yelpaze.live.stream import Writer
 
 _REPLY = ""  # no channel has this name: replies are never dropped
 

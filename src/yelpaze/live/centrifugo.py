@@ -9,7 +9,7 @@ buffered.
 """
 
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -30,167 +30,35 @@ from yelpaze.live.codes import (
     Failure,
     Refused,
 )
-from yelpaze.live.hub import Joined, Membership
+from yelpaze.live.protocol import (
+    ChannelRequest,
+    Command,
+    ConnectRequest,
+    ConnectResult,
+    HistoryRequest,
+    HistoryResult,
+    Nothing,
+    PresenceStatsResult,
+    PublishRequest,
+    RefreshRequest,
+    RefreshResult,
+    SubRefreshRequest,
+    SubscribeRequest,
+    SubscribeResult,
+    decode,
+    stats_of,
+    told,
+)
+from yelpaze.live.stream import Joined, Membership
 from yelpaze.live.tokens import Claims
-from yelpaze.live.values import ClientInfo, Position, Publication, on_one_line
+from yelpaze.live.values import on_one_line
 from yelpaze.version import __version__
 
 PING: Final = b"{}"
 _KEPT = 16
-_MOST_IN_A_FRAME = 64
-_REJECT_UNRECOVERED = 2  # bit of `flag`: rather fail than go on with a gap
-_NO_DATA = msgspec.Raw(b"")
-
-
-# ── what a client sends ─────────────────────────────────────────────────────────
-
-
-class _Recovering(msgspec.Struct, frozen=True):
-    recover: bool = False
-    epoch: str = ""
-    offset: int = 0
-
-    @property
-    def since(self) -> Position | None:
-        return Position(self.offset, self.epoch) if self.recover else None
-
-
-class _Connect(msgspec.Struct, frozen=True):
-    token: str = ""
-    subs: dict[str, _Recovering] = {}
-
-
-class _Subscribe(_Recovering, frozen=True):
-    channel: str = ""
-    flag: int = 0
-    token: str = ""
-    positioned: bool = False
-    recoverable: bool = False
-    join_leave: bool = False
-
-
-class _Channel(msgspec.Struct, frozen=True):
-    channel: str = ""
-
-
-class _Publish(msgspec.Struct, frozen=True):
-    channel: str = ""
-    data: msgspec.Raw = _NO_DATA
-
-
-class _History(msgspec.Struct, frozen=True):
-    channel: str = ""
-    limit: int = 0
-    since: Position | None = None
-    reverse: bool = False
-
-
-class _Refresh(msgspec.Struct, frozen=True):
-    token: str = ""
-
-
-class _SubRefresh(msgspec.Struct, frozen=True):
-    channel: str = ""
-    token: str = ""
-
-
-class _Any(msgspec.Struct, frozen=True):
-    pass
-
-
-class Command(msgspec.Struct, frozen=True):
-    """One command; exactly one of its methods is there."""
-
-    id: int = 0
-    connect: _Connect | None = None
-    subscribe: _Subscribe | None = None
-    unsubscribe: _Channel | None = None
-    publish: _Publish | None = None
-    presence: _Channel | None = None
-    presence_stats: _Channel | None = None
-    history: _History | None = None
-    refresh: _Refresh | None = None
-    sub_refresh: _SubRefresh | None = None
-    ping: _Any | None = None
-    rpc: _Any | None = None
-    send: _Any | None = None
-
-    def methods(self) -> list[str]:
-        """The methods that it names."""
-        return [name for name in _METHODS if getattr(self, name) is not None]
-
-
-_METHODS = Command.__struct_fields__[1:]
-_decode = msgspec.json.Decoder(Command).decode
 _encode = msgspec.json.encode
-
-
-# ── what it is told ─────────────────────────────────────────────────────────────
-
-
-class _Connected(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    client: str
-    version: str
-    subs: dict[str, "_Subscribed"] = {}
-    expires: bool = False
-    ttl: int = 0
-    ping: int = 0
-    pong: bool = False
-    session: str = ""
-    node: str = ""
-
-
-class _Subscribed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    expires: bool = False
-    ttl: int = 0
-    recoverable: bool = False
-    epoch: str = ""
-    publications: tuple[Publication, ...] = ()
-    recovered: bool = False
-    offset: int = 0
-    positioned: bool = False
-    was_recovering: bool = False
-
-
-class _Expiry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    client: str = ""
-    version: str = ""
-    expires: bool = False
-    ttl: int = 0
-
-
-class _Stretch(msgspec.Struct, frozen=True, omit_defaults=True):
-    publications: tuple[Publication, ...] = ()
-    epoch: str = ""
-    offset: int = 0
-
-
-class _Stats(msgspec.Struct, frozen=True, omit_defaults=True):
-    num_clients: int = 0
-    num_users: int = 0
-
-
-def _told(joined: Joined, how: Membership, now: float) -> _Subscribed:
-    """A subscription as its client is told of it."""
-    return _Subscribed(
-        expires=how.expire_at > 0,
-        ttl=max(0, int(how.expire_at - now)) if how.expire_at else 0,
-        recoverable=how.is_recoverable,
-        positioned=how.is_positioned,
-        epoch=joined.position.epoch if how.is_positioned else "",
-        offset=joined.position.offset if how.is_positioned else 0,
-        publications=joined.publications,
-        was_recovering=joined.recovered is not None,
-        recovered=bool(joined.recovered),
-    )
-
-
-def stats_of(there: Mapping[str, ClientInfo]) -> _Stats:
-    """How many clients and users a presence has."""
-    return _Stats(len(there), len({info.user for info in there.values()}))
-
-
-# ── the session ─────────────────────────────────────────────────────────────────
+_MOST_IN_A_FRAME = 1000  # a library that comes back sends its subscriptions in one
+_REJECT_UNRECOVERED = 2  # bit of `flag`: rather fail than go on with a gap
 
 
 class CentrifugoSession(Client):
@@ -220,7 +88,7 @@ class CentrifugoSession(Client):
 
     def _take(self, line: bytes) -> None:
         try:
-            command = _decode(line)
+            command = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             self.peer.end(BAD_COMMAND)
             return
@@ -316,7 +184,7 @@ class CentrifugoSession(Client):
 
     # ── commands ────────────────────────────────────────────────────────────────
 
-    async def _connect(self, asked: _Connect) -> _Connected:
+    async def _connect(self, asked: ConnectRequest) -> ConnectResult:
         if self.state != NEW:
             raise Ended(BAD_COMMAND)
         claims = await self.connect(asked.token)
@@ -329,9 +197,9 @@ class CentrifugoSession(Client):
             how = self._membership(options, Asked(), None)
             how = msgspec.structs.replace(how, is_server_side=True)
             joined, _ = await self.join(channel, options, how, recovering.since if recovering else None)
-            subs[channel] = _told(joined, how, self.node.now())
+            subs[channel] = told(joined, how, self.node.now())
         ping = self.node.config.client.ping_interval
-        return _Connected(
+        return ConnectResult(
             client=self.id,
             version=f"Yelpaze {__version__}",
             subs=subs,
@@ -354,44 +222,44 @@ class CentrifugoSession(Client):
     def _ttl(self, expire_at: int) -> int:
         return max(0, int(expire_at - self.node.now())) if expire_at else 0
 
-    async def _subscribe(self, asked: _Subscribe) -> _Subscribed:
+    async def _subscribe(self, asked: SubscribeRequest) -> SubscribeResult:
         wanted = Asked(asked.token, asked.since, asked.positioned, asked.recoverable, asked.join_leave)
         joined, how = await self.subscribe(asked.channel, wanted)
         if joined.recovered is False and asked.flag & _REJECT_UNRECOVERED:
             self.unsubscribe(asked.channel)
             raise Refused(UNRECOVERABLE_POSITION)
-        return _told(joined, how, self.node.now())
+        return told(joined, how, self.node.now())
 
-    async def _unsubscribe(self, asked: _Channel) -> _Any:
+    async def _unsubscribe(self, asked: ChannelRequest) -> Nothing:
         self.unsubscribe(asked.channel)
-        return _Any()
+        return Nothing()
 
-    async def _publish(self, asked: _Publish) -> _Any:
+    async def _publish(self, asked: PublishRequest) -> Nothing:
         await self.publish(asked.channel, on_one_line(asked.data))
-        return _Any()
+        return Nothing()
 
-    async def _history(self, asked: _History) -> _Stretch:
+    async def _history(self, asked: HistoryRequest) -> HistoryResult:
         found = await self.history(asked.channel, Query(asked.since, asked.limit, asked.reverse))
-        return _Stretch(found.publications, found.position.epoch, found.position.offset)
+        return HistoryResult(found.publications, found.position.epoch, found.position.offset)
 
-    async def _presence(self, asked: _Channel) -> dict[str, Any]:
+    async def _presence(self, asked: ChannelRequest) -> dict[str, Any]:
         return {"presence": await self.presence(asked.channel)}
 
-    async def _presence_stats(self, asked: _Channel) -> _Stats:
+    async def _presence_stats(self, asked: ChannelRequest) -> PresenceStatsResult:
         return stats_of(await self.presence(asked.channel))
 
-    async def _refresh(self, asked: _Refresh) -> _Expiry:
+    async def _refresh(self, asked: RefreshRequest) -> RefreshResult:
         if not asked.token:
             raise Ended(BAD_COMMAND)
         await self.refresh(asked.token)
-        return _Expiry(
+        return RefreshResult(
             client=self.id,
             version=f"Yelpaze {__version__}",
             expires=self.expire_at > 0,
             ttl=self._ttl(self.expire_at),
         )
 
-    async def _sub_refresh(self, asked: _SubRefresh) -> _Expiry:
+    async def _sub_refresh(self, asked: SubRefreshRequest) -> RefreshResult:
         if not asked.channel or not asked.token:
             raise Ended(BAD_COMMAND)
         claims = await self.subscription_claims(asked.channel, asked.token)
@@ -402,16 +270,16 @@ class CentrifugoSession(Client):
         self.node.hub.change(self.peer, asked.channel, how)
         if how.expire_at:
             self.node.wheel.put(self, 0)
-        return _Expiry(expires=how.expire_at > 0, ttl=self._ttl(how.expire_at))
+        return RefreshResult(expires=how.expire_at > 0, ttl=self._ttl(how.expire_at))
 
-    async def _ping(self, _: _Any) -> _Any:
-        return _Any()
+    async def _ping(self, _: Nothing) -> Nothing:
+        return Nothing()
 
-    async def _rpc(self, _: _Any) -> _Any:
+    async def _rpc(self, _: Nothing) -> Nothing:
         raise Refused(METHOD_NOT_FOUND)
 
-    async def _send(self, _: _Any) -> _Any:
-        return _Any()  # messages without a reply have nobody here who takes them
+    async def _send(self, _: Nothing) -> Nothing:
+        return Nothing()  # messages without a reply have nobody here who takes them
 
     # ── what the gateway says by itself ─────────────────────────────────────────
 
@@ -425,8 +293,7 @@ class CentrifugoSession(Client):
 
     def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
         """It was put into a channel; its right was another's."""
-        told = _told(joined, how, self.node.now())
-        self._push(channel, "subscribe", told)
+        self._push(channel, "subscribe", told(joined, how, self.node.now()))
 
     def insufficient(self, channel: str) -> None:
         """It has missed something: it subscribes again, with what it last had."""

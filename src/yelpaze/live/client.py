@@ -32,7 +32,7 @@ from yelpaze.live.codes import (
     Refused,
 )
 from yelpaze.live.config import ChannelOptions
-from yelpaze.live.hub import Joined, Member, Membership, membership
+from yelpaze.live.stream import Joined, Member, Membership, membership
 from yelpaze.live.tokens import BadTokenError, Claims, ExpiredTokenError
 from yelpaze.live.values import ClientInfo, History, Position, Publication
 

@@ -12,7 +12,7 @@ from yelpaze.live import framing
 from yelpaze.live.client import Client
 from yelpaze.live.codes import WENT_AWAY, Ending
 from yelpaze.live.connection import Connection
-from yelpaze.live.hub import Joined
+from yelpaze.live.stream import Joined
 
 if TYPE_CHECKING:
     from yelpaze.live.node import Node

@@ -24,10 +24,10 @@ from yelpaze.live.centrifugo import CentrifugoSession
 from yelpaze.live.codes import CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Refused
 from yelpaze.live.events import HEADERS, EventStream
 from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip, wants_websocket
-from yelpaze.live.hub import Joined
 from yelpaze.live.node import Node
 from yelpaze.live.openapi import schema
 from yelpaze.live.plain import EventsSession, PlainSession
+from yelpaze.live.stream import Joined
 from yelpaze.live.websocket import WebSocket
 
 _MOST_HEADERS: Final = 16 << 10

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import random as random_module
-import re
 import sys
 import time
 import traceback
@@ -16,63 +15,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from yelpaze.live import eager
 from yelpaze.live.broker import Broker, BrokerAwayError, Keep, Query
 from yelpaze.live.channels import Rules
-from yelpaze.live.client import Client, Peer
-from yelpaze.live.codes import FORCE_DISCONNECT, SHUTDOWN, UNSUBSCRIBED_BY_SERVER, Ended, Ending, Refused
+from yelpaze.live.client import Client
+from yelpaze.live.cluster import Cluster
+from yelpaze.live.codes import SHUTDOWN, Ended, Refused
 from yelpaze.live.config import ChannelOptions, Config, Token
-from yelpaze.live.hub import Hub, Membership
+from yelpaze.live.hub import Hub
 from yelpaze.live.statistics import Statistics, Totals
 from yelpaze.live.tokens import Jwks, Verifier
 from yelpaze.live.values import ClientInfo, History, Position, Publication
 from yelpaze.live.wheel import Wheel
 from yelpaze.policy.rate import Gcra, Rate
-from yelpaze.version import __version__
 
 _TICK = 1.0
 _GREETING = 3.0  # seconds between two words of a node that it is there
-_LOST = 10.0
-_SURVEY = 2.0
 _DRAIN_EACH = 0.1
+_GOODBYE = 1.0
 _DRAIN_RATE = 5_000  # clients a second, as fast as Phoenix sends them away
-
-
-class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of itself, in `info`."""
-
-    uid: str
-    name: str
-    version: str
-    num_clients: int
-    num_users: int
-    num_channels: int
-    num_subs: int
-    uptime: int
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What nodes tell each other."""
-
-    node: NodeInfo | None = None
-    gone: str = ""  # a node that has ended
-    do: str = ""  # subscribe, unsubscribe, disconnect
-    user: str = ""
-    client: str = ""
-    everyone: bool = False
-    channel: str = ""
-    ending: Ending | None = None
-    whitelist: tuple[str, ...] = ()
-    info: msgspec.Raw | None = None
-    expire_at: int = 0
-    since: Position | None = None
-    survey: str = ""
-    pattern: str = ""
-    answer_to: str = ""
-    from_node: str = ""
-    channels: dict[str, int] | None = None
 
 
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -106,7 +67,6 @@ class Node:
         self.broker = broker
         self._random = random
         self.uid = str(uuid.uuid4())
-        self.name = name or f"{os.uname().nodename}_{os.getpid()}"
         self.now = now
         self.clock = clock
         self.rules = Rules(config.channel)
@@ -116,6 +76,7 @@ class Node:
             self._verifier(own, "client.subscription_token", fetch) if own.enabled else self.tokens
         )
         self.statistics = Statistics()
+        self.cluster = Cluster(self, name or f"{os.uname().nodename}_{os.getpid()}")
         self.wheel = Wheel(_TICK, random)
         self.hub = Hub(
             broker,
@@ -131,10 +92,7 @@ class Node:
         self.connected = 0
         self.is_draining = False
         self._accepting: Gcra | None = None
-        self._nodes: dict[str, tuple[NodeInfo, float]] = {}
-        self._surveys: dict[str, _Survey] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._started = clock()
         self._report = report or (lambda text: print(text, file=sys.stderr))  # noqa: T201
 
     def _verifier(self, config: Token, where: str, fetch: Fetch | None) -> Verifier:
@@ -173,7 +131,7 @@ class Node:
     async def _greeting(self) -> None:
         while True:
             with contextlib.suppress(BrokerAwayError):  # it says so itself
-                await self._tell(Command(node=self.info()))
+                await self.cluster.greet()
             await asyncio.sleep(_GREETING)
 
     async def _present(self) -> None:
@@ -211,11 +169,15 @@ class Node:
         self.is_draining = True
         for peer in list(self.peers):
             peer.end(SHUTDOWN)
+        for _ in range(round(_GOODBYE / _DRAIN_EACH)):  # they close their side
+            if not self.peers:
+                break
+            await asyncio.sleep(_DRAIN_EACH)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(BrokerAwayError):
-            await self._tell(Command(gone=self.uid))
+            await self.cluster.leave()
         for peer in list(self.peers):
             peer.abort()
         await asyncio.sleep(0)
@@ -380,103 +342,7 @@ class Node:
 
     def told(self, message: bytes) -> None:
         """A node has said something."""
-        command = msgspec.json.decode(message, type=Command)
-        if command.node is not None:
-            self._nodes[command.node.uid] = command.node, self.clock()
-        elif command.gone:
-            self._nodes.pop(command.gone, None)
-        elif command.survey:
-            self.background(self._answer(command))
-        elif command.answer_to:
-            survey = self._surveys.get(command.answer_to)
-            if survey is not None:
-                survey.take(command)
-        elif command.do:
-            for client in self._meant(command):
-                self._do(client, command)
-
-    def _meant(self, command: Command) -> list[Client]:
-        everyone = (peer.client for peer in self.peers)
-        there = list(everyone) if command.everyone or not command.user else self.clients_of(command.user)
-        return [
-            client
-            for client in there
-            if client.id and command.client in ("", client.id) and client.id not in command.whitelist
-        ]
-
-    def _do(self, client: Client, command: Command) -> None:
-        if command.do == "disconnect":
-            client.peer.end(command.ending or FORCE_DISCONNECT)
-        elif command.do == "unsubscribe":
-            client.unsubscribed(command.channel, UNSUBSCRIBED_BY_SERVER)
-        elif command.do == "subscribe" and command.channel not in client.channels:
-            self.background(self._subscribe(client, command))
-
-    async def _subscribe(self, client: Client, command: Command) -> None:
-        channel, options = command.channel, self.rules.options(command.channel)
-        info = ClientInfo(client.id, client.user, client.info, command.info) if command.info else None
-        how = Membership(
-            is_positioned=options.force_recovery or options.force_positioning,
-            is_recoverable=options.force_recovery,
-            has_presence=options.presence,
-            tells_joins=options.join_leave,
-            hears_joins=options.join_leave and options.force_push_join_leave,
-            is_server_side=True,
-            expire_at=command.expire_at,
-            info=info,
-        )
-        client.subscribed(channel, *await client.join(channel, options, how, command.since))
-
-    async def _tell(self, command: Command) -> None:
-        await self.broker.tell(msgspec.json.encode(command))
-
-    async def everywhere(self, command: Command) -> None:
-        """Have all nodes do it."""
-        await self._tell(command)
-
-    # ── asking all nodes ────────────────────────────────────────────────────────
-
-    def info(self) -> NodeInfo:
-        """What this node says of itself."""
-        return NodeInfo(
-            uid=self.uid,
-            name=self.name,
-            version=__version__,
-            num_clients=self.connected,
-            num_users=len(self.users),
-            num_channels=len(self.hub.streams),
-            num_subs=self.hub.subscriptions,
-            uptime=int(self.clock() - self._started),
-        )
-
-    def nodes(self) -> list[NodeInfo]:
-        """All nodes that have been heard of lately, this one first."""
-        since = self.clock() - _LOST
-        self._nodes = {uid: known for uid, known in self._nodes.items() if known[1] >= since}
-        return [self.info(), *(info for uid, (info, _) in self._nodes.items() if uid != self.uid)]
-
-    async def channels(self, pattern: str) -> dict[str, int]:
-        """Channels that have subscribers on any node, and how many."""
-        survey = _Survey({node.uid for node in self.nodes()})
-        name = str(uuid.uuid4())
-        self._surveys[name] = survey
-        timer = asyncio.get_running_loop().call_later(_SURVEY, survey.end)
-        try:
-            await self._tell(Command(survey=name, pattern=pattern))
-            await survey.done
-        finally:
-            timer.cancel()
-            del self._surveys[name]
-        return dict(survey.channels)
-
-    async def _answer(self, asked: Command) -> None:
-        pattern = re.compile(_glob(asked.pattern)) if asked.pattern else None
-        found = {
-            name: len(stream.members)
-            for name, stream in self.hub.streams.items()
-            if stream.members and (pattern is None or pattern.fullmatch(name))
-        }
-        await self._tell(Command(answer_to=asked.survey, from_node=self.uid, channels=found))
+        self.cluster.told(message)
 
     def totals(self) -> Totals:
         """Its counts as they stand."""
@@ -496,40 +362,3 @@ class Node:
             missed=self.hub.missed,
             outages=counts.outages,
         )
-
-
-class _Survey:
-    """A question to all nodes, and their answers so far."""
-
-    def __init__(self, asked: set[str]) -> None:
-        self._asked = asked
-        self.channels: Counter[str] = Counter()
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def take(self, answer: Command) -> None:
-        self._asked.discard(answer.from_node)
-        self.channels.update(answer.channels or {})
-        if not self._asked:
-            self.end()
-
-    def end(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
-
-
-def _glob(pattern: str) -> str:
-    """`chat:*`: a star stands for any text, {a,b} for either."""
-    parts = []
-    for part in re.split(r"(\*|\?|\{[^{}]*\})", pattern):
-        if part == "*":
-            parts.append(".*")
-        elif part == "?":
-            parts.append(".")
-        elif part.startswith("{") and part.endswith("}"):
-            parts.append("(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")")
-        else:
-            parts.append(re.escape(part))
-    return "".join(parts)
-
-
-__all__ = ["Command", "Node", "NodeInfo", "Peer"]

@@ -29,7 +29,7 @@ from yelpaze.live.codes import (
     Refused,
 )
 from yelpaze.live.framing import data_of
-from yelpaze.live.hub import Joined, Membership
+from yelpaze.live.stream import Joined, Membership
 from yelpaze.live.values import Position
 
 _KEPT = 16

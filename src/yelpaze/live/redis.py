@@ -8,35 +8,28 @@
     {prefix}:control           what nodes tell each other
 
 A publication is added to its stream and published by one script, so offsets come in order and none is
-without the other. Commands of one turn of the loop go out as one pipeline, however many clients asked; one
-pipeline is under way at a time, so what comes meanwhile makes the next one larger.
-
-Pub/Sub has a connection of its own. When it is lost, nobody can say what was missed: it is made again, all
-channels are subscribed again, and once Redis has confirmed that, `returned` has all positions compared.
+without the other. When Redis was away, all positions are compared once it has confirmed our subscriptions.
 """
 
-import asyncio
 import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
-from yelpaze.live.broker import BrokerAwayError, Events, Keep, Query
+from yelpaze.live.broker import Events, Keep, Query
 from yelpaze.live.config import Redis as Settings
+from yelpaze.live.redis_pipeline import Pipeline
+from yelpaze.live.redis_pubsub import Listener
 from yelpaze.live.values import ClientInfo, History, Position, Publication
 from yelpaze.model.errors import InputError, StoppedError
 
 _KEY_TTL = 300
-_BATCH = 1000
-_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
-_QUIET = 3.0  # seconds of silence on Pub/Sub after which we ask whether it is there
 
 _PUBLISH = """
 if KEYS[3] ~= '' then
@@ -97,14 +90,6 @@ return redis.call('HVALS', KEYS[1])
 _SCRIPTS = (_PUBLISH, _HISTORY, _ADD_PRESENCE, _PRESENCE)
 
 
-class _Call:
-    __slots__ = ("arguments", "done")
-
-    def __init__(self, arguments: tuple[Any, ...], done: "asyncio.Future[Any]") -> None:
-        self.arguments = arguments
-        self.done = done
-
-
 class RedisBroker:
     """For many processes and machines. `epochs` gives a new name for each stream."""
 
@@ -116,7 +101,6 @@ class RedisBroker:
     ) -> None:
         self._settings = settings
         self._epochs = epochs
-        self._report = report or (lambda text: print(text, file=sys.stderr))  # noqa: T201
         self._prefix = settings.prefix
         try:
             self._redis = Redis.from_url(
@@ -128,131 +112,48 @@ class RedisBroker:
         except ValueError as error:
             raise InputError(f"broker.redis.address: {error}") from None
         self._events: Events
-        self._hashes: dict[str, str] = {}
-        self._calls: list[_Call] = []
-        self._pump: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._pubsub: PubSub | None = None  # while it is up
-        self._channels: dict[str, asyncio.Future[None] | None] = {}  # wanted; the future until confirmed
-        self._unsent: list[tuple[str, str]] = []
-        self._is_away = False
+        self._pipeline = Pipeline(self._redis, _SCRIPTS)
+        self._do, self._script = self._pipeline.do, self._pipeline.run
+        self._listener = Listener(
+            self._redis,
+            [self._key("control")],
+            before=self._pipeline.load,
+            on_message=self._message,
+            on_return=self._returned,
+            report=report or (lambda text: print(text, file=sys.stderr)),  # noqa: T201
+        )
 
-    # ── its life ────────────────────────────────────────────────────────────────
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+    def _name(self, channel: str) -> str:
+        return self._key("channel", channel)
+
+    def _returned(self) -> None:
+        self._events.returned()
 
     async def start(self, events: Events) -> None:
         """Connect. Raises StoppedError if Redis is not there."""
         self._events = events
         try:
-            await self._load()
-            pubsub = await self._subscribed_anew()
+            await self._pipeline.load()
+            await self._listener.start()
         except (RedisError, OSError) as error:
             await self.close()
             raise StoppedError(f"Redis at {_shown(self._settings.address)}: {error}") from None
-        self._keep(self._listen(pubsub))
-
-    async def _load(self) -> None:
-        for script in _SCRIPTS:
-            self._hashes[script] = str(await self._redis.script_load(script))
-
-    def _keep(self, work: Any) -> "asyncio.Task[Any]":
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def close(self) -> None:
         """Let go of the connections."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._fail_all()
-        if self._pubsub is not None:
-            await cast(Awaitable[None], self._pubsub.aclose())  # type: ignore[no-untyped-call]
-            self._pubsub = None
+        await self._listener.close()
+        await self._pipeline.close()
         with contextlib.suppress(RedisError, OSError):
             await self._redis.aclose()
 
-    # ── Pub/Sub ─────────────────────────────────────────────────────────────────
-
-    async def _subscribed_anew(self) -> PubSub:
-        """A connection that hears of all that is wanted; what is confirmed comes in `_listen`."""
-        pubsub: PubSub = self._redis.pubsub()
-        names = [self._key("control"), *map(self._name, self._channels)]
-        for start in range(0, len(names), _BATCH):
-            await pubsub.subscribe(*names[start : start + _BATCH])
-        self._unsent.clear()
-        self._pubsub = pubsub
-        return pubsub
-
-    async def _listen(self, pubsub: PubSub) -> None:
-        """Hear what comes, and begin anew when the connection is lost."""
-        is_first = True
-        while True:
-            try:
-                await self._hear(pubsub, is_first=is_first)
-            except (RedisError, OSError) as error:
-                self._lost(error)
-            self._pubsub = None
-            with contextlib.suppress(RedisError, OSError):
-                await cast(Awaitable[None], pubsub.aclose())  # type: ignore[no-untyped-call]
-            is_first = False
-            pubsub = await self._again()
-
-    async def _again(self) -> PubSub:
-        for number in range(sys.maxsize):
-            await asyncio.sleep(_PAUSES[min(number, len(_PAUSES) - 1)])
-            with contextlib.suppress(RedisError, OSError):
-                await self._load()
-                return await self._subscribed_anew()
-        raise AssertionError
-
-    async def _hear(self, pubsub: PubSub, *, is_first: bool) -> None:
-        missing = 1 + len(self._channels)  # confirmations of what was subscribed at once
-        is_asked = False
-        while True:
-            message = await pubsub.get_message(timeout=_QUIET)
-            if message is None:
-                if is_asked:
-                    raise ConnectionError("Redis is silent")
-                is_asked = True
-                await pubsub.ping()
-                continue
-            is_asked = False
-            kind = message["type"]
-            if kind == "message":
-                self._message(message["channel"], message["data"])
-            elif kind == "subscribe":
-                self._confirmed(message["channel"])
-                missing -= 1
-                if missing == 0 and not is_first:
-                    self._returned()
-
-    def _lost(self, error: Exception) -> None:
-        if not self._is_away:
-            self._is_away = True
-            self._report(
-                f"warning: Redis is away ({error}); clients stay, what they ask for fails until then"
-            )
-
-    def _returned(self) -> None:
-        self._is_away = False
-        self._report("Redis is back; all positions are compared")
-        self._events.returned()
-
-    def _confirmed(self, name: bytes) -> None:
-        channel = name.decode().removeprefix(self._name(""))
-        waiting = self._channels.get(channel)
-        if waiting is not None:
-            self._channels[channel] = None
-            if not waiting.done():
-                waiting.set_result(None)
-
-    def _message(self, name: bytes, data: bytes) -> None:
-        text = name.decode()
-        if text == self._key("control"):
+    def _message(self, name: str, data: bytes) -> None:
+        if name == self._key("control"):
             self._events.told(data)
             return
-        channel = text.removeprefix(self._name(""))
+        channel = name.removeprefix(self._name(""))
         kind = data[:1]
         if kind == b"p":
             offset, epoch, payload = data[1:].split(b":", 2)
@@ -265,105 +166,11 @@ class RedisBroker:
 
     async def subscribe(self, channel: str) -> None:
         """Hear of a channel, from when Redis has confirmed it."""
-        if channel in self._channels and self._channels[channel] is None:
-            return
-        if self._pubsub is None:
-            raise BrokerAwayError
-        waiting = self._channels.get(channel)
-        if waiting is None:
-            waiting = self._channels[channel] = asyncio.get_running_loop().create_future()
-            self._wanted("subscribe", channel)
-        try:
-            await waiting
-        except BaseException:
-            if self._channels.get(channel) is waiting:
-                del self._channels[channel]
-            raise
+        await self._listener.subscribe(self._name(channel))
 
     async def unsubscribe(self, channel: str) -> None:
         """Hear no more of it."""
-        if channel in self._channels:
-            waiting = self._channels.pop(channel)
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(BrokerAwayError())
-            self._wanted("unsubscribe", channel)
-
-    def _wanted(self, what: str, channel: str) -> None:
-        self._unsent.append((what, channel))
-        if len(self._unsent) == 1:
-            asyncio.get_running_loop().call_soon(lambda: self._keep(self._send_wanted()))
-
-    async def _send_wanted(self) -> None:
-        """Send what is wanted, in order; neighbours of one kind together."""
-        pubsub, unsent = self._pubsub, self._unsent
-        self._unsent = []
-        if pubsub is None:
-            return
-        try:
-            for what, names in _runs(unsent):
-                send = pubsub.subscribe if what == "subscribe" else pubsub.unsubscribe
-                await send(*map(self._name, names))
-        except (RedisError, OSError):
-            pass  # the connection is lost: who listens notices, and asks for all that is wanted then
-
-    # ── commands ────────────────────────────────────────────────────────────────
-
-    def _key(self, *parts: str) -> str:
-        return ":".join((self._prefix, *parts))
-
-    def _name(self, channel: str) -> str:
-        return self._key("channel", channel)
-
-    async def _do(self, *arguments: Any) -> Any:
-        """Send a command with the next pipeline."""
-        done = asyncio.get_running_loop().create_future()
-        self._calls.append(_Call(arguments, done))
-        if self._pump is None:
-            self._pump = self._keep(self._pumped())
-        return await done
-
-    async def _script(self, script: str, keys: Iterable[str], *arguments: Any) -> Any:
-        found = tuple(keys)
-        try:
-            return await self._do("EVALSHA", self._hashes[script], len(found), *found, *arguments)
-        except NoScriptError:  # Redis was emptied
-            return await self._do("EVAL", script, len(found), *found, *arguments)
-
-    async def _pumped(self) -> None:
-        try:
-            while self._calls:
-                calls, self._calls = self._calls[:_BATCH], self._calls[_BATCH:]
-                await self._execute(calls)
-        finally:
-            self._pump = None
-            if sys.exc_info()[0] is not None:
-                self._fail_all()
-
-    async def _execute(self, calls: list[_Call]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*call.arguments)
-        try:
-            results = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            self._lost(error) if self._pubsub is None else None
-            results = [BrokerAwayError()] * len(calls)
-        except asyncio.CancelledError:
-            results = [BrokerAwayError()] * len(calls)
-            raise
-        finally:
-            for call, result in zip(calls, results, strict=True):
-                _settle(call.done, result)
-
-    def _fail_all(self) -> None:
-        calls, self._calls = self._calls, []
-        for call in calls:
-            _settle(call.done, BrokerAwayError())
-        for waiting in self._channels.values():
-            if waiting is not None:
-                _settle(waiting, BrokerAwayError())
-
-    # ── what a broker does ──────────────────────────────────────────────────────
+        self._listener.unsubscribe(self._name(channel))
 
     async def publish(
         self, channel: str, publication: Publication, keep: Keep | None, idempotency_key: str = ""
@@ -433,27 +240,8 @@ def _publication(entry: Any) -> Publication:
     return Publication(found.data, found.info, int(id_.split(b"-")[0]))
 
 
-def _settle(future: "asyncio.Future[Any]", result: Any) -> None:
-    if future.done():
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-
-
 def _whole(seconds: float) -> int:
     return max(1, round(seconds))
-
-
-def _runs(wanted: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Neighbours of one kind together, their order kept."""
-    runs: list[tuple[str, list[str]]] = []
-    for what, channel in wanted:
-        if not runs or runs[-1][0] != what:
-            runs.append((what, []))
-        runs[-1][1].append(channel)
-    return runs
 
 
 def _shown(address: str) -> str:
