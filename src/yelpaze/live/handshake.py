@@ -5,7 +5,6 @@ import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -105,8 +104,7 @@ def check_origin(request: Request, allowed: Sequence[str]) -> None:
     origin = request.headers.get("origin")
     if origin is None or "*" in allowed:
         return
-    found = urlsplit(origin.lower())
-    if found.netloc and found.netloc == request.headers.get("host", "").lower():
+    if origin.lower().partition("://")[2] == request.headers.get("host", "").lower() != "":
         return
     if not any(_matches(origin.lower(), pattern.lower()) for pattern in allowed):
         raise Rejected(403, "this origin is not allowed: list it in client.allowed_origins")
