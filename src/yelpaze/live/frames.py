@@ -49,9 +49,9 @@ class FrameError(Exception):
 
 
 class FrameReader:
-    """One connection's incoming frames."""
+    """One connection's incoming frames. After a FrameError it takes in no more."""
 
-    __slots__ = ("_decoder", "_fragments", "_limit", "_opcode", "_rest", "_size")
+    __slots__ = ("_decoder", "_fragments", "_is_broken", "_limit", "_opcode", "_rest", "_size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -60,14 +60,17 @@ class FrameReader:
         self._size = 0
         self._fragments: list[bytes] | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
+        self._is_broken = False
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is kept: it is between two messages."""
-        return not self._rest and self._fragments is None
+        return not self._rest and self._fragments is None and not self._is_broken
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Take what came and give each message that is whole. Raises FrameError."""
+        if self._is_broken:  # section 7.1.7: what comes after is not looked at
+            return
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
@@ -86,6 +89,11 @@ class FrameReader:
                     message = self._joined(head, payload)
                     if message is not None:
                         yield message
+        except FrameError:
+            self._is_broken = True
+            self._fragments = self._decoder = None
+            at = end
+            raise
         finally:
             self._rest = data[at:] if at < end else b""
 
