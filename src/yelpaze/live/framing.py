@@ -67,7 +67,7 @@ def data_of(text: bytes) -> msgspec.Raw:
     if not text.lstrip().startswith(b'"'):
         try:
             msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             pass
         else:
             return on_one_line(msgspec.Raw(text))
