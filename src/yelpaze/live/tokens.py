@@ -4,16 +4,23 @@ The algorithm is pinned by which keys are configured: a token that names another
 before its signature is looked at, and a public key is never taken for an HMAC secret.
 """
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import jwt
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
+from yelpaze.live.broker import BrokerAwayError
 from yelpaze.live.config import Token
+from yelpaze.live.values import MaybeRaw, raw
 from yelpaze.model.errors import InputError
 
 _HMAC = ("HS256", "HS384", "HS512")
@@ -21,9 +28,10 @@ _HASHES = {"HS256": HMACAlgorithm.SHA256, "HS384": HMACAlgorithm.SHA384, "HS512"
 _RSA = ("RS256", "RS384", "RS512")
 _ECDSA = ("ES256", "ES384", "ES512")
 _EDDSA = ("EdDSA",)
-_KINDS: dict[str | None, tuple[str, ...]] = {"oct": (), "RSA": _RSA, "EC": _ECDSA, "OKP": _EDDSA}
+_CURVES = {"secp256r1": _ECDSA[0], "secp384r1": _ECDSA[1], "secp521r1": _ECDSA[2]}  # RFC 7518, section 3.4
+_LEAST_RSA = 2048  # bits; RFC 7518, section 3.3
 _LONGEST = 16 << 10
-_LEEWAY = 0.0
+_MOST_SECONDS = 1 << 53  # what a number in JSON holds exactly
 
 
 class BadTokenError(Exception):
@@ -32,6 +40,10 @@ class BadTokenError(Exception):
 
 class ExpiredTokenError(Exception):
     """It was right once."""
+
+
+class KeysAwayError(BrokerAwayError):
+    """The keys that a token needs can't be fetched now; they may later."""
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +58,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     channel: str | None = None
     client: str = ""
     expire_at: int = 0
-    info: msgspec.Raw | None = None
+    info: MaybeRaw = msgspec.UNSET
     channels: tuple[str, ...] = ()
     override: Mapping[str, bool] = {}
 
@@ -65,8 +77,8 @@ class Keys:
             ("ed25519_public_key", config.ed25519_public_key, _EDDSA),
         ):
             if pem:
-                key = _public_key(pem, algorithms[0], f"{where}.{name}")
-                self._by_algorithm |= {algorithm: [key] for algorithm in algorithms}
+                key = _public_key(pem, algorithms, f"{where}.{name}")
+                self._by_algorithm |= {algorithm: [key] for algorithm in _signed_by(key)}
 
     def of(self, algorithm: str) -> list[Any]:
         """The keys that may have signed."""
@@ -88,11 +100,27 @@ def _secret(key: str, algorithm: str) -> jwt.PyJWK:
     return found
 
 
-def _public_key(pem: str, algorithm: str, where: str) -> Any:
-    try:
-        return jwt.get_algorithm_by_name(algorithm).prepare_key(pem.strip().replace("\\n", "\n"))
-    except (PyJWTError, ValueError, TypeError) as error:
-        raise InputError(f"{where}: not a public key in PEM: {error}") from None
+def _public_key(pem: str, algorithms: tuple[str, ...], where: str) -> Any:
+    text = pem.strip().replace("\\n", "\n")
+    for algorithm in algorithms:  # PyJWT wants a curve's own
+        try:
+            key = jwt.get_algorithm_by_name(algorithm).prepare_key(text)
+        except (PyJWTError, ValueError, TypeError) as error:
+            reason = str(error)
+        else:
+            if any(name in algorithms for name in _signed_by(key)):
+                return key
+            reason = f"RSA keys have {_LEAST_RSA} bits or more"
+    raise InputError(f"{where}: not a public key in PEM that can be used: {reason}") from None
+
+
+def _signed_by(key: Any) -> tuple[str, ...]:
+    """The algorithms that a public key verifies; none for a key that is too weak, or not public."""
+    if isinstance(key, RSAPublicKey):
+        return _RSA if key.key_size >= _LEAST_RSA else ()
+    if isinstance(key, EllipticCurvePublicKey):
+        return (_CURVES[key.curve.name],) if key.curve.name in _CURVES else ()
+    return _EDDSA if isinstance(key, Ed25519PublicKey | Ed448PublicKey) else ()
 
 
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -101,8 +129,9 @@ Fetch = Callable[[str], Awaitable[bytes]]
 class Jwks:
     """Keys that an identity provider publishes (RFC 7517), fetched when one is asked for that is not known.
 
-    At most one request is under way, and at most one in `pause` seconds: a client can't make us call for each
-    token that it makes up.
+    At most one request is under way, which all wait for who need it, and at most one in `pause` seconds: a
+    client can't make us call for each token that it makes up. While the provider is away, the keys that it
+    had are good.
     """
 
     def __init__(self, url: str, fetch: Fetch, clock: Callable[[], float], pause: float = 10.0) -> None:
@@ -110,31 +139,47 @@ class Jwks:
         self._fetch = fetch
         self._clock = clock
         self._pause = pause
-        self._keys: dict[str, jwt.PyJWK] = {}
+        self._keys: dict[str, Any] = {}
         self._fetched = float("-inf")
+        self._fetching: asyncio.Future[None] | None = None
+        self._is_away = False
 
     async def key(self, kid: str, algorithm: str) -> Any:
-        """The key of that name, if it may sign so; else None."""
-        if kid not in self._keys and self._clock() - self._fetched >= self._pause:
-            self._fetched = self._clock()
-            self._keys = _key_set(await self._fetch(self._url))
+        """The key of that name, if it may sign so; else None. Raises KeysAwayError."""
+        if kid not in self._keys:
+            await self._refreshed()
         key = self._keys.get(kid)
-        if key is None or algorithm not in _KINDS.get(key.key_type, ()):
-            return None
-        return key.key
+        if key is None and self._is_away:
+            raise KeysAwayError
+        return key if key is not None and algorithm in _signed_by(key) else None
+
+    async def _refreshed(self) -> None:
+        if self._fetching is not None:
+            await self._fetching
+        elif self._clock() - self._fetched >= self._pause:
+            self._fetched = self._clock()
+            fetching = self._fetching = asyncio.get_running_loop().create_future()
+            try:
+                found = _key_set(await self._fetch(self._url))
+                self._is_away = found is None
+                self._keys = self._keys if found is None else found
+            finally:
+                self._fetching = None
+                fetching.set_result(None)
 
 
-def _key_set(body: bytes) -> dict[str, jwt.PyJWK]:
+def _key_set(body: bytes) -> dict[str, Any] | None:
+    """The public keys of a key set, by name; None if it is none."""
     try:
         keys = msgspec.json.decode(body)["keys"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return {}
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError):
+        return None
     found = {}
     for key in keys if isinstance(keys, list) else []:
         if isinstance(key, dict) and isinstance(key.get("kid"), str) and key.get("use", "sig") == "sig":
             try:
-                found[key["kid"]] = jwt.PyJWK(key)
-            except PyJWTError:  # a kind that we don't know; others may do
+                found[key["kid"]] = jwt.PyJWK(key).key
+            except (PyJWTError, ValueError, KeyError, TypeError):  # none that we know; others may be
                 continue
     return found
 
@@ -156,24 +201,38 @@ class Verifier:
         return bool(self._keys) or self._jwks is not None
 
     async def read(self, token: str) -> Claims:
-        """What a token says, if all of it holds. Raises BadTokenError, ExpiredTokenError."""
+        """What a token says, if all of it holds.
+
+        Raises BadTokenError, ExpiredTokenError, KeysAwayError.
+        """
         if len(token) > _LONGEST:
             raise BadTokenError("too long")
         try:
             header = jwt.get_unverified_header(token)
-        except PyJWTError as error:
+        except (PyJWTError, ValueError, RecursionError) as error:
             raise BadTokenError(str(error)) from None
-        algorithm = header.get("alg")
+        keys = await self._keys_of(header)
+        if not keys:
+            raise BadTokenError("no key for it")
+        try:
+            return self._claims(self._payload(token, header["alg"], keys))
+        except UnicodeEncodeError:  # half a surrogate pair: no text, and nothing that could be sent on
+            raise BadTokenError("its strings are not Unicode") from None
+
+    async def _keys_of(self, header: Mapping[str, Any]) -> list[Any]:
+        algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str):
             raise BadTokenError("no algorithm")
         keys = list(self._keys.of(algorithm))
-        kid = header.get("kid")
         if self._jwks is not None and isinstance(kid, str):
-            found = await self._jwks.key(kid, algorithm)
-            keys += [found] if found is not None else []
-        if not keys:
-            raise BadTokenError(f"no key for {algorithm}")
-        return self._claims(self._payload(token, algorithm, keys))
+            try:
+                found = await self._jwks.key(kid, algorithm)
+            except KeysAwayError:
+                if not keys:
+                    raise
+            else:
+                keys += [found] if found is not None else []
+        return keys
 
     def _payload(self, token: str, algorithm: str, keys: list[Any]) -> dict[str, Any]:
         config = self._config
@@ -187,7 +246,7 @@ class Verifier:
                     issuer=config.issuer or None,
                     options={"verify_aud": bool(config.audience), "verify_exp": False, "verify_sub": False},
                 )
-            except InvalidTokenError as error:
+            except (InvalidTokenError, ValueError, OverflowError, RecursionError) as error:
                 if number == len(keys) - 1:
                     raise BadTokenError(str(error)) from None
         raise AssertionError
@@ -209,6 +268,7 @@ class Verifier:
         channel = payload.get("channel")
         client = payload.get("client", "")
         override = payload.get("override")
+        "".join([user, str(channel), str(client), *names]).encode()  # see `read`
         return Claims(
             user=user,
             channel=channel if isinstance(channel, str) else None,
@@ -222,12 +282,14 @@ class Verifier:
 
 def _seconds(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name) or 0
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not (
+        isinstance(value, int | float) and -_MOST_SECONDS < value < _MOST_SECONDS
+    ):
         raise BadTokenError(f"{name} is a number of seconds")
     return int(value)
 
 
-def _info(payload: Mapping[str, Any]) -> msgspec.Raw | None:
+def _info(payload: Mapping[str, Any]) -> MaybeRaw:
     encoded = payload.get("b64info")
     if isinstance(encoded, str) and encoded:
         try:
@@ -237,7 +299,7 @@ def _info(payload: Mapping[str, Any]) -> msgspec.Raw | None:
             raise BadTokenError("b64info is JSON in base64") from None
         return msgspec.Raw(text)
     info = payload.get("info")
-    return msgspec.Raw(msgspec.json.encode(info)) if info is not None else None
+    return raw(info) if info is not None else msgspec.UNSET
 
 
 def _override(override: Mapping[str, Any]) -> dict[str, bool]:
@@ -249,4 +311,4 @@ def _override(override: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-__all__ = ["BadTokenError", "Claims", "ExpiredTokenError", "Jwks", "Keys", "Verifier"]
+__all__ = ["BadTokenError", "Claims", "ExpiredTokenError", "Jwks", "Keys", "KeysAwayError", "Verifier"]
