@@ -26,11 +26,10 @@ from yelpaze.live.codes import (
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.handshake import Rejected
 from yelpaze.live.node import Node
-from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line
+from yelpaze.live.values import ClientInfo, History, MaybeRaw, Position, Publication, on_one_line
 
 _MOST_CHANNELS = 10_000
 _MOST_COMMANDS = 1_000
-_NOTHING = msgspec.Raw(b"")
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -46,14 +45,14 @@ class _Error(msgspec.Struct, frozen=True):
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True):
-    data: msgspec.Raw = _NOTHING
+    data: MaybeRaw = msgspec.UNSET
     b64data: str = ""
     skip_history: bool = False
     idempotency_key: str = ""
 
     def content(self) -> msgspec.Raw:
         """What is published. Raises Refused."""
-        text = bytes(self.data)
+        text = b"" if isinstance(self.data, msgspec.UnsetType) else bytes(self.data)
         if self.b64data:
             try:
                 text = base64.b64decode(self.b64data, validate=True)
@@ -92,7 +91,7 @@ class _Someone(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Subscribe(_Someone, frozen=True, kw_only=True):
     channel: str
-    info: msgspec.Raw | None = None
+    info: MaybeRaw = msgspec.UNSET
     expire_at: int = 0
     recover_since: Position | None = None
 

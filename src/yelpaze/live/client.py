@@ -34,7 +34,7 @@ from yelpaze.live.codes import (
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.stream import Joined, Member, Membership, membership
 from yelpaze.live.tokens import BadTokenError, Claims, ExpiredTokenError
-from yelpaze.live.values import ClientInfo, History, Position, Publication
+from yelpaze.live.values import ClientInfo, History, MaybeRaw, Position, Publication
 
 if TYPE_CHECKING:
     from yelpaze.live.node import Node
@@ -102,7 +102,7 @@ class Client:
         self.peer = peer
         self._id = b""
         self.user = ""
-        self.info: msgspec.Raw | None = None
+        self.info: MaybeRaw = msgspec.UNSET
         self.expire_at = 0
         self.channels: tuple[str, ...] = ()
         self.state = NEW

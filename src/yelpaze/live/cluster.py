@@ -15,7 +15,7 @@ import msgspec
 from yelpaze.live.client import Client
 from yelpaze.live.codes import FORCE_DISCONNECT, UNSUBSCRIBED_BY_SERVER, Ending
 from yelpaze.live.stream import Membership
-from yelpaze.live.values import ClientInfo, Position
+from yelpaze.live.values import ClientInfo, MaybeRaw, Position
 from yelpaze.version import __version__
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     channel: str = ""
     ending: Ending | None = None
     whitelist: tuple[str, ...] = ()
-    info: msgspec.Raw | None = None
+    info: MaybeRaw = msgspec.UNSET
     expire_at: int = 0
     since: Position | None = None
     survey: str = ""

@@ -120,9 +120,7 @@ class HttpConnection(asyncio.Protocol):
             self._reject(rejected)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            self._reject(
-                cause if isinstance(cause, Rejected) else Rejected(400, "no request that can be read")
-            )
+            self._failed(cause if isinstance(cause, Exception) else error, keep=False)
         except httptools.HttpParserError:
             self._reject(Rejected(400, "no request that can be read"))
 
@@ -168,7 +166,10 @@ class HttpConnection(asyncio.Protocol):
             key = name.decode("latin-1").lower()
             text = value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        url = urlsplit(self._url.decode("latin-1"))
+        try:
+            url = urlsplit(self._url.decode("latin-1"))
+        except ValueError:
+            raise Rejected(400, "no address that can be read") from None
         peer = self._transport.get_extra_info("peername")
         here = peer[0] if isinstance(peer, tuple) else ""
         trusted = self._node.config.client.trusted_proxies
@@ -247,11 +248,11 @@ class HttpConnection(asyncio.Protocol):
             self._failed,
         )
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, *, keep: bool = True) -> None:
         if not isinstance(error, Rejected):
             self._node.defect(error)
             error = Rejected(500, "internal server error")
-        self._reject(error, keep=True)
+        self._reject(error, keep=keep)
 
     # ── event streams ───────────────────────────────────────────────────────────
 

@@ -4,6 +4,9 @@ from typing import Any
 
 import msgspec
 
+# JSON that may be absent. msgspec reads nothing but null into `Raw | None`.
+MaybeRaw = msgspec.Raw | msgspec.UnsetType
+
 
 class Position(msgspec.Struct, frozen=True, gc=False):
     """A place in a channel's stream. Offsets begin at 1 and mean nothing under another epoch."""
@@ -17,8 +20,8 @@ class ClientInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
     client: str = ""
     user: str = ""
-    conn_info: msgspec.Raw | None = None
-    chan_info: msgspec.Raw | None = None
+    conn_info: MaybeRaw = msgspec.UNSET
+    chan_info: MaybeRaw = msgspec.UNSET
 
 
 class Publication(msgspec.Struct, frozen=True, omit_defaults=True):
