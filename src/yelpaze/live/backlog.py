@@ -33,9 +33,12 @@ class Backlog:
         if policy == "latest":
             self._forget(lambda kept: kept[1] == channel)
         self._frames.append((frame, channel, policy))
-        self._size += len(frame)
-        if self._size > self._limit and policy == "drop_oldest":
-            self._forget(lambda kept: kept[2] == "drop_oldest", until=self._limit)
+        self._size += _size(frame)
+        if policy == "drop_oldest":
+            while self._size > self._limit and self._frames[0][2] == "drop_oldest":
+                self._size -= _size(self._frames.popleft()[0])
+            if self._size > self._limit:  # behind what is never dropped
+                self._forget(lambda kept: kept[2] == "drop_oldest", until=self._limit)
         if self._size > self._limit:
             self._overflow()
 
@@ -43,7 +46,7 @@ class Backlog:
         kept: deque[tuple[Any, str, str]] = deque()
         for entry in self._frames:
             if self._size > until and chosen(entry):
-                self._size -= len(entry[0])
+                self._size -= _size(entry[0])
             else:
                 kept.append(entry)
         self._frames = kept
@@ -53,6 +56,11 @@ class Backlog:
         self.is_paused = False
         while self._frames and not self.is_paused:
             frame, _, _ = self._frames.popleft()
-            self._size -= len(frame)
+            self._size -= _size(frame)
             transport.write(frame)
         return not self._frames and not self.is_paused
+
+
+def _size(frame: Any) -> int:
+    """Bytes, or characters where a server behind ASGI makes the frames, which come in lists."""
+    return sum(map(len, frame)) if isinstance(frame, list) else len(frame)
