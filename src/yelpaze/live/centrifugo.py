@@ -64,13 +64,14 @@ _REJECT_UNRECOVERED = 2  # bit of `flag`: rather fail than go on with a gap
 class CentrifugoSession(Client):
     """A client that speaks Centrifugo's protocol."""
 
-    __slots__ = ("_is_busy", "_outbox", "_waiting")
+    __slots__ = ("_is_busy", "_is_going_on", "_outbox", "_waiting")
 
     def __init__(self, node: Any, peer: Any) -> None:
         super().__init__(node, peer)
         self._waiting: deque[Command] | None = None
         self._outbox: list[bytes] | None = None
         self._is_busy = False
+        self._is_going_on = False
 
     def receive(self, message: bytes) -> None:
         """Take a message: commands, one a line."""
@@ -89,7 +90,7 @@ class CentrifugoSession(Client):
     def _take(self, line: bytes) -> None:
         try:
             command = decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.peer.end(BAD_COMMAND)
             return
         if not self._is_sound(command):
@@ -155,19 +156,32 @@ class CentrifugoSession(Client):
     def _refuse(self, command: Command, failure: Failure) -> None:
         self.node.statistics.refused[failure.code] += 1
         self._say(b'{"id":%d,"error":%b}' % (command.id, _encode(failure)))
-        self._next()
+        if command.connect is not None and self.state == CONNECTED:  # it is half in: it comes again
+            self._flush()
+            self.peer.end(SERVER_ERROR)
+        else:
+            self._next()
 
     def _next(self) -> None:
         self._is_busy = False
-        if self._waiting and self.state != CLOSED:
-            command = self._waiting.popleft()
-            if not self._waiting:
-                self._waiting = None
-                self.peer.resume()
-            if self._is_sound(command):
-                self._do(command)
-            else:
-                self.peer.end(BAD_COMMAND)
+        if self._is_going_on:  # the loop below is what did this command
+            return
+        self._is_going_on = True
+        try:
+            while self._waiting and not self._is_busy and self.state != CLOSED:
+                self._do_next(self._waiting)
+        finally:
+            self._is_going_on = False
+
+    def _do_next(self, waiting: deque[Command]) -> None:
+        command = waiting.popleft()
+        if not waiting:
+            self._waiting = None
+            self.peer.resume()
+        if self._is_sound(command):
+            self._do(command)
+        else:
+            self.peer.end(BAD_COMMAND)
 
     # What is said while a message is being taken goes out as one.
 

@@ -45,12 +45,13 @@ def ending_of(failure: Failure) -> Ending:
 class PlainSession(Client):
     """A plain WebSocket."""
 
-    __slots__ = ("_channel", "_is_busy", "_waiting")
+    __slots__ = ("_channel", "_is_busy", "_is_going_on", "_waiting")
 
     def __init__(self, node: Any, peer: Any, channel: str) -> None:
         super().__init__(node, peer)
         self._channel = channel
         self._is_busy = False
+        self._is_going_on = False
         self._waiting: deque[bytes] | None = None
 
     def open(self, token: str) -> None:
@@ -94,12 +95,21 @@ class PlainSession(Client):
 
     def _done(self, _: None) -> None:
         self._is_busy = False
-        if self._waiting and self.state != CLOSED:
-            message = self._waiting.popleft()
-            if not self._waiting:
-                self._waiting = None
-                self.peer.resume()
-            self._do(message)
+        if self._is_going_on:  # the loop below is what did this message
+            return
+        self._is_going_on = True
+        try:
+            while self._waiting and not self._is_busy and self.state != CLOSED:
+                self._do_next(self._waiting)
+        finally:
+            self._is_going_on = False
+
+    def _do_next(self, waiting: deque[bytes]) -> None:
+        message = waiting.popleft()
+        if not waiting:
+            self._waiting = None
+            self.peer.resume()
+        self._do(message)
 
     def _failed(self, error: Exception) -> None:
         self.peer.end(_why(self, error))
