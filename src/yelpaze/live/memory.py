@@ -1,5 +1,6 @@
 """The broker of one process: everything in memory, nothing waits."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -7,6 +8,7 @@ from itertools import islice
 from yelpaze.live.broker import Events, Keep, Query
 from yelpaze.live.values import ClientInfo, History, Position, Publication
 
+_SWEEP = 30.0
 _KEY_TTL = 300.0  # as Centrifugo keeps results of idempotent publications
 
 
@@ -35,13 +37,24 @@ class MemoryBroker:
         self._presence: dict[str, dict[str, ClientInfo]] = {}
         self._results: dict[tuple[str, str], tuple[Position, float]] = {}
         self._events: Events
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self, events: Events) -> None:
         """Nothing to connect to."""
         self._events = events
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        self._sweeping = asyncio.get_running_loop().call_later(_SWEEP, self._sweep_again)
+
+    def _sweep_again(self) -> None:
+        self.sweep()
+        self._sweep_later()
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Nothing to close but the timer."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
 
     async def subscribe(self, channel: str) -> None:
         """All is heard anyway."""
