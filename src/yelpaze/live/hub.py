@@ -43,7 +43,7 @@ class Hub:
         self._soon = soon
         self._background = background
         self._clock = clock
-        self._recovery_limit = recovery_limit
+        self._recovery_limit = recovery_limit or _ALL
         self.streams: dict[str, Stream] = {}
         self._dirty: list[Stream] = []
         self.subscriptions = 0
@@ -238,6 +238,8 @@ class Hub:
         before, found = stream.position, history.position
         if self._is_behind(found, before):
             return
+        if found.epoch != before.epoch:
+            self._send(stream)  # what came before is of the epoch before
         stream.offset, stream.epoch = found.offset, found.epoch
         stream.touched = self._clock()
         if not before.epoch:
@@ -281,9 +283,14 @@ class Hub:
 
     def flush(self) -> None:
         """Write what has come in this turn of the loop."""
-        dirty, self._dirty = self._dirty, []
-        for stream in dirty:
-            self._send(stream)
+        dirty, self._dirty = self._dirty[::-1], []
+        try:
+            while dirty:
+                self._send(dirty.pop())
+        finally:
+            if dirty:  # a defect in one channel does not hold up the others
+                self._dirty = [*dirty[::-1], *self._dirty]
+                self._soon(self.flush)
 
     def _send(self, stream: Stream) -> None:
         """One write for each member, whatever the number of publications."""
