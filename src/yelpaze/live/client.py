@@ -266,13 +266,13 @@ class Client:
                 node.background(node.broker.remove_presence(channel, self.id))
             raise
         # From here to the reply nothing is waited for: what is published now comes after it.
-        if self.state == CLOSED:
-            node.background(self._departed(channel, node.hub.leave(self.peer, channel)))
-            raise Ended(CONNECTION_EXPIRED)
+        if channel not in self.channels:  # it was taken out, or is gone, before it was in
+            node.hub.leave(self.peer, channel)
+            if how.has_presence:
+                node.background(node.broker.remove_presence(channel, self.id))
+            raise Ended(CONNECTION_EXPIRED) if self.state == CLOSED else Refused(PERMISSION_DENIED)
         if how.tells_joins:
-            node.soon(
-                lambda: node.background(node.broker.announce(channel, how.info or self.seen, is_join=True))
-            )
+            self._announce(channel, how, is_join=True)
         if how.expire_at:
             node.wheel.put(self, 0)
         return joined, how
@@ -295,7 +295,12 @@ class Client:
         if how.has_presence:
             await self.node.broker.remove_presence(channel, self.id)
         if how.tells_joins:
-            await self.node.broker.announce(channel, how.info or self.seen, is_join=False)
+            self._announce(channel, how, is_join=False)
+
+    def _announce(self, channel: str, how: Membership, *, is_join: bool) -> None:
+        """Tell the others, after the reply, in the order in which it came and went."""
+        node, info = self.node, how.info or self.seen
+        node.soon(lambda: node.background(node.broker.announce(channel, info, is_join=is_join)))
 
     def is_in(self, channel: str) -> bool:
         """Whether it listens to a channel."""
@@ -356,7 +361,8 @@ class Client:
             return
         was, self.state = self.state, CLOSED
         self.node.wheel.drop(self)
-        for channel in self.channels:
+        channels, self.channels = self.channels, ()
+        for channel in channels:
             how = self.node.hub.leave(self.peer, channel)
             if how is not None and (how.has_presence or how.tells_joins):
                 self.node.background(self._departed(channel, how))

@@ -18,7 +18,7 @@ from typing import Any
 
 from yelpaze.live import framing
 from yelpaze.live.broker import Broker, BrokerAwayError, Query
-from yelpaze.live.codes import INTERNAL, Refused
+from yelpaze.live.codes import ALREADY_SUBSCRIBED, INTERNAL, Refused
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.stream import Joined, Member, Membership, Stream
 from yelpaze.live.values import ClientInfo, History, Position, Publication
@@ -67,6 +67,8 @@ class Hub:
             stream = self.streams[name] = Stream(name, options, meta_ttl)
         if stream.joining is None:
             stream.joining = {}
+        elif member in stream.joining:
+            raise Refused(ALREADY_SUBSCRIBED)
         noted = stream.joining[member] = []
         try:
             await self._attached(stream)
