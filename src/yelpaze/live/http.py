@@ -46,6 +46,7 @@ class HttpConnection(asyncio.Protocol):
         "_body_limit",
         "_headers",
         "_is_answering",
+        "_is_full",
         "_is_over",
         "_node",
         "_parser",
@@ -66,6 +67,7 @@ class HttpConnection(asyncio.Protocol):
         self._rest = b""
         self._is_answering = False
         self._is_over = False
+        self._is_full = False  # of answers that the client does not read
         self._clear()
 
     def _clear(self) -> None:
@@ -85,6 +87,16 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._leave()
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if not self._is_answering and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _leave(self) -> None:
         self._is_over = True
@@ -313,7 +325,8 @@ class HttpConnection(asyncio.Protocol):
         self._node.wheel.put(self, _IDLE_SECONDS)
         if was_answering and self._rest:
             rest, self._rest = self._rest, b""
-            self._transport.resume_reading()
+            if not self._is_full:
+                self._transport.resume_reading()
             self._node.soon(lambda: None if self._is_over else self.data_received(rest))
 
 
