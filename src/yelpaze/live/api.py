@@ -57,7 +57,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
             try:
                 text = base64.b64decode(self.b64data, validate=True)
                 msgspec.json.decode(text)
-            except (ValueError, msgspec.DecodeError):
+            except (ValueError, msgspec.DecodeError, RecursionError):
                 raise Refused(BAD_REQUEST) from None
         if not text:
             raise Refused(BAD_REQUEST)
@@ -236,10 +236,11 @@ class Api:
         if method not in self.requests:
             raise Rejected(404, f"there is no method {method[:64]}")
         try:
+            body.decode()  # what is passed on as it is, is not looked at otherwise
             request = msgspec.json.decode(body or b"{}", type=self.requests[method])
         except msgspec.ValidationError as error:
             raise Rejected(400, str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Rejected(400, f"the body is no JSON: {error}") from None
         if isinstance(request, _Batch):
             return msgspec.json.encode(await self._batch(request))
@@ -267,7 +268,7 @@ class Api:
         (name,) = named
         try:
             request = msgspec.json.decode(command[name], type=self.requests[name])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return {"error": _Error.of(BAD_REQUEST)}
         response = await self._response(name, request)
         return {"error": response.error} if response.error else {name: response.result}

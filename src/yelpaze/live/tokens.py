@@ -295,7 +295,7 @@ def _info(payload: Mapping[str, Any]) -> MaybeRaw:
         try:
             text = base64.b64decode(encoded, validate=True)
             msgspec.json.decode(text)
-        except (ValueError, msgspec.DecodeError):
+        except (ValueError, msgspec.DecodeError, RecursionError):
             raise BadTokenError("b64info is JSON in base64") from None
         return msgspec.Raw(text)
     info = payload.get("info")
