@@ -990,7 +990,7 @@ class Round:
             check(
                 life.code not in (2, 3) or "yelpaze: " in said, f"exit {life.code} without a reason: {said}"
             )
-        until = time.monotonic() + 5
+        until = time.monotonic() + PATIENCE
         while left := processes_of(str(self.state)):
             check(time.monotonic() < until, f"processes are left: {left}")
             time.sleep(0.05)

@@ -30,7 +30,7 @@ def nginx() -> str | None:
 def free_ports(count: int) -> int:
     """The first of so many free ports in a row, below those that the system gives to clients."""
     while True:
-        first = random.randrange(20_000, 32_000)
+        first = random.SystemRandom().randrange(20_000, 32_000)  # two that run at once draw differently
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + count):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))

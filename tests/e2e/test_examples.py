@@ -15,6 +15,7 @@ import pytest
 from test_run import YELPAZE, start_demo, stop, wait_for
 
 from support.examples import EXAMPLES, spelling
+from support.ports import free_port
 from support.workers import worker
 
 
@@ -42,29 +43,32 @@ async def timed_page(order_page, shop, faults):
         return page, loop.time() - began
 
 
-async def test_an_order_page_takes_as_long_as_its_slowest_service(order_page, shop):
+async def test_an_order_page_takes_as_long_as_its_slowest_service(order_page, shop, monkeypatch):
+    monkeypatch.setattr(order_page, "DEADLINE", 30)
     page, took = await timed_page(order_page, shop, {})
     assert page["complete"]
     assert {part["data"]["service"] for part in page["parts"].values()} == set(order_page.PARTS)
     assert took >= 0.22  # the slowest; the measured figure is in benches/RESULTS.md
 
 
-async def test_a_dead_and_a_failing_service_leave_a_partial_page(order_page, shop):
+async def test_a_dead_and_a_failing_service_leave_a_partial_page(order_page, shop, monkeypatch):
+    monkeypatch.setattr(
+        order_page, "DEADLINE", 2
+    )  # so that the others answer in time, however busy the machine
     page, took = await timed_page(order_page, shop, {"shipping": "fault=stall", "payment": "fault=500"})
     assert not page["complete"]
     assert page["parts"]["customer"]["data"]["status"] == "ok"
     assert page["parts"]["shipping"]["missing"] == "timeout.deadline"
     assert page["parts"]["payment"]["missing"] in ("status", "timeout.deadline")
-    assert took < 5  # far from the attempt's own time-out of 60 s: the deadline ended it
+    assert took < 30  # when no first byte would have ended the attempt: the deadline did
 
 
-def test_the_page_as_a_fastapi_endpoint(shop):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_the_page_as_a_fastapi_endpoint(shop, tmp_path):
+    port = free_port()
+    (tmp_path / "patient.py").write_text("import order_page\norder_page.DEADLINE = 2\nfrom app import app\n")
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES / "order_page"), "app:app", "--port", str(port), "--log-level", "warning"],
-        env={**os.environ, "SHOP": shop},
+        [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES / "order_page"), "patient:app", "--port", str(port), "--log-level", "warning"],
+        env={**os.environ, "SHOP": shop, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     try:
 
@@ -82,7 +86,7 @@ def test_the_page_as_a_fastapi_endpoint(shop):
         assert partial["parts"]["order"]["missing"] == "timeout.deadline"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 async def test_bulk_prices_keeps_errors_beside_prices(monkeypatch, shop):
@@ -173,10 +177,7 @@ def test_loans_at_two_workers_one_of_which_is_killed(tmp_path):
     command.chmod(0o755)
     rows = [{"id": n, "amount": 1000 + n, "rate": 0.08} for n in range(3000)]
     (tmp_path / "loans.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with socket.socket() as one, socket.socket() as two:
-        for each in (one, two):
-            each.bind(("127.0.0.1", 0))
-        first, second = (f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two))
+    first, second = (f"127.0.0.1:{free_port()}" for _ in range(2))
     path = f"{command.parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["sh", EXAMPLES / "remote_workers" / "run.sh", "loans.jsonl"],

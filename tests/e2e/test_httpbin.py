@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from support.nginx import free_port, wait_for_port
+from support.nginx import wait_for_port
+from support.ports import free_port
 from yelpaze import Engine, delete, get, patch, post, put, request
 
 
@@ -20,7 +21,7 @@ def httpbin():
     wait_for_port(port, process)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 async def json_of(made):

@@ -98,7 +98,7 @@ def test_ctrl_c_lets_rows_under_way_end_and_takes_no_more(place, service):
     process.send_signal(signal.SIGINT)
     until_stopping(process)
     service.release()
-    stderr = process.communicate(timeout=20)[1]
+    stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr
     assert "interrupted: 5 rows" in stderr
     assert "the same command goes on" in stderr
@@ -116,12 +116,13 @@ def test_rows_that_do_not_end_in_time_are_dropped_and_called_again(place, servic
     service.hold(lambda call: call.number > 3)
     grace = {"grace": 0.1, "second signal": 300, "no grace": 0}[how]
     process = place.start(*RUN, "--grace", grace)
+    service.wait_for_calls(8)
     until(lambda: len(place.lines()) == 3)
     process.send_signal(signal.SIGINT)
     if how == "second signal":
         until_stopping(process)
         process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=20)[1]
+    stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr
     assert "the same command goes on" in stderr
     assert place.letters == {}
@@ -343,7 +344,7 @@ def test_a_second_run_or_a_retry_on_one_output_is_refused(place, service):
     assert "another run is writing it" in place.ask(*RUN, "--restart", code=2).stderr
     assert "another run is writing it" in place.ask("retry", "last", code=2).stderr
     service.release()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert place.numbers() == [1, 2, 3]
     assert len(service.calls) == 3
 

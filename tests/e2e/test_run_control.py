@@ -67,7 +67,7 @@ def test_a_row_deadline_is_for_all_steps_together(place, service):
     place.flow(TWO)
     place.rows(2)
     service.hold(lambda call: call.path == "/last/1")
-    place(*RUN, "--row-deadline", 0.5, "--retries", 5, code=1)
+    place(*RUN, "--row-deadline", 2, "--retries", 5, code=1)
     assert place.numbers() == [2]
     letter = place.letters[1]
     assert (letter["step"], letter["error"]["kind"]) == ("last", "timeout.deadline")
@@ -114,14 +114,14 @@ def test_ordered(place, service, stopped):
     service.wait(lambda: len(service.calls) == 8 and service.under_way == 2)
     if stopped:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 130
         assert place.numbers() == []
         service.release()
         place(*RUN, "--ordered", code=1)
     else:
         service.release()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 1
         assert len(service.calls) == 8
     assert [line["row"] for line in place.lines()] == [1, 2, 4, 5, 6, 7, 8]
@@ -212,7 +212,7 @@ def test_sigusr1_tells_where_it_is(place, service):
             break
     assert "requests/s" in line
     service.release()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert place.numbers() == [1, 2, 3, 4, 5]
 
 

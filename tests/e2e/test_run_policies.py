@@ -104,12 +104,12 @@ def test_a_row_deadline_bounds_calls_and_their_retries(tmp_path, shop):
     assert {failure["error"]["kind"] for failure in failures if failure["input"] % 2 == 0} == {
         "timeout.deadline"
     }
-    assert json.loads(done.stdout)["seconds"] < 5
+    assert json.loads(done.stdout)["seconds"] < 30
 
 
 SLEEP = """
 import time
-flow = Flow("slow", deadline=0.4)
+flow = Flow("slow", deadline=2)
 
 @flow.compute
 def sleep(row: int):

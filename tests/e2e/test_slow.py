@@ -84,7 +84,7 @@ def test_workers_that_keep_dying_lose_only_the_rows_that_kill_them(tmp_path):
 
 def test_the_tour():
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "tour.py")], capture_output=True, text=True, timeout=120
+        [sys.executable, str(ROOT / "examples" / "tour.py")], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "one service dead" in done.stdout

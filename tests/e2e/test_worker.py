@@ -35,7 +35,7 @@ SQUARES = """
 
     flow = Flow("squares")
 
-    @flow.compute(timeout=1)
+    @flow.compute(timeout=3)
     def square(row):
         n = row["n"]
         if n == 13:
@@ -213,9 +213,12 @@ def test_calls_under_way_end_before_a_worker_does(place):
     flow = place.flow(
         """
         import time
+        from pathlib import Path
+
         def begin(path: str) -> str:
-            open(path, "w").close()
-            time.sleep(0.5)
+            Path(path).touch()
+            while not Path(path).with_name("over").exists():
+                time.sleep(0.01)
             return "ended"
         """
     )
@@ -227,10 +230,19 @@ def test_calls_under_way_end_before_a_worker_does(place):
                 calling = asyncio.ensure_future(functions.call("begin", str(path)))
                 await asyncio.to_thread(until, path.exists)
                 found.process.terminate()
+                await asyncio.to_thread(until, lambda: not _takes_connections(found.address))
+                assert not calling.done()
+                path.with_name("over").touch()
                 return await calling
 
         assert asyncio.run(call()) == "ended"
-        assert found.process.wait(30) == 0
+        assert found.process.wait(60) == 0
+
+
+def _takes_connections(address):
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def test_a_process_that_comes_later_must_have_the_same_source(place):
@@ -261,7 +273,7 @@ def _health(address):
 
     with grpc.insecure_channel(address.removeprefix("grpc://")) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return stub.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True).status
+        return stub.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True).status
 
 
 def test_another_flow_is_refused(place, served):
@@ -301,7 +313,7 @@ def test_workers_that_are_killed_lose_no_row(place):
             one = found[turn % 2]
             name = "front" if turn % 4 < 2 else "pid"
             os.kill(asyncio.run(_calls(one.address, "flow", [name]))[0], signal.SIGKILL)
-        assert run.wait(60) == 0, run.stderr.read()
+        assert run.wait(100) == 0, run.stderr.read()
     assert place.numbers() == list(range(1, 3001))
 
 
@@ -326,10 +338,11 @@ def test_a_run_goes_on_at_workers_that_join(place):
         until(lambda: output.exists() and output.stat().st_size)
         first.process.kill()
         first.process.wait()
+        until(lambda: not _takes_connections(first.address))  # its front ends a little later
         stack.enter_context(
             worker(flow, "--processes", "2", listen=first.address.removeprefix("grpc://"), cwd=place.path)
         )
-        assert run.wait(60) == 0, run.stderr.read()
+        assert run.wait(100) == 0, run.stderr.read()
     assert place.numbers() == list(range(1, 61))
 
 
@@ -388,7 +401,7 @@ async def test_functions_are_called_with_arguments_as_annotated(functions):
 )
 async def test_calls_that_cannot_be_made(functions, name, arguments, error, words):
     with pytest.raises(error, match=words):
-        await functions.call(name, *arguments, timeout=1)
+        await functions.call(name, *arguments, timeout=1 if name == "hang" else 60)
     assert await functions.call("point", 1) == {"x": 1.0, "tags": []}
 
 
@@ -421,7 +434,7 @@ async def test_values_that_cannot_be_decoded_fail_their_call_alone(functions):
 
 async def test_leaving_at_any_moment_ends(served):
     for turns in range(12):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async with Functions(served.address, module="journey") as functions:
                 calls = [asyncio.ensure_future(functions.call("pid")) for _ in range(5)]
                 for _ in range(turns):
@@ -469,7 +482,7 @@ async def test_what_nobody_waits_for_is_killed(place):
             calls = [asyncio.ensure_future(functions.call("wait", str(path), timeout=900)) for _ in range(5)]
             await asyncio.to_thread(until, path.exists)
         await asyncio.gather(*calls, return_exceptions=True)
-        async with asyncio.timeout(30), Functions(found.address, module="flow") as functions:
+        async with asyncio.timeout(60), Functions(found.address, module="flow") as functions:
             assert await functions.call("pid")
 
 
@@ -589,8 +602,8 @@ async def test_calls_of_a_client_that_is_gone_are_dropped(place):
             )
             pack = msgspec.msgpack.encode
             many = [
-                pb.Call(function="flow/note", arguments=pack(([str(path), "a", 0.2 * (n == 0)], {})))
-                for n in range(900)
+                pb.Call(function="flow/note", arguments=pack(([str(path), "a", 0.02 * (n > 0)], {})))
+                for n in range(900)  # the others would take 18 s
             ]
             under_way = call(pb.CallRequest(calls=many))
             _ = await anext(aiter(under_way))  # the first has ended
@@ -639,7 +652,7 @@ def test_a_run_that_waits_for_a_worker_can_be_stopped(place, number):
     run = place.start("run", flow, rows, "--workers", "grpc://127.0.0.1:1")
     assert "waiting for a worker at grpc://127.0.0.1:1" in run.stderr.readline()
     run.send_signal(number)
-    assert run.wait(5) == 130
+    assert run.wait(60) == 130
 
 
 async def test_nobody_there(monkeypatch):
@@ -688,7 +701,7 @@ def test_runs_share_a_local_worker_which_ends_with_the_last(place, runtime):
     place.env["XDG_RUNTIME_DIR"] = str(runtime)
     one, two = place.rows(100, "a.jsonl"), place.rows(100, "b.jsonl")
     runs = [place.start("run", flow, rows, "--workers", "local", "-q") for rows in (one, two)]
-    assert [run.wait(60) for run in runs] == [0, 0], [run.stderr.read() for run in runs]
+    assert [run.wait(100) for run in runs] == [0, 0], [run.stderr.read() for run in runs]
     fronts = {line["result"] for name in ("a", "b") for line in place.lines(f"{name}.results.jsonl")}
     assert len(fronts) == 1
     until(lambda: not _is_alive(next(iter(fronts))))

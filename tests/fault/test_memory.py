@@ -64,10 +64,10 @@ async def test_time_spent_paused_is_not_the_servers(raw):
     async with Engine(memory=MB) as engine:
         engine.hold(engine.next_order(), 4 * MB)
         older = asyncio.ensure_future(engine.send(get(server.url)))
-        call = asyncio.ensure_future(engine.send(get(server.url, timeout=1.0, retry=False)))
+        call = asyncio.ensure_future(engine.send(get(server.url, timeout=2.0, retry=False)))
         while len(engine._core.transport._paused) < 1:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(1.3)
+        await asyncio.sleep(2.3)
         assert not call.done()
         halves.more.set()
         for outcome in await asyncio.gather(older, call):

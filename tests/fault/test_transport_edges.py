@@ -77,7 +77,7 @@ async def test_a_descriptor_number_that_comes_back_is_watched_again(raw):
         await peer.answer(headers="Connection: close\r\n")
 
     server = await raw(closes_after_one)
-    async with Engine(timeout=Timeout(attempt=5)) as engine:
+    async with Engine(timeout=Timeout(attempt=30)) as engine:
         for _ in range(200):
             outcome = await engine.send(get(server.url, retry=False))
             assert outcome.ok, outcome.error
@@ -102,7 +102,7 @@ async def test_connect_timeout_then_descriptor_reuse(raw):
                 outcome = await engine.send(get(dead))
                 assert outcome.error is not None
                 assert outcome.error.kind == ErrorKind.CONNECT_TIMEOUT
-                good = await asyncio.wait_for(engine.send(get(server.url)), 5)
+                good = await asyncio.wait_for(engine.send(get(server.url)), 30)
                 assert good.ok
             assert await turns_while(0.3) < 0.1
         for client in filler:
@@ -126,7 +126,7 @@ async def test_cancelling_gives_slot_and_socket_back_at_once(raw):
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
         assert engine._core.slots.busy == 0
         assert engine.statistics().in_flight == 0
-        assert (await asyncio.wait_for(engine.send(get(fine.url)), 5)).ok
+        assert (await asyncio.wait_for(engine.send(get(fine.url)), 30)).ok
 
 
 async def test_a_post_on_a_dying_kept_connection_is_never_sent_twice(raw):
@@ -191,9 +191,9 @@ async def test_closing_in_mid_flight_ends_every_call_and_leaves_no_socket(raw):
         outcomes = await asyncio.gather(*tasks)
     assert {outcome.error.kind for outcome in outcomes} == {ErrorKind.CANCELLED}
     await server.stop()
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert open_sockets() <= before
+    async with asyncio.timeout(30):
+        while open_sockets() > before:
+            await asyncio.sleep(0)
 
 
 async def test_closing_while_connecting_and_looking_up_does_not_block():
@@ -211,7 +211,7 @@ async def test_closing_while_connecting_and_looking_up_does_not_block():
     async with engine:
         task = asyncio.create_task(engine.send(get("http://never.test/")))
         await asyncio.sleep(0)
-    outcome = await asyncio.wait_for(task, 1)
+    outcome = await asyncio.wait_for(task, 30)
     assert outcome.error.kind == ErrorKind.CANCELLED
 
 
@@ -228,7 +228,7 @@ async def test_drain_lets_calls_end(raw):
         task = asyncio.create_task(engine.send(get(server.url)))
         while not server.connections:
             await asyncio.sleep(0)
-        closing = asyncio.create_task(engine.close(drain=5))
+        closing = asyncio.create_task(engine.close(drain=60))
         await asyncio.sleep(0)
         release.set()
         await closing

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import trustme
 
+from support.ports import free_port
+
 CONFIG = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
 worker_rlimit_nofile 8192;
@@ -33,16 +35,9 @@ LOCATIONS = """
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for_port(port: int, process: subprocess.Popen) -> None:
     """Until something listens there; fail if the process has ended."""
-    for _ in range(1000):
+    for _ in range(3000):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
@@ -80,7 +75,7 @@ class Nginx:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stderr.close()
 
     def url(self, name: str, path: str = "/") -> str:

@@ -3,11 +3,12 @@
 import glob
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from support.ports import free_port
 
 
 def binary(name: str) -> str | None:
@@ -27,8 +28,7 @@ class Postgres:
         self._as = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
         if self._as:
             shutil.chown(self._folder, "postgres", "postgres")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
         options = ["-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8"]
         command = [binary("initdb"), "-D", self._data, *options]

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from yelpaze.cli.main import main
 
 YELPAZE = [sys.executable, "-m", "yelpaze.cli.main"]
-SECONDS = 30
+SECONDS = 60
 
 
 class Call(NamedTuple):
@@ -214,7 +214,7 @@ class Place:
             env=options.pop("env", self.env),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             **options,
         )
         assert "Traceback" not in done.stderr, done.stderr
