@@ -20,6 +20,7 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PREFIX = "YELPAZE_LIVE__"
 _SPLIT = "__"
+_LAST_PORT = (1 << 16) - 1
 
 SlowConsumer = Literal["close", "drop_oldest", "latest"]
 
@@ -283,13 +284,8 @@ def _section(struct: Any, name: str) -> Any:
 def _check(config: Config) -> None:
     """What types can't say."""
     namespaces = config.channel.namespaces
-    names = [namespace.name for namespace in namespaces]
-    for number, name in enumerate(names):
-        place = f"channel.namespaces[{number}].name"
-        if not re.fullmatch(r"[-a-zA-Z0-9_.]{2,}", name):
-            raise SettingError(place, f"{name!r} is no name: letters, digits, -, _ and ., at least two")
-        if name in names[:number]:
-            raise SettingError(place, f"{name!r} is there twice")
+    _check_names([namespace.name for namespace in namespaces])
+    _check_numbers(config, "")
     _check_options(config.channel.without_namespace, "channel.without_namespace")
     for number, options in enumerate(namespaces):
         _check_options(options, f"channel.namespaces[{number}]")
@@ -304,6 +300,33 @@ def _check(config: Config) -> None:
     ):
         if value < least:
             raise SettingError(place, f"is at least {least}")
+    if config.http_server.port > _LAST_PORT:
+        raise SettingError("http_server.port", f"is at most {_LAST_PORT}")
+    for name in ("namespace_boundary", "user_boundary", "user_separator"):
+        if not getattr(config.channel, name):
+            raise SettingError(f"channel.{name}", "is a character or more")
+
+
+def _check_names(names: list[str]) -> None:
+    for number, name in enumerate(names):
+        place = f"channel.namespaces[{number}].name"
+        if not re.fullmatch(r"[-a-zA-Z0-9_.]{2,}", name):
+            raise SettingError(place, f"{name!r} is no name: letters, digits, -, _ and ., at least two")
+        if name in names[:number]:
+            raise SettingError(place, f"{name!r} is there twice")
+
+
+def _check_numbers(section: msgspec.Struct, place: str) -> None:
+    for name in section.__struct_fields__:
+        value, path = getattr(section, name), f"{place}{name}"
+        if isinstance(value, int | float) and value < 0:
+            raise SettingError(path, "is 0 or more")
+        if isinstance(value, msgspec.Struct):
+            _check_numbers(value, f"{path}.")
+        elif isinstance(value, tuple):
+            for number, one in enumerate(value):
+                if isinstance(one, msgspec.Struct):
+                    _check_numbers(one, f"{path}[{number}].")
 
 
 def _check_options(options: ChannelOptions, place: str) -> None:
@@ -330,8 +353,10 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         *sections, name = variable.removeprefix(_PREFIX).lower().split(_SPLIT)
         place = found
-        for section in sections:
+        for number, section in enumerate(sections, 1):
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise SettingError(".".join(sections[:number]), "is a section, and has no value of its own")
         is_list = name in ("allowed_origins", "trusted_proxies", "allowed_delta_types")
         place[name] = [item for item in re.split(r"[ ,]+", value) if item] if is_list else value
     return found
