@@ -26,7 +26,7 @@ from yelpaze.live.codes import (
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.handshake import Rejected
 from yelpaze.live.node import Node
-from yelpaze.live.values import ClientInfo, History, MaybeRaw, Position, Publication, on_one_line
+from yelpaze.live.values import ClientInfo, History, Limit, MaybeRaw, Position, Publication, on_one_line
 
 _MOST_CHANNELS = 10_000
 _MOST_COMMANDS = 1_000
@@ -113,7 +113,7 @@ class _Disconnect(_Someone, frozen=True, kw_only=True):
 
 class _History(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
-    limit: int = 0
+    limit: Limit = 0
     since: Position | None = None
     reverse: bool = False
 

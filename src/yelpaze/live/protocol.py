@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from yelpaze.live.stream import Joined, Membership
-from yelpaze.live.values import ClientInfo, Position, Publication
+from yelpaze.live.values import ClientInfo, Limit, Offset, Position, Publication
 
 _NO_DATA = msgspec.Raw(b"")
 
@@ -18,7 +18,7 @@ class Recovering(msgspec.Struct, frozen=True):
 
     recover: bool = False
     epoch: str = ""
-    offset: int = 0
+    offset: Offset = 0
 
     @property
     def since(self) -> Position | None:
@@ -61,7 +61,7 @@ class HistoryRequest(msgspec.Struct, frozen=True):
     """`history`."""
 
     channel: str = ""
-    limit: int = 0
+    limit: Limit = 0
     since: Position | None = None
     reverse: bool = False
 

@@ -1,6 +1,6 @@
 """What travels: publications, positions and the clients that they tell of."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -8,10 +8,15 @@ import msgspec
 MaybeRaw = msgspec.Raw | msgspec.UnsetType
 
 
+# What a client says is checked: a broker may not like other numbers.
+Offset = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+Limit = Annotated[int, msgspec.Meta(ge=-1 << 31, lt=1 << 31)]
+
+
 class Position(msgspec.Struct, frozen=True, gc=False):
     """A place in a channel's stream. Offsets begin at 1 and mean nothing under another epoch."""
 
-    offset: int = 0
+    offset: Offset = 0
     epoch: str = ""
 
 
