@@ -79,6 +79,10 @@ redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 return 1
 """
+_REMOVE_PRESENCE = """
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
 _PRESENCE = """
 local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', redis.call('TIME')[1])
 for _, client in ipairs(gone) do
@@ -87,7 +91,7 @@ for _, client in ipairs(gone) do
 end
 return redis.call('HVALS', KEYS[1])
 """
-_SCRIPTS = (_PUBLISH, _HISTORY, _ADD_PRESENCE, _PRESENCE)
+_SCRIPTS = (_PUBLISH, _HISTORY, _ADD_PRESENCE, _REMOVE_PRESENCE, _PRESENCE)
 
 
 class RedisBroker:
@@ -220,8 +224,8 @@ class RedisBroker:
 
     async def remove_presence(self, channel: str, client: str) -> None:
         """Note who is gone."""
-        await self._do("HDEL", self._key("presence", channel), client)
-        await self._do("ZREM", self._key("expiry", channel), client)
+        keys = self._key("presence", channel), self._key("expiry", channel)
+        await self._script(_REMOVE_PRESENCE, keys, client)
 
     async def presence(self, channel: str) -> dict[str, ClientInfo]:
         """Who is there."""
