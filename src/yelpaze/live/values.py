@@ -9,8 +9,8 @@ MaybeRaw = msgspec.Raw | msgspec.UnsetType
 
 
 # What a client says is checked: a broker may not like other numbers.
-Offset = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
-Limit = Annotated[int, msgspec.Meta(ge=-1 << 31, lt=1 << 31)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Limit = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
