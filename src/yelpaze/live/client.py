@@ -11,7 +11,7 @@ coroutines that wait for nothing but the broker and keys (see `eager`); what is 
 import uuid
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import msgspec
 
@@ -94,6 +94,8 @@ def _one_more(channels: tuple[str, ...], channel: str) -> tuple[str, ...]:
 
 class Client:
     """One connected program."""
+
+    takes_channels: ClassVar[bool] = True  # whether others can put it into one
 
     __slots__ = ("_gate", "_id", "bucket", "channels", "expire_at", "info", "node", "peer", "state", "user")
 

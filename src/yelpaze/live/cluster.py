@@ -102,9 +102,9 @@ class Cluster:
     def _do(self, client: Client, command: Command) -> None:
         if command.do == "disconnect":
             client.peer.end(command.ending or FORCE_DISCONNECT)
-        elif command.do == "unsubscribe":
+        elif command.do == "unsubscribe" and command.channel in client.channels:
             client.unsubscribed(command.channel, UNSUBSCRIBED_BY_SERVER)
-        elif command.do == "subscribe" and command.channel not in client.channels:
+        elif command.do == "subscribe" and client.takes_channels and command.channel not in client.channels:
             self._node.background(self._subscribe(client, command))
 
     async def _subscribe(self, client: Client, command: Command) -> None:

@@ -45,6 +45,8 @@ def ending_of(failure: Failure) -> Ending:
 class PlainSession(Client):
     """A plain WebSocket."""
 
+    takes_channels = False
+
     __slots__ = ("_channel", "_is_busy", "_is_going_on", "_waiting")
 
     def __init__(self, node: Any, peer: Any, channel: str) -> None:
@@ -129,6 +131,8 @@ class PlainSession(Client):
 
 class EventsSession(Client):
     """A reader of server-sent events. `id` is `offset:epoch`, which comes back as Last-Event-ID."""
+
+    takes_channels = False
 
     __slots__ = ("_channel",)
 
