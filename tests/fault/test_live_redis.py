@@ -18,7 +18,12 @@ CHANNEL = {
     "history_ttl": "300s",
     "force_recovery": True,
 }
-CONFIG = {"channel": {"without_namespace": CHANNEL}}
+CONFIG = {
+    # No pings: these clients look only now and then.
+    "client": {"ping_interval": "0s"},
+    "websocket": {"plain_ping_interval": "0s"},
+    "channel": {"without_namespace": CHANNEL},
+}
 
 
 @pytest.fixture
@@ -39,6 +44,13 @@ def nodes(tmp_path):
             return redis, both
 
         yield start
+
+
+@pytest.fixture
+def held():
+    """Connections that are closed at the end of a test, whatever comes."""
+    with ExitStack() as stack:
+        yield stack.enter_context
 
 
 class Publisher(threading.Thread):
@@ -72,12 +84,12 @@ def subscribed(node, **since):
     return client
 
 
-def test_nobody_misses_anything_while_redis_is_killed_and_started_again(nodes):
+def test_nobody_misses_anything_while_redis_is_killed_and_started_again(nodes, held):
     count = 600
     redis, both = nodes(keeps=True)
-    readers = [subscribed(node) for node in both]
-    plain = [WebSocket(node.port, f"/ws/news?token={token('7')}") for node in both]
-    events = [Events(node.port, "news", token=token("8")) for node in both]
+    readers = [held(subscribed(node)) for node in both]
+    plain = [held(WebSocket(node.port, f"/ws/news?token={token('7')}")) for node in both]
+    events = [held(Events(node.port, "news", token=token("8"))) for node in both]
     both[0].publish("news", 0)
     assert {reader.data() for reader in readers} == {0}
     assert {client.hear() for client in plain} == {"0"}
@@ -96,14 +108,12 @@ def test_nobody_misses_anything_while_redis_is_killed_and_started_again(nodes):
         assert [int(client.hear()) for _ in wanted] == wanted
     for stream in events:
         assert [int(stream.next().data) for _ in wanted] == wanted
-    for client in (*readers, *plain, *events):
-        client.close()
 
 
-def test_those_who_cannot_recover_are_told_when_redis_forgets(nodes):
+def test_those_who_cannot_recover_are_told_when_redis_forgets(nodes, held):
     redis, (node, _) = nodes()
-    reader, plain = subscribed(node), WebSocket(node.port, f"/ws/news?token={token('7')}")
-    events = Events(node.port, "news", token=token("8"))
+    reader, plain = held(subscribed(node)), held(WebSocket(node.port, f"/ws/news?token={token('7')}"))
+    events = held(Events(node.port, "news", token=token("8")))
     node.publish("news", "before")
     assert reader.data() == plain.hear() == events.next().data == "before"
     since = len(node.lines)
@@ -123,13 +133,11 @@ def test_those_who_cannot_recover_are_told_when_redis_forgets(nodes):
         events.next()
     with Events(node.port, "news", token=token("8"), last=events.last) as back:
         assert back.next().kind == "missed"
-    for client in (reader, plain, events):
-        client.close()
 
 
-def test_what_is_asked_while_redis_is_away_fails_and_works_again(nodes):
+def test_what_is_asked_while_redis_is_away_fails_and_works_again(nodes, held):
     redis, (node, other) = nodes(keeps=True)
-    reader = subscribed(node)
+    reader = held(subscribed(node))
     redis.kill()
     number = reader.send_command("publish", channel="news", data=1)
     assert reader.reply(number)["error"] == {
@@ -145,29 +153,26 @@ def test_what_is_asked_while_redis_is_away_fails_and_works_again(nodes):
     other.says("Redis is back", since=since)
     other.publish("news", 2)
     assert reader.data() == 2
-    reader.close()
 
 
-def test_clients_of_a_killed_node_find_what_they_missed_on_the_other(nodes):
+def test_clients_of_a_killed_node_find_what_they_missed_on_the_other(nodes, held):
     _, (first, second) = nodes()
-    reader = subscribed(first)
+    reader = held(subscribed(first))
     second.publish("news", 1)
     assert reader.data() == 1
     first.kill()
     assert reader.closed()[0] == 1006
     for number in range(2, 12):
         second.publish("news", number)
-    back = subscribed(second, recover=True, offset=1, epoch=reader.place["epoch"])
+    back = held(subscribed(second, recover=True, offset=1, epoch=reader.place["epoch"]))
     assert back.place["recovered"]
     assert [one["data"] for one in back.place["publications"]] == list(range(2, 12))
-    for client in (reader, back):
-        client.close()
 
 
-def test_a_node_that_drains_sends_its_clients_to_the_other(nodes):
+def test_a_node_that_drains_sends_its_clients_to_the_other(nodes, held):
     _, (first, second) = nodes()
-    readers = [subscribed(first) for _ in range(5)]
-    streams = [Events(first.port, "news", token=token("8")) for _ in range(3)]
+    readers = [held(subscribed(first)) for _ in range(5)]
+    streams = [held(Events(first.port, "news", token=token("8"))) for _ in range(3)]
     second.publish("news", 1)
     assert {reader.data() for reader in readers} == {1}
     assert {stream.next().data for stream in streams} == {"1"}
@@ -180,8 +185,6 @@ def test_a_node_that_drains_sends_its_clients_to_the_other(nodes):
     for stream in streams:
         with Events(second.port, "news", token=token("8"), last=stream.last) as back:
             assert back.next().data == "2"
-    for client in (*readers, *streams):
-        client.close()
 
 
 def test_without_redis_a_gateway_does_not_start(gateways):

@@ -106,6 +106,7 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number in _STOPPING:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)  # it ends already; once more must not cut that off
 
 
 def greeting(options: LiveOptions, address: Address) -> list[str]:
