@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,6 +97,9 @@ class Gateway:
             with self._said:
                 self.lines.append(line.rstrip("\n"))
                 self._said.notify_all()
+        self._process.wait(SECONDS)
+        with self._said:
+            self._said.notify_all()
 
     def says(self, pattern: str, *, since: int = 0) -> re.Match[str]:
         """Wait until it says that."""
@@ -176,6 +180,12 @@ class Gateway:
         )
         assert status == 200, (status, text)
         return json.loads(text)
+
+    def until_listening(self, channel: str, count: int = 1) -> None:
+        """Wait until so many listen to a channel: plain clients are not told when they do."""
+        end = time.monotonic() + SECONDS
+        while self.api("channels", pattern=channel)["channels"].get(channel) != {"num_clients": count}:
+            assert time.monotonic() < end, f"{count} never listened to {channel}"
 
     def publish(self, channel: str, data: Any, **rest: Any) -> Any:
         return self.api("publish", channel=channel, data=data, **rest)
