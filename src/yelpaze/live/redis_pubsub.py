@@ -97,7 +97,7 @@ class Listener:
         for number in range(sys.maxsize):
             await asyncio.sleep(_PAUSES[min(number, len(_PAUSES) - 1)])
             with contextlib.suppress(RedisError, OSError):
-                # Commands' connections are as dead as ours, and would be noticed only by a command that fails.
+                # Connections of commands are as dead, and it would be a command that notices.
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
                 await self._before()
                 return await self._subscribed_anew()
