@@ -31,7 +31,8 @@ servers: $(READY)
 test: $(READY) servers
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(READY) servers
+test-slow: $(READY)
+	sh scripts/servers.sh slow
 	$(BIN)/python -m pytest -m slow --timeout 900
 
 torture: $(READY) servers

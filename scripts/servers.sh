@@ -51,7 +51,7 @@ if ! cmp -s tests/node/package-lock.json "$clients/package-lock.json" || [ ! -d 
   if ! (cd "$clients" && npm ci --silent --ignore-scripts --no-audit --no-fund --fetch-retries=1 \
     --fetch-timeout=60000) >/dev/null 2>&1; then
     rm -rf "$clients"
-    echo "not installed: @grpc/grpc-js (needs npm and its registry); tests that use it are skipped" >&2
+    echo "not installed: @grpc/grpc-js and centrifuge (needs npm and its registry); tests that use it are skipped" >&2
   fi
 fi
 
@@ -68,6 +68,8 @@ command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+# Half a gigabyte, for the slow tests only: `servers.sh slow`.
+[ "${1:-}" != slow ] || command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 # Its programs are not in the path.
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
