@@ -192,10 +192,16 @@ class Gateway:
 
 
 def request(
-    port: int, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    source: str = "",
 ) -> tuple[int, dict[str, str], bytes]:
     """One HTTP request; names of headers come in lower case."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, SECONDS, (source, 0))
     try:
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
@@ -223,10 +229,10 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bytes | 
 
 
 class Wire:
-    """A TCP connection to the gateway: bytes out, bytes in."""
+    """A TCP connection to the gateway: bytes out, bytes in. `source` is the address that it comes from."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+    def __init__(self, port: int, *, source: str = "") -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), SECONDS, (source, 0))
         self._file = self._socket.makefile("rb")
 
     def send(self, data: bytes) -> None:
@@ -269,8 +275,10 @@ class Wire:
 class WebSocket(Wire):
     """A WebSocket after its handshake; `headers` go over the usual ones, None leaves one out."""
 
-    def __init__(self, port: int, path: str, headers: Mapping[str, str | None] | None = None) -> None:
-        super().__init__(port)
+    def __init__(
+        self, port: int, path: str, headers: Mapping[str, str | None] | None = None, *, source: str = ""
+    ) -> None:
+        super().__init__(port, source=source)
         lines = {
             "Host": f"127.0.0.1:{port}",
             "Upgrade": "websocket",
@@ -398,8 +406,9 @@ class Events(Wire):
         token: str = "",
         last: str = "",
         headers: Mapping[str, str] | None = None,
+        source: str = "",
     ) -> None:
-        super().__init__(port)
+        super().__init__(port, source=source)
         query = f"?token={token}" if token else ""
         lines = {"Host": f"127.0.0.1:{port}", "Accept": "text/event-stream", **(headers or {})}
         if last:
