@@ -52,28 +52,28 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Token(Strict, frozen=True, kw_only=True):
     """How JSON web tokens are checked. A token's algorithm must be of a kind that has a key here."""
 
-    hmac_secret_key: str = ""
-    hmac_previous_secret_key: str = ""
-    rsa_public_key: str = ""
-    ecdsa_public_key: str = ""
-    ed25519_public_key: str = ""  # ours
-    jwks_public_endpoint: str = ""
-    audience: str = ""
-    issuer: str = ""
-    user_id_claim: str = "sub"
+    hmac_secret_key: str = ""  # for HS256, HS384, HS512; 32 bytes or more
+    hmac_previous_secret_key: str = ""  # taken beside it while a key is changed
+    rsa_public_key: str = ""  # in PEM, for RS256, …
+    ecdsa_public_key: str = ""  # in PEM, for ES256, …
+    ed25519_public_key: str = ""  # ours: in PEM, for EdDSA
+    jwks_public_endpoint: str = ""  # URL of a key set
+    audience: str = ""  # what `aud` must be, if given
+    issuer: str = ""  # what `iss` must be, if given
+    user_id_claim: str = "sub"  # the claim that names the user
 
 
 class SubscriptionToken(Token, frozen=True, kw_only=True):
     """Keys of their own for the tokens of subscriptions, if enabled; otherwise `client.token`'s are used."""
 
-    enabled: bool = False
+    enabled: bool = False  # otherwise those of client.token
 
 
 class PersonalChannel(Strict, frozen=True, kw_only=True):
     """Subscribe each user to `#user` when it connects."""
 
-    enabled: bool = False
-    personal_channel_namespace: str = ""
+    enabled: bool = False  # for users who connect
+    personal_channel_namespace: str = ""  # `#user` is in this namespace
 
 
 class Client(Strict, frozen=True, kw_only=True):
@@ -81,59 +81,59 @@ class Client(Strict, frozen=True, kw_only=True):
 
     token: Token = Token()
     subscription_token: SubscriptionToken = SubscriptionToken()
-    allowed_origins: tuple[str, ...] = ()
-    insecure: bool = False
-    allow_anonymous_connect_without_token: bool = False
-    disallow_anonymous_connection_tokens: bool = False
-    ping_interval: Duration = Duration(25)
-    pong_timeout: Duration = Duration(8)
-    stale_close_delay: Duration = Duration(10)
-    expired_close_delay: Duration = Duration(25)
-    expired_sub_close_delay: Duration = Duration(25)
-    presence_update_interval: Duration = Duration(27)
-    channel_position_check_delay: Duration = Duration(40)
-    channel_limit: int = 128
-    queue_max_size: int = 1 << 20
-    connection_limit: int = 0
-    user_connection_limit: int = 0
-    ip_connection_limit: int = 0  # ours
-    connection_rate_limit: int = 0
-    command_rate_limit: int = 0  # ours: commands a second
+    allowed_origins: tuple[str, ...] = ()  # pages of other hosts that may connect; `*` for any text
+    insecure: bool = False  # everybody may do everything
+    allow_anonymous_connect_without_token: bool = False  # connect without a token, as nobody
+    disallow_anonymous_connection_tokens: bool = False  # refuse tokens without a user
+    ping_interval: Duration = Duration(25)  # between two pings; 0 for none
+    pong_timeout: Duration = Duration(8)  # for the answer, or 3012
+    stale_close_delay: Duration = Duration(10)  # to say who it is, or 3502
+    expired_close_delay: Duration = Duration(25)  # after a token's end, for a new one
+    expired_sub_close_delay: Duration = Duration(25)  # the same for subscriptions
+    presence_update_interval: Duration = Duration(27)  # of what Redis knows of who is there
+    channel_position_check_delay: Duration = Duration(40)  # in silence, until positions are compared
+    channel_limit: int = 128  # channels of a client
+    queue_max_size: int = 1 << 20  # bytes that wait for a slow reader
+    connection_limit: int = 0  # connections of a process
+    user_connection_limit: int = 0  # of a user, in a process
+    ip_connection_limit: int = 0  # ours: of an address, in a process
+    connection_rate_limit: int = 0  # new ones a second, in a process
+    command_rate_limit: int = 0  # ours: commands a second of a client
     trusted_proxies: tuple[str, ...] = ()  # ours: whose X-Forwarded-For is believed
-    history_max_publication_limit: int = 300
-    recovery_max_publication_limit: int = 300
+    history_max_publication_limit: int = 300  # given out at once
+    recovery_max_publication_limit: int = 300  # given to one that comes back
     subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel()
 
 
 class ChannelOptions(Strict, frozen=True, kw_only=True):
     """What the channels of a namespace can."""
 
-    presence: bool = False
-    join_leave: bool = False
-    force_push_join_leave: bool = False
-    history_size: int = 0
-    history_ttl: Duration = Duration(0)
-    history_meta_ttl: Duration = Duration(0)
-    force_positioning: bool = False
-    allow_positioning: bool = False
-    force_recovery: bool = False
-    allow_recovery: bool = False
-    allow_subscribe_for_anonymous: bool = False
-    allow_subscribe_for_client: bool = False
-    allow_publish_for_anonymous: bool = False
-    allow_publish_for_client: bool = False
-    allow_publish_for_subscriber: bool = False
-    allow_presence_for_anonymous: bool = False
-    allow_presence_for_client: bool = False
-    allow_presence_for_subscriber: bool = False
-    allow_history_for_anonymous: bool = False
-    allow_history_for_client: bool = False
-    allow_history_for_subscriber: bool = False
-    allow_user_limited_channels: bool = False
-    channel_regex: str = ""
-    allowed_delta_types: tuple[str, ...] = ()  # read, for files that have them: deltas are never sent
-    delta_publish: bool = False  # likewise
-    slow_consumer: SlowConsumer = "close"  # ours
+    presence: bool = False  # who is there can be asked
+    join_leave: bool = False  # coming and going is told, to those who ask
+    force_push_join_leave: bool = False  # and to those who do not
+    history_size: int = 0  # publications that are kept
+    history_ttl: Duration = Duration(0)  # for how long
+    history_meta_ttl: Duration = Duration(0)  # how long numbers go on; 0 for channel.history_meta_ttl
+    force_positioning: bool = False  # gaps are noticed, for all
+    allow_positioning: bool = False  # and for those who ask
+    force_recovery: bool = False  # what was missed is sent, to all
+    allow_recovery: bool = False  # and to those who ask
+    allow_subscribe_for_anonymous: bool = False  # everybody
+    allow_subscribe_for_client: bool = False  # whoever has a user
+    allow_publish_for_anonymous: bool = False  # everybody
+    allow_publish_for_client: bool = False  # whoever has a user
+    allow_publish_for_subscriber: bool = False  # whoever listens to it
+    allow_presence_for_anonymous: bool = False  # everybody
+    allow_presence_for_client: bool = False  # whoever has a user
+    allow_presence_for_subscriber: bool = False  # whoever listens to it
+    allow_history_for_anonymous: bool = False  # everybody
+    allow_history_for_client: bool = False  # whoever has a user
+    allow_history_for_subscriber: bool = False  # whoever listens to it
+    allow_user_limited_channels: bool = False  # `dialog#42,43` is for users 42 and 43
+    channel_regex: str = ""  # what names must be, after the boundary
+    allowed_delta_types: tuple[str, ...] = ()  # read, for files that have it: deltas are never sent
+    delta_publish: bool = False  # read, for files that have it
+    slow_consumer: SlowConsumer = "close"  # ours: when a queue is full
     publish_rate_limit: int = 0  # ours: a second and client; a faster one is read from more slowly
 
     @property
@@ -145,73 +145,73 @@ class ChannelOptions(Strict, frozen=True, kw_only=True):
 class Namespace(ChannelOptions, frozen=True, kw_only=True):
     """The options of channels named `name:…`."""
 
-    name: str
+    name: str  # before the boundary
 
 
 class Channel(Strict, frozen=True, kw_only=True):
     """Channels: their namespaces, and what their names mean."""
 
     without_namespace: ChannelOptions = ChannelOptions()
-    namespaces: tuple[Namespace, ...] = ()
-    history_meta_ttl: Duration = Duration(720 * 3600)
-    max_length: int = 255
-    private_prefix: str = "$"
-    namespace_boundary: str = ":"
-    user_boundary: str = "#"
-    user_separator: str = ","
+    namespaces: tuple[Namespace, ...] = ()  # options of channels `name:…`
+    history_meta_ttl: Duration = Duration(720 * 3600)  # how long numbers go on without a publication
+    max_length: int = 255  # of a channel's name
+    private_prefix: str = "$"  # only with a token for the channel
+    namespace_boundary: str = ":"  # after a namespace
+    user_boundary: str = "#"  # before users
+    user_separator: str = ","  # between users
 
 
 class HttpApi(Strict, frozen=True, kw_only=True):
     """The server API. Without a key it is closed, unless it is called insecure."""
 
-    disabled: bool = False
-    key: str = ""
-    insecure: bool = False
-    message_size_limit: int = 16 << 20  # ours
+    disabled: bool = False  # there is no API
+    key: str = ""  # of X-API-Key
+    insecure: bool = False  # no key is needed
+    message_size_limit: int = 16 << 20  # ours: bytes of a request
 
 
 class WebSocket(Strict, frozen=True, kw_only=True):
     """Both kinds of WebSocket."""
 
-    message_size_limit: int = 65_536
-    plain_ping_interval: Duration = Duration(30)  # ours: clients without Centrifugo's protocol
-    plain_disabled: bool = False  # ours
+    message_size_limit: int = 65_536  # bytes of a message
+    plain_ping_interval: Duration = Duration(30)  # ours: for clients without Centrifugo's protocol
+    plain_disabled: bool = False  # ours: no /ws/
 
 
 class Sse(Strict, frozen=True, kw_only=True):
     """`/sse/{channel}`. Ours."""
 
-    disabled: bool = False
-    ping_interval: Duration = Duration(25)
+    disabled: bool = False  # no /sse/
+    ping_interval: Duration = Duration(25)  # between two comments
 
 
 class Redis(Strict, frozen=True, kw_only=True):
     """Where it is, and what our keys begin with."""
 
-    address: str = "redis://127.0.0.1:6379"
-    prefix: str = "yelpaze"
-    connect_timeout: Duration = Duration(1)
-    io_timeout: Duration = Duration(4)
+    address: str = "redis://127.0.0.1:6379"  # redis://, rediss:// or unix://
+    prefix: str = "yelpaze"  # of all keys
+    connect_timeout: Duration = Duration(1)  # to connect
+    io_timeout: Duration = Duration(4)  # for an answer
 
 
 class Broker(Strict, frozen=True, kw_only=True):
     """What connects the nodes: nothing, or Redis."""
 
-    type: Literal["memory", "redis"] = "memory"
+    type: Literal["memory", "redis"] = "memory"  # what connects the nodes
     redis: Redis = Redis()
 
 
 class HttpServer(Strict, frozen=True, kw_only=True):
     """Where it listens."""
 
-    address: str = "127.0.0.1"
-    port: int = 8000
+    address: str = "127.0.0.1"  # where it listens
+    port: int = 8000  # 0 for a free one
 
 
 class Shutdown(Strict, frozen=True, kw_only=True):
     """How long clients are given to go elsewhere."""
 
-    timeout: Duration = Duration(30)
+    timeout: Duration = Duration(30)  # over which clients are sent elsewhere
 
 
 class Config(Strict, frozen=True, kw_only=True):
