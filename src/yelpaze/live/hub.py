@@ -119,9 +119,11 @@ class Hub:
             raise Refused(INTERNAL)
         if history.position.epoch != stream.epoch or history.position.offset > stream.offset:
             await self._catch_up(stream)
+            if self._is_behind(stream.position, history.position):
+                raise BrokerAwayError
         after = [one for one in noted if one.offset > history.position.offset]
         whole = History((*history.publications, *after), stream.position)
-        recovered = whole.has_all_since(since)
+        recovered = history.position.epoch == stream.epoch and whole.has_all_since(since)
         return Joined(stream.position, whole.publications if recovered else (), recovered=recovered)
 
     async def _find_position(self, stream: Stream) -> None:
