@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from conftest import needs
-from support.live import KEY, SECONDS, Centrifugo, Gateway, WebSocket, token
+from support.live import KEY, SECONDS, Centrifugo, Events, Gateway, WebSocket, token
 
 NAMES = count(1)
 CHANNELS = {
@@ -263,6 +263,31 @@ def test_disconnect_spares_the_listed_ones(nodes, user):
         nodes.api.api("disconnect", user=user, code=4000, reason="x", whitelist=[one.connected["client"]])
         assert other.closed() == (4000, "x")
         one.ask("unsubscribe", channel="none")
+
+
+def test_what_was_published_before_an_end_comes_before_it(nodes, channel, user):
+    def batch(*commands):
+        replies = nodes.api.call("batch", commands=list(commands))["replies"]
+        assert not [reply for reply in replies if "error" in reply]
+
+    last = {"publish": {"channel": channel, "data": "last words"}}
+    out = {"unsubscribe": {"channel": channel, "user": user}}
+    away = {"disconnect": {"user": user}}
+    with (
+        nodes.client(user, channel) as client,
+        WebSocket(nodes.clients.port, f"/ws/{channel}?token={token(user)}") as plain,
+        Events(nodes.clients.port, channel, token=token(user)) as events,
+    ):
+        nodes.clients.until_listening(channel, 3)
+        batch(last, out)
+        assert client.push()["pub"]["data"] == "last words"
+        assert client.push()["unsubscribe"]["code"] == 2000
+        assert plain.hear() == events.next().data == "last words"
+        assert plain.closed()[0] == 3503
+        client.ask("subscribe", channel=channel)
+        batch(last, away)
+        assert client.push()["pub"]["data"] == "last words"
+        assert client.closed()[0] == 3503
 
 
 @pytest.mark.parametrize("code", [1000, 2999, 5000, -1])

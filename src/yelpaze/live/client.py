@@ -286,6 +286,7 @@ class Client:
         """Take it out of a channel; whether it was in."""
         if channel not in self.channels:
             return False
+        self.node.hub.flush()  # what was published before comes before
         self._forget(channel)
         how = self.node.hub.leave(self.peer, channel)
         self.node.background(self._departed(channel, how))

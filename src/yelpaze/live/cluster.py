@@ -84,6 +84,7 @@ class Cluster:
             if survey is not None:
                 survey.take(command)
         elif command.do:
+            self._node.hub.flush()  # what was published before comes before
             for client in self._meant(command):
                 self._do(client, command)
 

@@ -160,6 +160,7 @@ class Node:
         steps = max(1, round(spread / _DRAIN_EACH))
         size = -(-len(peers) // steps)
         for start in range(0, len(peers), max(1, size)):
+            self.hub.flush()  # what was published before comes before
             for peer in peers[start : start + size]:
                 peer.end(SHUTDOWN)
             await asyncio.sleep(_DRAIN_EACH)
@@ -167,6 +168,7 @@ class Node:
     async def close(self) -> None:
         """End all that is left."""
         self.is_draining = True
+        self.hub.flush()
         for peer in list(self.peers):
             peer.end(SHUTDOWN)
         for _ in range(round(_GOODBYE / _DRAIN_EACH)):  # they close their side
