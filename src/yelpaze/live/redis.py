@@ -3,7 +3,7 @@
     {prefix}:channel:<name>    Pub/Sub: publications, joins, leaves
     {prefix}:stream:<name>     the last publications; an entry's id is its offset
     {prefix}:meta:<name>       o: the last offset, e: the epoch
-    {prefix}:result:<name>:…   positions of idempotent publications
+    {prefix}:result:<length>:<name>:<key>   positions of idempotent publications
     {prefix}:presence:<name>   clients; {prefix}:expiry:<name>: until when
     {prefix}:control           what nodes tell each other
 
@@ -180,7 +180,7 @@ class RedisBroker:
         self, channel: str, publication: Publication, keep: Keep | None, idempotency_key: str = ""
     ) -> Position:
         """Add it to the stream, if it is kept, and publish it."""
-        result = self._key("result", channel, idempotency_key) if idempotency_key else ""
+        result = self._key("result", str(len(channel)), channel, idempotency_key) if idempotency_key else ""
         keys = self._key("stream", channel), self._key("meta", channel), result, self._name(channel)
         payload = msgspec.json.encode(publication)
         size, ttl, meta_ttl = (keep.size, _whole(keep.ttl), _whole(keep.meta_ttl)) if keep else (0, 0, 0)
