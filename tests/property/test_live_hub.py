@@ -577,3 +577,30 @@ class NoOrder:
     @staticmethod
     def shuffle(_):
         pass
+
+
+def test_an_answer_from_before_an_outage_does_not_hide_what_was_missed_in_it(begun):
+    machine = begun(2)
+    machine.publish(2)
+    machine.broker.coming.pop(0)
+    machine.arrive(1, NoOrder(), 1)  # a gap: the stream asks
+    machine.look(0, is_heard=False)
+    machine.lose(all_of_it=False)
+    machine.publish(1)
+    machine.come_back()
+    machine.settle()
+    assert machine.readers[0].position == Position(5, "e1")
+    machine.teardown()
+
+
+def test_a_position_from_before_an_outage_is_not_taken(begun):
+    machine = HubMachine()
+    machine.come(None, 1)
+    machine.subscribed(is_heard=True)
+    machine.look(0, is_heard=False)
+    machine.lose(all_of_it=False)
+    machine.publish(1)
+    machine.come_back()
+    machine.settle()
+    assert machine.readers[0].joined.position == Position(1, "e1")
+    machine.teardown()

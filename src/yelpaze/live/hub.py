@@ -46,6 +46,7 @@ class Hub:
         self._recovery_limit = recovery_limit or _ALL
         self.streams: dict[str, Stream] = {}
         self._dirty: list[Stream] = []
+        self._outages = 0
         self.subscriptions = 0
         self.delivered = 0
         self.missed = 0
@@ -137,7 +138,15 @@ class Hub:
             self.published(stream.name, publication, epoch)
 
     async def _read(self, stream: Stream, since: Position | None, limit: int) -> History:
-        return await self._broker.history(stream.name, Query(since, limit), stream.meta_ttl)
+        """Read a stretch, and again if the broker was away meanwhile.
+
+        An answer from before says nothing of what nobody heard.
+        """
+        while True:
+            outages = self._outages
+            history = await self._broker.history(stream.name, Query(since, limit), stream.meta_ttl)
+            if outages == self._outages:
+                return history
 
     @staticmethod
     def _is_behind(found: Position, begun: Position) -> bool:
@@ -272,6 +281,7 @@ class Hub:
 
     def compare_all(self) -> None:
         """The broker was away: every position may be behind."""
+        self._outages += 1
         for stream in list(self.streams.values()):
             if stream.options.has_history and stream.epoch:
                 self._background(self._catch_up(stream))
