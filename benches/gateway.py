@@ -33,7 +33,9 @@ def _versions() -> list[str]:
         line.split()[0] for line in (HERE / "live" / "rivals.lock").read_text().splitlines() if "==" in line
     )
     found = dict(pin.split("==") for pin in pins)
-    return ["", ", ".join(f"{name} {found[name]}" for name in names) + "."]
+    modules = (HERE / "live" / "rivals" / "centrifugo" / "go.mod").read_text().split()
+    centrifugo = modules[modules.index("github.com/centrifugal/centrifugo/v5") + 1]
+    return ["", ", ".join(f"{name} {found[name]}" for name in names) + f", Centrifugo {centrifugo}."]
 
 
 def _against(found: dict[str, list[float]], mine: str, theirs: str) -> str:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from conftest import needs
-from yelpaze.live.broker import Keep, Query
+from yelpaze.live.broker import UNUSED_TTL, Keep, Query
 from yelpaze.live.memory import MemoryBroker
 from yelpaze.live.values import ClientInfo, Position, Publication
 
@@ -380,6 +380,24 @@ async def test_what_a_node_says_all_hear_it_too(house, broker, heard):
 
 
 # ── in memory ───────────────────────────────────────────────────────────────────────
+
+
+async def test_a_channel_without_publications_is_soon_forgotten(redis):
+    """Whoever may subscribe can make up names: they must not stay for as long as a stream's position."""
+    memory = Memory()
+    await memory.broker.history("made up", ALL, 30 * 86_400.0)
+    await memory.pass_time(UNUSED_TTL + 1)
+    memory.broker.sweep()
+    assert not memory.broker._streams
+    over = OverRedis(redis)
+    broker = over._made()
+    await broker.start(Heard())
+    await broker.history("made up", ALL, 30 * 86_400.0)
+    key = broker._key("meta", "made up")
+    assert 0 < await broker._do("TTL", key) <= UNUSED_TTL
+    await broker.publish("made up", text(1), Keep(size=5, ttl=60.0, meta_ttl=30 * 86_400.0))
+    assert await broker._do("TTL", key) > UNUSED_TTL
+    await broker.close()
 
 
 async def test_memory_forgets_what_has_expired():

@@ -9,6 +9,10 @@ import msgspec
 
 from yelpaze.live.values import ClientInfo, History, Position, Publication
 
+# Seconds for which the epoch of a channel is kept to which nobody has published: anybody who may subscribe
+# can make up names. While somebody is subscribed, it is asked for more often than that.
+UNUSED_TTL = 3600.0
+
 
 class Keep(msgspec.Struct, frozen=True):
     """How a publication is kept: so many, so long after the last one; the offset and epoch longer."""

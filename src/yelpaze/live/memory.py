@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from yelpaze.live.broker import Events, Keep, Query
+from yelpaze.live.broker import UNUSED_TTL, Events, Keep, Query
 from yelpaze.live.values import ClientInfo, History, Position, Publication
 
 _SWEEP = 30.0
@@ -15,12 +15,12 @@ _KEY_TTL = 300.0  # as Centrifugo keeps results of idempotent publications
 class _Stream:
     __slots__ = ("ends", "epoch", "forgotten", "offset", "publications")
 
-    def __init__(self, epoch: str, forgotten: float) -> None:
+    def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.offset = 0
         self.publications: deque[Publication] = deque()
         self.ends = 0.0
-        self.forgotten = forgotten
+        self.forgotten = 0.0
 
     @property
     def position(self) -> Position:
@@ -74,6 +74,7 @@ class MemoryBroker:
         if keep is not None:
             stream = self._stream(channel, keep.meta_ttl)
             stream.offset += 1
+            stream.forgotten = self._clock() + keep.meta_ttl
             stream.ends = self._clock() + keep.ttl
             position = stream.position
             publication = Publication(publication.data, publication.info, position.offset)
@@ -90,8 +91,8 @@ class MemoryBroker:
         now = self._clock()
         stream = self._streams.get(channel)
         if stream is None or stream.forgotten <= now:
-            stream = self._streams[channel] = _Stream(self._epochs(), now + meta_ttl)
-        stream.forgotten = now + meta_ttl
+            stream = self._streams[channel] = _Stream(self._epochs())
+        stream.forgotten = now + (meta_ttl if stream.offset else min(meta_ttl, UNUSED_TTL))
         if stream.ends <= now:
             stream.publications.clear()
         return stream

@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from yelpaze.live.broker import Events, Keep, Query
+from yelpaze.live.broker import UNUSED_TTL, Events, Keep, Query
 from yelpaze.live.config import Redis as Settings
 from yelpaze.live.redis_pipeline import Pipeline
 from yelpaze.live.redis_pubsub import Listener
@@ -65,7 +65,7 @@ if not e then
   redis.call('HSET', KEYS[2], 'e', e)
 end
 local o = redis.call('HGET', KEYS[2], 'o') or '0'
-redis.call('EXPIRE', KEYS[2], ARGV[4])
+redis.call('EXPIRE', KEYS[2], o == '0' and ARGV[7] or ARGV[4])
 if ARGV[3] == '0' then return {o, e, {}} end
 local name = ARGV[6] == '1' and 'XREVRANGE' or 'XRANGE'
 if ARGV[3] == '-1' then return {o, e, redis.call(name, KEYS[1], ARGV[1], ARGV[2])} end
@@ -201,8 +201,9 @@ class RedisBroker:
                 first = "0-0"
         keys = self._key("stream", channel), self._key("meta", channel)
         limit = max(-1, query.limit)
+        kept, unused = _whole(meta_ttl), _whole(min(meta_ttl, UNUSED_TTL))
         offset, epoch, entries = await self._script(
-            _HISTORY, keys, first, last, limit, _whole(meta_ttl), self._epochs(), int(query.reverse)
+            _HISTORY, keys, first, last, limit, kept, self._epochs(), int(query.reverse), unused
         )
         found = [_publication(entry) for entry in entries]
         return History(tuple(found), Position(int(offset), epoch.decode()))
