@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the code: every public name, every command's help.
+"""Write docs/reference.md from the code: every public name, every command's help, every setting.
 
 python scripts/reference.py            writes it
 python scripts/reference.py --check    fails if it is not what the code says
@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 import yelpaze
 from yelpaze import rpc
 from yelpaze.cli.main import cli
+from yelpaze.live import config
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference.md"
 
@@ -68,9 +70,65 @@ def commands() -> list[str]:
     return lines
 
 
+def meanings(struct: type) -> dict[str, str]:
+    """What the comments beside the fields say."""
+    found: dict[str, str] = {}
+    for kind in reversed(struct.__mro__):
+        if kind.__module__ == config.__name__:
+            found |= re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(kind), re.MULTILINE)
+    return found
+
+
+def shown(value: object) -> str:
+    """A default, as it stands in a file."""
+    if value is msgspec.NODEFAULT:
+        return "needed"
+    if isinstance(value, config.Duration):
+        hours, rest = divmod(value, 3600)
+        return f"`{hours:g}h`" if hours and not rest else f"`{value:g}s`"
+    if isinstance(value, tuple):
+        return "`[]`"
+    return f"`{str(value).lower() if isinstance(value, bool) else msgspec.json.encode(value).decode()}`"
+
+
+def settings() -> list[str]:
+    lines = ["## Live settings", ""]
+    lines += [
+        "Of `yelpaze live` and `Live`; *ours* are those that Centrifugo does not have.",
+        "`channel.without_namespace` takes the same as a namespace, without a name. See [live](live.md).",
+        "",
+    ]
+
+    def table(path: str, struct: type[msgspec.Struct]) -> None:
+        said = meanings(struct)
+        rows, below = [], []
+        for field in msgspec.structs.fields(struct):
+            inner = field.type.__args__[0] if getattr(field.type, "__args__", None) else field.type
+            if inspect.isclass(inner) and issubclass(inner, msgspec.Struct):
+                below.append((f"{path}.{field.name}".lstrip(".") + "[]" * (inner is not field.type), inner))
+            else:
+                meaning = said.get(field.name, "")
+                choice = " \\| ".join(
+                    f"`{one}`" for one in getattr(field.type, "__args__", ()) if isinstance(one, str)
+                )
+                text = f"{meaning}: {choice}" if choice else meaning
+                text = re.sub(r"^ours: ", "*ours:* ", text)
+                rows.append(f"| `{field.name}` | {shown(field.default)} | {text} |")
+        if rows:
+            lines.extend([f"### `{path}`", "", (inspect.getdoc(struct) or "").replace("\n", " "), ""])
+            lines.extend(["| setting | default | |", "|---|---|---|", *rows, ""])
+        for name, inner in below:
+            if name != "channel.without_namespace":  # the same as those of a namespace, but for its name
+                table(name, inner)
+
+    table("", config.Config)
+    return lines
+
+
 def text() -> str:
     head = ["# Reference", "", "Made from the code by `python scripts/reference.py`; do not edit.", ""]
-    return "\n".join(line.rstrip() for part in (head, names(), commands()) for line in part).rstrip() + "\n"
+    parts = (head, names(), commands(), settings())
+    return "\n".join(line.rstrip() for part in parts for line in part).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_public_names_are_frozen():
     assert yelpaze.__all__ == [
         "Attempt", "Breaker", "Budget", "Engine", "EngineCollector", "Error", "ErrorKind", "Failure",
         "FanOutError", "Flow", "FlowError", "Headers", "Hedge", "HostEvent", "HostPolicy", "HostStatistics",
-        "InputError", "Limit", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
+        "InputError", "Limit", "Live", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
         "Statistics", "StoppedError", "Timeout", "Timings", "YelpazeError", "__version__", "delete", "get",
         "head", "log_hooks", "open_telemetry", "patch", "post", "put", "request", "run", "timed",
     ]  # fmt: skip
@@ -146,7 +146,8 @@ def test_importing_a_flow_loads_no_http_client():
 
 
 def test_links_lead_somewhere():
-    more = [*(ROOT / "docs" / "how-to").iterdir(), ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
+    more = [*(ROOT / "docs" / "how-to").iterdir(), *ROOT.glob("examples/*/README.md")]
+    more += [ROOT / "docs" / "live.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
     for path in [*DOCUMENTS, *more]:
         for link in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
