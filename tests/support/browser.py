@@ -26,10 +26,11 @@ _FLAGS = [
 
 
 class Page:
-    """One tab. Functions of a page are called with `run`; what it says on its console is kept."""
+    """One tab. What it says on its console is kept; what it gives to `window.tell`, `hears` gets."""
 
-    def __init__(self, socket) -> None:
+    def __init__(self, socket, hears=None) -> None:
         self._socket = socket
+        self._hears = hears
         self._replies = {}
         self._number = 0
         self.said = []
@@ -40,6 +41,8 @@ class Page:
             message = json.loads(text)
             if "id" in message:
                 self._replies.pop(message["id"]).set_result(message)
+            elif message["method"] == "Runtime.bindingCalled":
+                await self._hears(json.loads(message["params"]["payload"]))
             elif message["method"] == "Runtime.consoleAPICalled":
                 self.said.append(" ".join(str(one.get("value")) for one in message["params"]["args"]))
             elif message["method"] == "Runtime.exceptionThrown":
@@ -124,7 +127,7 @@ class Browser:
         raise AssertionError("chromium does not start")
 
     @contextlib.asynccontextmanager
-    async def page(self, url=None):
+    async def page(self, url=None, hears=None):
         """A tab of its own."""
         port = await self._port()
 
@@ -138,9 +141,10 @@ class Browser:
             async with connect(
                 f"ws://127.0.0.1:{port}/devtools/page/{target}", max_size=None, proxy=None
             ) as own:
-                page = Page(own)
+                page = Page(own, hears)
                 await page.call("Page.enable")
                 await page.call("Runtime.enable")
+                await page.call("Runtime.addBinding", name="tell")
                 try:
                     if url is not None:
                         await page.open(url)
