@@ -54,6 +54,7 @@ def environment(folder):
         "PATH": f"{command.parent}:{os.environ['PATH']}",
         "YELPAZE_LIVE__CLIENT__TOKEN__HMAC_SECRET_KEY": SECRET,
         "YELPAZE_LIVE__HTTP_API__KEY": KEY,
+        "KEY": KEY,
     }
 
 
@@ -78,9 +79,9 @@ def run(command, folder, environment, **options):
 
 
 def test_all_kinds_of_commands_are_known():
-    tried = COMMANDS.index(next(line for line in COMMANDS if "--json" in line)) + 1
+    tried = COMMANDS.index(next(line for line in COMMANDS if "api/publish" in line)) + 1
     others = [line for line in COMMANDS[tried:] if line not in SERVERS and line not in CALLS]
-    assert [line.split()[0] for line in others] == ["export", "export", "curl"]
+    assert [line.split()[0] for line in others] == ["export", "export", "export", "curl"]
     assert (len(SERVERS), len(CALLS)) == (3, 3)
 
 
@@ -113,7 +114,7 @@ def tried(address, folder, environment):
         ["sh", "-c", f"{listen.rstrip('&')}"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
     )
     while not json.loads(
-        run(["curl", "-s", "--json", "{}", f"http://{address}/api/channels"], folder, environment).stdout
+        run(["curl", "-s", "-d", "{}", f"http://{address}/api/channels"], folder, environment).stdout
     )["result"]["channels"]:
         pass
     answer = run(publish, folder, environment, shell=True)

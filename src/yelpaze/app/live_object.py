@@ -25,7 +25,6 @@ from yelpaze.live.node import Node  # noqa: E402
 from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
 from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
 
-
 _LOOK_SECONDS = 0.2
 
 
@@ -88,7 +87,7 @@ class Live:
         return node
 
     async def _leave_with(self, server: Any, node: Node) -> None:
-        """Send the clients elsewhere when the server ends: it tells its applications only when they are gone."""
+        """Send the clients elsewhere when the server ends: it tells us only when they are gone."""
         while not server.should_exit:
             await asyncio.sleep(_LOOK_SECONDS)
         await node.drain(self._config.shutdown.timeout)
