@@ -88,7 +88,7 @@ class Live:
 
     async def _leave_with(self, server: Any, node: Node) -> None:
         """Send the clients elsewhere when the server ends: it tells us only when they are gone."""
-        while not server.should_exit:
+        while not server.should_exit:  # noqa: ASYNC110  uvicorn tells it in no other way
             await asyncio.sleep(_LOOK_SECONDS)
         await node.drain(self._config.shutdown.timeout)
 

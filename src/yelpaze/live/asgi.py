@@ -9,6 +9,7 @@ it.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -171,9 +172,7 @@ class AsgiApp:
         try:
             if scope["type"] == "websocket":
                 await _websocket(node, request, receive, send)
-            elif (
-                channel := channel_of(request.path, "/sse/")
-            ) is not None and not node.config.sse.disabled:
+            elif (channel := channel_of(request.path, "/sse/")) is not None and not node.config.sse.disabled:
                 await _events(node, request, channel, receive, send)
             else:
                 await _api(node, request, receive, send)
@@ -233,15 +232,21 @@ async def _websocket(node: Node, request: Request, receive: Receive, send: Send)
 async def _both(connection: AsgiConnection, reading: Any, writing: Any) -> None:
     """Read and write until either ends."""
     tasks = [asyncio.ensure_future(reading), asyncio.ensure_future(writing)]
+    for task in tasks:
+        task.add_done_callback(partial(_look, connection.node))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        connection.connection_lost(None)  # first: who cancels us may do so again and again
         for task in tasks:
             task.cancel()
-        for error in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(error, Exception):
-                connection.node.defect(error)
-        connection.connection_lost(None)
+        await asyncio.wait(tasks)
+
+
+def _look(node: Node, task: asyncio.Task[None]) -> None:
+    """Tell of a defect, if a task ended by one."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        node.defect(error)
 
 
 async def _read(connection: AsgiConnection, receive: Receive) -> None:
@@ -289,14 +294,14 @@ async def _events(node: Node, request: Request, channel: str, receive: Receive, 
     last = request.headers.get("last-event-id", "") or request.query.get("lastEventId", "")
     try:
         joined = await session.enter(request.query.get("token", ""), last)
-    except Exception as error:
+        headers = [*HEADERS, *cors(request, node)]
+        await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
+    except BaseException as error:
         connection.connection_lost(None)
-        rejected = rejection_of(error)
+        rejected = rejection_of(error) if isinstance(error, Exception) else None
         if rejected is None:
             raise
         raise rejected from None
-    headers = [(name.lower(), value) for name, value in (*HEADERS, *cors(request, node))]
-    await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
     connection.put(opening(joined, last, node.between(*RETRY)))
     connection.release()
     connection.greeted()
