@@ -2,21 +2,12 @@
 // says so, and comes by a line; so do what is sent and the end.
 const readline = require("node:readline");
 const { readFileSync } = require("node:fs");
+const Socket = require("./socket.js");
 
 const [file, name, address] = process.argv.slice(2);
 const tell = (event, ...more) => process.stdout.write(JSON.stringify([event, ...more]) + "\n");
 const lines = readline.createInterface({ input: process.stdin });
 const wanted = [];
-
-// Node 20 tells of a connection that is refused by `error` alone; browsers and later Nodes by `close`, too.
-class Socket extends WebSocket {
-  constructor(...options) {
-    super(...options);
-    let isClosed = false;
-    this.addEventListener("close", () => (isClosed = true));
-    this.addEventListener("error", () => setTimeout(() => isClosed || this.onclose?.({ code: 1006 }), 10));
-  }
-}
 
 const later = (work, milliseconds) => {
   tell("waits", milliseconds);
