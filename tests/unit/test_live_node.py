@@ -1,0 +1,345 @@
+"""A node: limits, the way out, and what nodes tell each other."""
+
+import asyncio
+import itertools
+
+import msgspec
+import pytest
+
+from yelpaze.live import eager
+from yelpaze.live.client import Client
+from yelpaze.live.cluster import Command, NodeInfo
+from yelpaze.live.config import config_of
+from yelpaze.live.memory import MemoryBroker
+from yelpaze.live.node import Node
+from yelpaze.live.statistics import Totals, added
+from yelpaze.live.stream import Membership
+
+
+class Peer:
+    """A connection that is told to go."""
+
+    kind = 3
+    backlog = None
+
+    def __init__(self, node, user=None, number=0):
+        self.node = node
+        self.ended = []
+        self.client = Someone(node, self, user, number)
+        node.opened(self, "plain", f"10.0.0.{number}")
+        if user is not None:
+            node.entered(self.client)
+
+    def end(self, ending):
+        self.ended.append(ending.code)
+
+    def abort(self):
+        self.ended.append("aborted")
+
+    def leave(self, code=1000):
+        self.node.closed(self, "plain", "", code)
+        self.node.left(self.client)
+
+
+class Someone(Client):
+    id = ""
+
+    def __init__(self, node, peer, user, number):
+        super().__init__(node, peer)
+        self.user = user
+        self.id = f"c{number}" if user is not None else ""
+
+
+class House:
+    def __init__(self, **sections):
+        self.now = 1000.0
+        self.lines = []
+        epochs = itertools.count()
+        self.node = Node(
+            config_of(sections),
+            MemoryBroker(lambda: self.now, lambda: f"e{next(epochs)}"),
+            name="here",
+            clock=lambda: self.now,
+            now=lambda: self.now,
+            random=lambda: 0.5,
+            report=self.lines.append,
+        )
+
+
+@pytest.fixture
+async def houses():
+    made = []
+
+    async def start(**sections):
+        made.append(House(**sections))
+        await made[-1].node.broker.start(made[-1].node)
+        return made[-1]
+
+    yield start
+    for house in made:
+        await house.node.broker.close()
+
+
+# ── the way out ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "batches"),
+    [(0, 30, 0), (1, 30, 1), (100, 0, 1), (5000, 30, 10), (5000, 0.5, 5), (7, 0.01, 1)],
+)
+async def test_clients_are_sent_away_in_batches_oldest_first(houses, monkeypatch, count, seconds, batches):
+    house = await houses()
+    peers = [Peer(house.node, "u", number) for number in range(count)]
+    sizes, pauses = [], []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        sizes.append(sum(bool(peer.ended) for peer in peers))
+
+    monkeypatch.setattr("yelpaze.live.node.asyncio.sleep", sleep)
+    await house.node.drain(seconds)
+    monkeypatch.undo()
+    assert house.node.is_draining
+    assert all(peer.ended == [3001] for peer in peers)
+    assert len(sizes) == batches
+    assert sum(pauses) <= max(seconds, 0.1) + 0.01
+    if batches:
+        assert max(b - a for a, b in itertools.pairwise([0, *sizes])) == -(-count // batches)
+        late = [bool(peer.ended) for peer in peers]
+        assert late == sorted(late, reverse=True)
+
+
+async def test_who_does_not_go_is_cut_off(houses, monkeypatch):
+    monkeypatch.setattr("yelpaze.live.node._GOODBYE", 0.1)
+    house = await houses()
+    peer = Peer(house.node, "u")
+    await house.node.close()
+    assert peer.ended == [3001, "aborted"]
+
+
+# ── limits ──────────────────────────────────────────────────────────────────────────
+
+
+async def test_no_limits_by_default(houses):
+    node = (await houses()).node
+    for number in range(500):
+        Peer(node, "u", 1)
+        assert node.accepts("10.0.0.1")
+        assert node.admit("u")
+        assert not node.is_too_fast(), number
+    assert node.ips == {}
+
+
+async def test_connections_of_all_and_of_an_address(houses):
+    node = (await houses(client={"connection_limit": 3, "ip_connection_limit": 2})).node
+    first = Peer(node, None, 1)
+    Peer(node, None, 1)
+    assert not node.accepts("10.0.0.1")
+    assert node.accepts("10.0.0.2")
+    Peer(node, None, 2)
+    assert not node.accepts("10.0.0.3")
+    node.closed(first, "plain", "10.0.0.1", 1000)
+    assert node.accepts("10.0.0.1")
+    node.closed(first, "plain", "10.0.0.1", 1000)  # twice counts once
+    assert node.ips == {"10.0.0.1": 1, "10.0.0.2": 1}
+    assert node.statistics.closed == {1000: 1}
+
+
+async def test_connections_of_a_user(houses):
+    node = (await houses(client={"user_connection_limit": 2})).node
+    peers = []
+    for number in range(2):
+        assert node.admit("u")
+        peers.append(Peer(node, "u", number))
+    assert not node.admit("u")
+    assert node.admit("v")
+    assert node.admit("")
+    assert node.clients_of("u") == [peer.client for peer in peers]
+    for peer in peers:
+        peer.leave()
+    assert node.clients_of("u") == []
+    assert node.users == {}
+    assert node.connected == 0
+
+
+async def test_new_connections_a_second(houses):
+    house = await houses(client={"connection_rate_limit": 10})
+    taken = sum(not house.node.is_too_fast() for _ in range(100))
+    assert 9 <= taken <= 11
+    house.now += 0.5
+    assert 4 <= sum(not house.node.is_too_fast() for _ in range(100)) <= 6
+
+
+# ── between nodes ───────────────────────────────────────────────────────────────────
+
+
+def other(uid, **rest):
+    return NodeInfo(
+        uid=uid,
+        name=uid,
+        version="1",
+        num_clients=1,
+        num_users=1,
+        num_channels=1,
+        num_subs=1,
+        uptime=1,
+        **rest,
+    )
+
+
+async def test_nodes_are_there_while_they_are_heard_of(houses):
+    house = await houses()
+    cluster = house.node.cluster
+    for uid in ("a", "b"):
+        await cluster.tell(Command(node=other(uid)))
+    await cluster.tell(Command(node=cluster.info()))  # it hears itself
+    assert [node.name for node in cluster.nodes()] == ["here", "a", "b"]
+    house.now += 6
+    await cluster.tell(Command(node=other("b")))
+    house.now += 6
+    assert [node.name for node in cluster.nodes()] == ["here", "b"]
+    await cluster.tell(Command(gone="b"))
+    assert [node.name for node in cluster.nodes()] == ["here"]
+
+
+class Member:
+    kind = 3
+    backlog = None
+
+    def insufficient(self, channel):
+        raise AssertionError
+
+
+async def joined(house, *names):
+    for name in names:
+        options = house.node.rules.options(name)
+        await house.node.hub.join(Member(), name, options, 60, Membership())
+
+
+async def test_channels_are_asked_of_all_nodes_and_added_up(houses):
+    house = await houses(channel={"namespaces": [{"name": "chat"}]})
+    cluster = house.node.cluster
+    await joined(house, "a", "chat:1", "chat:1", "chat:12")
+    assert await cluster.channels("") == {"a": 1, "chat:1": 2, "chat:12": 1}
+    await cluster.tell(Command(node=other("b")))
+    asked = []
+    tell = house.node.broker.tell
+
+    async def told(message):
+        await tell(message)
+        asked.append(message)
+
+    house.node.broker.tell = told
+    waiting = asyncio.ensure_future(cluster.channels("chat:*"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    (name,) = cluster._surveys
+    await tell(msgspec.json.encode(Command(answer_to=name, from_node="b", channels={"chat:1": 5})))
+    assert await waiting == {"chat:1": 7, "chat:12": 1}
+    assert cluster._surveys == {}
+
+
+async def test_a_node_that_does_not_answer_is_not_waited_for_without_end(houses, monkeypatch):
+    monkeypatch.setattr("yelpaze.live.cluster._SURVEY", 0.01)
+    house = await houses()
+    await house.node.cluster.tell(Command(node=other("b")))
+    await joined(house, "a")
+    assert await house.node.cluster.channels("") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*", ["a", "a.b", "ab", "b"]),
+        ("a", ["a"]),
+        ("a*", ["a", "a.b", "ab"]),
+        ("?", ["a", "b"]),
+        ("a.?", ["a.b"]),
+        ("{a,b}", ["a", "b"]),
+        ("a{.b,b}", ["a.b", "ab"]),
+        ("[ab]", []),
+        ("(", []),
+        ("{", []),
+    ],
+)
+async def test_patterns_of_channels(houses, pattern, found):
+    house = await houses()
+    await joined(house, "a", "b", "ab", "a.b")
+    assert sorted(await house.node.cluster.channels(pattern)) == found
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ({"user": "u"}, [0, 1]),
+        ({"user": "u", "client": "c1"}, [1]),
+        ({"user": "v", "client": "c1"}, []),
+        ({"client": "c2"}, [2]),
+        ({"everyone": True}, [0, 1, 2, 3]),
+        ({"everyone": True, "whitelist": ("c0", "c3")}, [1, 2]),
+        ({"user": "u", "whitelist": ("c0",)}, [1]),
+        ({"user": "nobody"}, []),
+        ({}, []),
+    ],
+)
+async def test_who_is_meant(houses, command, meant):
+    node = (await houses()).node
+    peers = [Peer(node, user, number) for number, user in enumerate(("u", "u", "v", "", None))]
+    await node.cluster.tell(Command(do="disconnect", **command))
+    assert [number for number, peer in enumerate(peers) if peer.ended] == meant
+
+
+def test_counts_of_processes_are_added_up():
+    first = Totals(connections={"plain": 1}, users=2, closed={3008: 1}, published=5)
+    second = Totals(connections={"plain": 2, "sse": 1}, users=1, delivered=7)
+    assert added([first, second]) == Totals(
+        connections={"plain": 3, "sse": 1}, users=3, closed={3008: 1}, published=5, delivered=7
+    )
+    assert added([]) == Totals()
+
+
+# ── coroutines without a task ───────────────────────────────────────────────────────
+
+
+async def test_an_eager_coroutine_runs_at_once_and_goes_on_when_its_future_is_done():
+    seen = []
+    waiting = asyncio.get_running_loop().create_future()
+
+    async def work():
+        seen.append("begun")
+        seen.append(await waiting)
+        await asyncio.sleep(0)
+        return "done"
+
+    eager.start(work(), seen.append, seen.append)
+    assert seen == ["begun"]
+    waiting.set_result("heard")
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert seen == ["begun", "heard", "done"]
+
+
+async def test_an_eager_coroutine_that_fails_says_so_once():
+    failures = []
+    waiting = asyncio.get_running_loop().create_future()
+
+    async def work():
+        await waiting
+
+    eager.start(work(), failures.append, failures.append)
+    waiting.set_exception(ValueError("no"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [str(error) for error in failures] == ["no"]
+
+
+async def test_what_fails_in_the_background_is_told_and_nothing_stops(houses):
+    house = await houses()
+
+    async def work():
+        raise ZeroDivisionError("ours")
+
+    house.node.background(work())
+    (line,) = house.lines
+    assert "ZeroDivisionError: ours" in line
