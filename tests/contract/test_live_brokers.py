@@ -413,3 +413,26 @@ async def test_memory_forgets_what_has_expired():
     assert house.broker._streams == {}
     assert house.broker._results == {}
     await house.broker.close()
+
+
+# ── in Redis ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"p", b"p:", b"p1:e", b"px:e:{}", b"p1:e:{", b"p::\xff", b"j{", b"j5", b"?"]
+)
+async def test_what_others_write_into_our_redis_makes_nobody_deaf(redis, junk):
+    from redis.asyncio import Redis
+
+    house, heard = OverRedis(redis), Heard()
+    await house.broker.start(heard)
+    other = Redis.from_url(redis.url)
+    try:
+        await house.broker.subscribe("news")
+        await other.publish(house.broker._name("news"), junk)
+        await house.broker.publish("news", text(1), None)
+        await heard.until(lambda: heard.publications)
+        assert heard.publications == [("news", b'"1"', 0, "")]
+    finally:
+        await other.aclose()
+        await house.broker.close()

@@ -117,12 +117,18 @@ class Listener:
             is_asked = False
             kind = message["type"]
             if kind == "message":
-                self._on_message(message["channel"].decode(), message["data"])
+                self._heard(message["channel"].decode(errors="replace"), message["data"])
             elif kind == "subscribe":
                 self._confirmed(message["channel"])
                 missing -= 1
                 if missing == 0 and not is_first:
                     self._returned()
+
+    def _heard(self, name: str, data: bytes) -> None:
+        try:
+            self._on_message(name, data)
+        except Exception as error:  # noqa: BLE001  whatever one message does, the next ones are heard
+            self._report(f"warning: a message on {name} in Redis was not understood: {error!r}")
 
     def _lost(self, error: Exception) -> None:
         self._lost_waiting()
