@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
@@ -51,8 +52,9 @@ class Order(BaseModel):
 @app.post("/orders", status_code=201)
 async def place(order: Order) -> dict[str, int]:
     """Tell all pages. An order that could not be told is not placed."""
+    told = {"id": uuid4().hex, **order.model_dump(), "process": os.getpid()}
     try:
-        position = await live.publish("shop:orders", {**order.model_dump(), "process": os.getpid()})
+        position = await live.publish("shop:orders", told)
     except StoppedError:
         raise HTTPException(503, "try again in a moment", {"Retry-After": "1"}) from None
     return {"number": position.offset}
