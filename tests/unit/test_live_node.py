@@ -343,3 +343,26 @@ async def test_what_fails_in_the_background_is_told_and_nothing_stops(houses):
     house.node.background(work())
     (line,) = house.lines
     assert "ZeroDivisionError: ours" in line
+
+
+async def test_a_defect_in_one_connection_stops_no_other_from_being_woken(houses):
+    house = await houses()
+    woken = []
+
+    class Sleeper:
+        bucket = None
+
+        def wake(self):
+            woken.append(self)
+            if len(woken) == 1:
+                raise ZeroDivisionError("ours")
+
+    for _ in range(10):
+        house.node.wheel.put(Sleeper(), 1)
+    house.node._tick()
+    assert len(woken) == 1
+    house.node._tick()
+    assert len(set(woken)) == 10
+    assert len(house.node.wheel) == 0
+    (line,) = house.lines
+    assert "ZeroDivisionError: ours" in line

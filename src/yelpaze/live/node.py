@@ -123,10 +123,16 @@ class Node:
         while True:
             due = max(due + _TICK, loop.time())
             await asyncio.sleep(due - loop.time())
-            self.wheel.tick()
+            self._tick()
             if delay and self.clock() - compared >= delay:
                 compared = self.clock()
                 self.hub.compare_old(delay)
+
+    def _tick(self) -> None:
+        try:
+            self.wheel.tick()
+        except Exception as error:  # noqa: BLE001  pings go on, whatever one connection does
+            self.defect(error)
 
     async def _greeting(self) -> None:
         while True:

@@ -52,7 +52,13 @@ class Wheel:
         """One tick has passed."""
         self._now += 1
         bucket = self._buckets.pop(self._now, None)
-        while bucket:
-            item = bucket.pop()
-            item.bucket = None
-            item.wake()
+        if not bucket:
+            return
+        try:
+            while bucket:
+                item = bucket.pop()
+                item.bucket = None
+                item.wake()
+        finally:  # a defect in one does not make the others sleep for ever
+            for item in list(bucket):
+                self.put(item, 0)
