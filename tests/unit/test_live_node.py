@@ -1,14 +1,19 @@
 """A node: limits, the way out, and what nodes tell each other."""
 
 import asyncio
+import fnmatch
 import itertools
+import re
+import time
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from yelpaze.live import eager
 from yelpaze.live.client import Client
-from yelpaze.live.cluster import Command, NodeInfo
+from yelpaze.live.cluster import Command, NodeInfo, _glob
 from yelpaze.live.config import config_of
 from yelpaze.live.memory import MemoryBroker
 from yelpaze.live.node import Node
@@ -259,6 +264,11 @@ async def test_a_node_that_does_not_answer_is_not_waited_for_without_end(houses,
         ("{a,b}", ["a", "b"]),
         ("a{.b,b}", ["a.b", "ab"]),
         ("[ab]", []),
+        ("*.*", ["a.b"]),
+        ("*{a,b}*", ["a", "a.b", "ab", "b"]),
+        ("**b", ["a.b", "ab", "b"]),
+        ("a**", ["a", "a.b", "ab"]),
+        ("*b*a*", []),
         ("(", []),
         ("{", []),
     ],
@@ -267,6 +277,17 @@ async def test_patterns_of_channels(houses, pattern, found):
     house = await houses()
     await joined(house, "a", "b", "ab", "a.b")
     assert sorted(await house.node.cluster.channels(pattern)) == found
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_a_pattern_is_what_a_shell_makes_of_it(pattern, name):
+    assert bool(re.fullmatch(_glob(pattern), name)) == fnmatch.fnmatchcase(name, pattern)
+
+
+def test_many_stars_cost_no_more():
+    begun = time.perf_counter()
+    assert not re.fullmatch(_glob("*a" * 100 + "b"), "a" * 255)
+    assert time.perf_counter() - begun < 1
 
 
 @pytest.mark.parametrize(

@@ -200,15 +200,23 @@ class _Survey:
 
 
 def _glob(pattern: str) -> str:
-    """`chat:*`: a star stands for any text, {a,b} for either."""
-    parts = []
+    """`chat:*`: a star stands for any text, {a,b} for either.
+
+    What is between two stars is looked for once, from the left: a pattern of many stars costs no more.
+    """
+    segments = [""]
     for part in re.split(r"(\*|\?|\{[^{}]*\})", pattern):
         if part == "*":
-            parts.append(".*")
+            segments.append("")
         elif part == "?":
-            parts.append(".")
+            segments[-1] += "."
         elif part.startswith("{") and part.endswith("}"):
-            parts.append("(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")")
+            segments[-1] += "(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")"
         else:
-            parts.append(re.escape(part))
-    return "".join(parts)
+            segments[-1] += re.escape(part)
+    first, *rest = segments
+    if not rest:
+        return first
+    *between, last = rest
+    found = [f".*?{one}" if "(?:" in one else f"(?>.*?{one})" for one in between if one]
+    return f"{first}{''.join(found)}.*{last}"
