@@ -667,7 +667,14 @@ def test_only_so_many_connections(gateways_inside, held):
     third = held(WebSocket(gateway.port, "/ws/news"))
     assert third.status == 503
     assert "retry-after" in third.headers
-    assert held(Events(gateway.port, "news", token=token("42"))).status == 503
+    assert held(Events(gateway.port, "news", token=token("42"), headers={"Accept": "*/*"})).status == 503
+    # A browser's EventSource gives up for good at any other status: it is told when to come again.
+    refused = held(Events(gateway.port, "news", token=token("42")))
+    assert refused.status == 200
+    assert refused.line() == b": no more connections are taken"
+    assert refused.line().startswith(b"retry: ")
+    with pytest.raises(EOFError):
+        refused.next()
     first.close()
     gateway.until(lambda: len(gateway.node.peers) == 1)
     held(connected(gateway))

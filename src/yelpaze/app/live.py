@@ -113,14 +113,11 @@ def greeting(options: LiveOptions, address: Address) -> list[str]:
     """What is said at the start: where it is, how much it can hold, and what is risky."""
     config, count = options.config, options.processes
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    processes = f"{count} process{'es' if count > 1 else ''}"
+    processes = (
+        f"{count} processes with {files:,} descriptors each" if count > 1 else f"{files:,} descriptors"
+    )
     room = max(0, files - _SPARE) * count
-    lines = [
-        (
-            f"live at http://{address.text}, {processes} with {files:,} descriptors each: "
-            f"room for about {room:,} connections"
-        )
-    ]
+    lines = [(f"live at http://{address.text}, {processes}: room for about {room:,} connections")]
     client, token = config.client, config.client.token
     keys = [
         token.hmac_secret_key,

@@ -20,7 +20,7 @@ from yelpaze.live.api import Api
 from yelpaze.live.centrifugo import PING, CentrifugoSession
 from yelpaze.live.codes import BAD_COMMAND, NO_PONG, STALE, TOO_BIG, UNSUPPORTED_DATA, WENT_AWAY, Ending
 from yelpaze.live.connection import Connection
-from yelpaze.live.events import HEADERS, opening
+from yelpaze.live.events import HEADERS, comes_back, farewell, opening
 from yelpaze.live.handshake import Rejected, Request, check_origin
 from yelpaze.live.http import RETRY, channel_of, check_limits, cors, rejection_of
 from yelpaze.live.node import Node
@@ -173,7 +173,7 @@ class AsgiApp:
             if scope["type"] == "websocket":
                 await _websocket(node, request, receive, send)
             elif (channel := channel_of(request.path, "/sse/")) is not None and not node.config.sse.disabled:
-                await _events(node, request, channel, receive, send)
+                await _stream(node, request, channel, receive, send)
             else:
                 await _api(node, request, receive, send)
         except Rejected as rejected:
@@ -281,6 +281,18 @@ async def _write(connection: AsgiConnection, send: Send) -> None:
 
 
 # ── event streams ───────────────────────────────────────────────────────────────
+
+
+async def _stream(node: Node, request: Request, channel: str, receive: Receive, send: Send) -> None:
+    try:
+        await _events(node, request, channel, receive, send)
+    except Rejected as rejected:
+        if not comes_back(request, rejected):
+            raise
+        node.statistics.rejected[rejected.status] += 1
+        headers = _encoded([*HEADERS, *cors(request, node)])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": farewell(rejected, node.between(*RETRY))})
 
 
 async def _events(node: Node, request: Request, channel: str, receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from yelpaze.live import framing
 from yelpaze.live.client import Client
 from yelpaze.live.codes import WENT_AWAY, Ending
 from yelpaze.live.connection import Connection
+from yelpaze.live.handshake import Rejected, Request
 from yelpaze.live.stream import Joined
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _COMMENT: Final = b":\n\n"
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
+_TEMPORARY: Final = (429, 503)
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
 HEADERS: Final = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
@@ -73,6 +75,19 @@ class EventStream(Connection):
         self.node.wheel.drop(self)
         client: Client = self.client
         client.closed()
+
+
+def comes_back(request: Request, rejected: Rejected) -> bool:
+    """Whether it is a browser's EventSource that is refused for now only.
+
+    At any status but 200 it gives up for good (section 9.2.3), so it is answered by a stream that ends.
+    """
+    return rejected.status in _TEMPORARY and "text/event-stream" in request.headers.get("accept", "")
+
+
+def farewell(rejected: Rejected, retry: int) -> bytes:
+    """All of a stream that only says when to come back."""
+    return b": %b\nretry: %d\n\n" % (rejected.reason.encode(), retry)
 
 
 def opening(joined: Joined, last_event_id: str, retry: int) -> bytes:

@@ -22,7 +22,7 @@ from yelpaze.live.api import Api
 from yelpaze.live.broker import BrokerAwayError
 from yelpaze.live.centrifugo import CentrifugoSession
 from yelpaze.live.codes import CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Refused
-from yelpaze.live.events import HEADERS, EventStream
+from yelpaze.live.events import HEADERS, EventStream, comes_back, farewell
 from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip, wants_websocket
 from yelpaze.live.node import Node
 from yelpaze.live.openapi import schema
@@ -272,9 +272,14 @@ class HttpConnection(asyncio.Protocol):
         check_origin(request, self._node.config.client.allowed_origins)
         if request.method != "GET":
             raise Rejected(405, "events are read with GET", [("Allow", "GET")])
-        check_limits(self._node, request)
-        self._leave()
         transport = self._transport
+        try:
+            check_limits(self._node, request)
+        except Rejected as rejected:
+            self._leave()
+            self._refuse_stream(request, rejected)
+            return
+        self._leave()
         stream = EventStream(self._node, transport, request.ip)
         transport.set_protocol(stream)
         session = stream.client = EventsSession(self._node, stream, channel)
@@ -291,12 +296,21 @@ class HttpConnection(asyncio.Protocol):
             if rejected is None:
                 self._node.defect(error)
                 rejected = Rejected(500, "internal server error")
-            self._node.statistics.rejected[rejected.status] += 1
-            if not transport.is_closing():
-                transport.write(refusal(rejected, cors(request, self._node), is_last=True))
-                transport.close()
+            self._refuse_stream(request, rejected)
 
         eager.start(session.enter(request.query.get("token", ""), last), begin, refuse)
+
+    def _refuse_stream(self, request: Request, rejected: Rejected) -> None:
+        self._node.statistics.rejected[rejected.status] += 1
+        if self._transport.is_closing():
+            return
+        allowed = cors(request, self._node)
+        answer = refusal(rejected, allowed, is_last=True)
+        if comes_back(request, rejected):
+            answer = head(200, [*HEADERS, *allowed], is_last=True)
+            answer += farewell(rejected, self._node.between(*RETRY))
+        self._transport.write(answer)
+        self._transport.close()
 
     # ── answers ─────────────────────────────────────────────────────────────────
 
