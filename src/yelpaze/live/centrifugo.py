@@ -8,7 +8,6 @@ its rate) a few more are kept, then nothing is read from the connection: whoever
 buffered.
 """
 
-from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import msgspec
 
 from yelpaze.live import eager, framing
 from yelpaze.live.broker import BrokerAwayError, Query
-from yelpaze.live.client import CLOSED, CONNECTED, NEW, Asked, Client
+from yelpaze.live.client import CLOSED, CONNECTED, NEW, Asked
 from yelpaze.live.codes import (
     BAD_COMMAND,
     INTERNAL,
@@ -51,27 +50,24 @@ from yelpaze.live.protocol import (
 )
 from yelpaze.live.stream import Joined, Membership
 from yelpaze.live.tokens import Claims
+from yelpaze.live.turns import TakingTurns
 from yelpaze.live.values import on_one_line
 from yelpaze.version import __version__
 
 PING: Final = b"{}"
-_KEPT = 16
 _encode = msgspec.json.encode
 _MOST_IN_A_FRAME = 1000  # a library that comes back sends its subscriptions in one
 _REJECT_UNRECOVERED = 2  # bit of `flag`: rather fail than go on with a gap
 
 
-class CentrifugoSession(Client):
+class CentrifugoSession(TakingTurns):
     """A client that speaks Centrifugo's protocol."""
 
-    __slots__ = ("_is_busy", "_is_going_on", "_outbox", "_waiting")
+    __slots__ = ("_outbox",)
 
     def __init__(self, node: Any, peer: Any) -> None:
         super().__init__(node, peer)
-        self._waiting: deque[Command] | None = None
         self._outbox: list[bytes] | None = None
-        self._is_busy = False
-        self._is_going_on = False
 
     def receive(self, message: bytes) -> None:
         """Take a message: commands, one a line."""
@@ -93,16 +89,7 @@ class CentrifugoSession(Client):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.peer.end(BAD_COMMAND)
             return
-        if not self._is_sound(command):
-            self.peer.end(BAD_COMMAND)
-        elif self._is_busy:
-            if self._waiting is None:
-                self._waiting = deque()
-            self._waiting.append(command)
-            if len(self._waiting) == _KEPT:
-                self.peer.pause()
-        else:
-            self._do(command)
+        self.take(command)
 
     def _is_sound(self, command: Command) -> bool:
         methods = command.methods()
@@ -112,13 +99,15 @@ class CentrifugoSession(Client):
             return False
         return self.state == CONNECTED or methods == ["connect"]
 
-    def _do(self, command: Command) -> None:
+    def begin(self, wish: Command) -> None:
         """Begin a command; maybe it is done at once."""
-        self._is_busy = True
+        if not self._is_sound(wish):
+            self.peer.end(BAD_COMMAND)
+            return
         eager.start(
-            self._answer(command),
-            lambda reply: self._done(command, reply),
-            lambda error: self._failed(command, error),
+            self._answer(wish),
+            lambda reply: self._done(wish, reply),
+            lambda error: self._failed(wish, error),
         )
 
     async def _answer(self, command: Command) -> tuple[str, Any]:
@@ -139,7 +128,7 @@ class CentrifugoSession(Client):
             self._say(b'{"id":%d,"%b":%b}' % (command.id, name.encode(), _encode(value)))
         if name == "connect":
             self.peer.release()
-        self._next()
+        self.done()
 
     def _failed(self, command: Command, error: Exception) -> None:
         if isinstance(error, Ended):
@@ -160,28 +149,7 @@ class CentrifugoSession(Client):
             self._flush()
             self.peer.end(SERVER_ERROR)
         else:
-            self._next()
-
-    def _next(self) -> None:
-        self._is_busy = False
-        if self._is_going_on:  # the loop below is what did this command
-            return
-        self._is_going_on = True
-        try:
-            while self._waiting and not self._is_busy and self.state != CLOSED:
-                self._do_next(self._waiting)
-        finally:
-            self._is_going_on = False
-
-    def _do_next(self, waiting: deque[Command]) -> None:
-        command = waiting.popleft()
-        if not waiting:
-            self._waiting = None
-            self.peer.resume()
-        if self._is_sound(command):
-            self._do(command)
-        else:
-            self.peer.end(BAD_COMMAND)
+            self.done()
 
     # What is said while a message is being taken goes out as one.
 

@@ -5,12 +5,12 @@ connection with 4001 after it was accepted: a browser tells its page the code of
 refused handshake.
 """
 
-from collections import deque
+from collections.abc import Coroutine
 from typing import Any
 
 from yelpaze.live import eager
 from yelpaze.live.broker import BrokerAwayError
-from yelpaze.live.client import CLOSED, CONNECTED, NEW, Asked, Client
+from yelpaze.live.client import CONNECTED, Asked, Client
 from yelpaze.live.codes import (
     BAD_TOKEN,
     DENIED,
@@ -30,9 +30,9 @@ from yelpaze.live.codes import (
 )
 from yelpaze.live.framing import data_of
 from yelpaze.live.stream import Joined, Membership
+from yelpaze.live.turns import TakingTurns
 from yelpaze.live.values import Position
 
-_KEPT = 16
 _DIGITS = 18  # fit into 64 bits
 _ENDINGS = {TOKEN_EXPIRED: BAD_TOKEN, PERMISSION_DENIED: DENIED, INTERNAL: SERVER_ERROR}
 
@@ -42,46 +42,52 @@ def ending_of(failure: Failure) -> Ending:
     return _ENDINGS.get(failure) or Ending(DENIED.code, failure.message)
 
 
-class PlainSession(Client):
-    """A plain WebSocket."""
+class OneChannel(Client):
+    """A client that was made for one channel: without it, it has nothing to do here."""
 
     takes_channels = False
 
-    __slots__ = ("_channel", "_is_busy", "_is_going_on", "_waiting")
+    __slots__ = ()
+
+    def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
+        """Without its channel it has nothing to do here."""
+        expired = ending == UNSUBSCRIBED_EXPIRED
+        self.peer.end(SUBSCRIPTION_EXPIRED if expired else FORCE_DISCONNECT)
+
+    def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
+        """It has one channel, and hears of no other."""
+
+    def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
+        """It has missed something: the code tells a WebSocket, the next first event a stream."""
+        self.peer.end(INSUFFICIENT_STATE)
+
+
+class PlainSession(OneChannel, TakingTurns):
+    """A plain WebSocket."""
+
+    __slots__ = ("_channel",)
 
     def __init__(self, node: Any, peer: Any, channel: str) -> None:
         super().__init__(node, peer)
         self._channel = channel
-        self._is_busy = False
-        self._is_going_on = False
-        self._waiting: deque[bytes] | None = None
 
     def open(self, token: str) -> None:
         """Begin: with the token of the query, or without one if none is needed."""
         settings = self.node.config.client
         if token or settings.insecure or settings.allow_anonymous_connect_without_token:
+            self._is_busy = True
             self._run(self._enter(token))
 
     def receive(self, message: bytes) -> None:
         """Take a message: the token, if it was not given yet, or something to publish."""
-        if self._is_busy:
-            if self._waiting is None:
-                self._waiting = deque()
-            self._waiting.append(message)
-            if len(self._waiting) == _KEPT:
-                self.peer.pause()
-        else:
-            self._do(message)
+        self.take(message)
 
-    def _do(self, message: bytes) -> None:
-        if self.state == NEW:
-            self._run(self._enter(message.decode().strip()))
-        elif self.state == CONNECTED:
-            self._run(self._say(message))
+    def begin(self, wish: bytes) -> None:
+        """Let it in, or publish."""
+        self._run(self._say(wish) if self.state == CONNECTED else self._enter(wish.decode().strip()))
 
-    def _run(self, work: Any) -> None:
-        self._is_busy = True
-        eager.start(work, self._done, self._failed)
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        eager.start(work, lambda _: self.done(), lambda error: self.peer.end(_why(self, error)))
 
     async def _enter(self, token: str) -> None:
         await self.connect(token)
@@ -95,44 +101,9 @@ class PlainSession(Client):
         await self.publish(self._channel, data_of(message))
         self.node.statistics.commands["publish"] += 1
 
-    def _done(self, _: None) -> None:
-        self._is_busy = False
-        if self._is_going_on:  # the loop below is what did this message
-            return
-        self._is_going_on = True
-        try:
-            while self._waiting and not self._is_busy and self.state != CLOSED:
-                self._do_next(self._waiting)
-        finally:
-            self._is_going_on = False
 
-    def _do_next(self, waiting: deque[bytes]) -> None:
-        message = waiting.popleft()
-        if not waiting:
-            self._waiting = None
-            self.peer.resume()
-        self._do(message)
-
-    def _failed(self, error: Exception) -> None:
-        self.peer.end(_why(self, error))
-
-    def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
-        """Without its channel it has nothing to do here."""
-        expired = ending == UNSUBSCRIBED_EXPIRED
-        self.peer.end(SUBSCRIPTION_EXPIRED if expired else FORCE_DISCONNECT)
-
-    def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
-        """It has one channel, and hears of no other."""
-
-    def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
-        """It has missed something: it is told so by the code."""
-        self.peer.end(INSUFFICIENT_STATE)
-
-
-class EventsSession(Client):
+class EventsSession(OneChannel):
     """A reader of server-sent events. `id` is `offset:epoch`, which comes back as Last-Event-ID."""
-
-    takes_channels = False
 
     __slots__ = ("_channel",)
 
@@ -149,18 +120,6 @@ class EventsSession(Client):
         since = position_of(last_event_id)
         joined, _ = await self.subscribe(self._channel, Asked(since=since, is_plain=True))
         return joined
-
-    def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
-        """Without its channel it has nothing to do here."""
-        expired = ending == UNSUBSCRIBED_EXPIRED
-        self.peer.end(SUBSCRIPTION_EXPIRED if expired else FORCE_DISCONNECT)
-
-    def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
-        """It has one channel, and hears of no other."""
-
-    def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
-        """It has missed something: it comes again, and is told by its first event."""
-        self.peer.end(INSUFFICIENT_STATE)
 
 
 def position_of(last_event_id: str) -> Position | None:
