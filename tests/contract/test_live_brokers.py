@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from conftest import needs
-from yelpaze.live.broker import UNUSED_TTL, Keep, Query
+from yelpaze.live.broker import UNUSED_TTL, BrokerAwayError, Keep, Query
 from yelpaze.live.memory import MemoryBroker
 from yelpaze.live.values import ClientInfo, Position, Publication
 
@@ -397,6 +397,21 @@ async def test_a_channel_without_publications_is_soon_forgotten(redis):
     assert 0 < await broker._do("TTL", key) <= UNUSED_TTL
     await broker.publish("made up", text(1), Keep(size=5, ttl=60.0, meta_ttl=30 * 86_400.0))
     assert await broker._do("TTL", key) > UNUSED_TTL
+    await broker.close()
+
+
+async def test_a_redis_that_takes_nothing_is_as_one_that_is_away(redis):
+    over = OverRedis(redis)
+    broker = over._made()
+    await broker.start(Heard())
+    await broker._do("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(BrokerAwayError, match="maxmemory"):
+            for number in (1, 2):  # Redis looks at its memory after a command, so the first may pass
+                await broker.publish("news", text(number), KEEP)
+    finally:
+        await broker._do("CONFIG", "SET", "maxmemory", "0")
+    assert (await broker.publish("news", text(3), KEEP)).offset <= 2
     await broker.close()
 
 

@@ -167,7 +167,7 @@ def held():
     [
         ({}, 101),
         ({"Upgrade": None}, 426),
-        ({"Upgrade": "h2c"}, 400),
+        ({"Upgrade": "h2c"}, 426),
         ({"Upgrade": "WebSocket, h2c"}, 101),
         ({"Connection": None}, 400),
         ({"Connection": "close"}, 400),
@@ -228,7 +228,7 @@ def test_only_what_we_speak_is_agreed_on(gateway, held, asked, status):
         (b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (b"GET /ws/ HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5000, 431),
         (b"GET /" + b"x" * 20_000, 431),
         (b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 413),
@@ -655,6 +655,18 @@ def test_who_does_not_close_is_cut_off(impatient, gateways_inside, held):
     client.send(frame(BINARY, b"x"))
     gateway.until(lambda: not gateway.node.peers)
     assert client.closed()[0] == 1003
+
+
+def test_an_upgrade_that_is_not_ours_to_take_up_is_left(gateway, held):
+    """As curl --http2 and Java's HttpClient ask for it; they go on in HTTP/1.1."""
+    for method, path, body in (("GET", "/health", b""), ("POST", "/api/info", b"{}")):
+        wire = held(Wire(gateway.port))
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: {len(body)}\r\n"
+        head += "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        wire.send(head.encode() + body)
+        status, headers = wire.head()
+        assert status == 200
+        assert headers["connection"] == "close"
 
 
 # ── limits ──────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ import pytest
 from yelpaze.app.live_config import load
 from yelpaze.live.channels import Rules
 from yelpaze.live.codes import Refused
-from yelpaze.live.config import Channel, ChannelOptions, Config, Duration, Namespace
+from yelpaze.live.config import Channel, ChannelOptions, Config, Duration, Namespace, SettingError, config_of
 from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip
 from yelpaze.model.errors import InputError
 
@@ -339,6 +339,14 @@ def test_which_pages_may_connect(origin, allowed, is_let_in):
 )
 def test_where_a_client_is(peer, forwarded, expected):
     assert client_ip(peer, forwarded, ["10.0.0.1", "10.0.0.2"]) == expected
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3", "fd00::7"])
+def test_proxies_are_addresses_and_networks(peer):
+    assert client_ip(peer, "1.1.1.1, junk, 10.9.9.9", ["10.0.0.0/8", "fd00::/8"]) == "junk"
+    assert client_ip(peer, "1.1.1.1, 10.9.9.9", ["10.0.0.0/8", "fd00::/8"]) == "1.1.1.1"
+    with pytest.raises(SettingError, match=r"client\.trusted_proxies: takes addresses and networks"):
+        config_of({"client": {"trusted_proxies": ["my-proxy"]}})
 
 
 def test_the_answer_of_rfc_6455():

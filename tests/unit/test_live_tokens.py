@@ -415,6 +415,20 @@ async def test_a_provider_that_is_away_takes_no_keys_back_and_refuses_nobody_for
         await found.read(by(keys["RS"], "RS256", "new"))
 
 
+async def test_a_key_that_is_taken_back_is_good_for_an_hour_at_most(keys):
+    provider = Provider(jwk(keys["RS"], "r"))
+    found = provider.verifier()
+    good = by(keys["RS"], "RS256", "r")
+    await found.read(good)
+    provider.body = b'{"keys": []}'
+    provider.now += 3599
+    assert (await found.read(good)).user == "42"
+    provider.now += 1
+    with pytest.raises(BadTokenError):
+        await found.read(good)
+    assert provider.calls == 2
+
+
 async def test_keys_of_ones_own_are_good_while_the_provider_is_away(keys):
     provider = Provider()
     provider.body = b""

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.app.live import LiveOptions, Stop, greeting, measured, stopping
+from yelpaze.app.live import LiveOptions, Stop, collect_seldom, greeting, measured, stopping
 from yelpaze.app.live_node import opened_node
 from yelpaze.live.config import Config
 from yelpaze.live.server import Server, listening
@@ -218,6 +218,7 @@ def child_main(channel_fd: int, lifeline_fd: int) -> None:
 
 async def _serve(parent: Parent, messages: Any, begin: Begin) -> None:
     config, loop = begin.config, asyncio.get_running_loop()
+    collect_seldom()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from yelpaze.live.handshake import networks
 from yelpaze.model.errors import InputError
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -99,7 +100,7 @@ class Client(Strict, frozen=True, kw_only=True):
     ip_connection_limit: int = 0  # ours: of an address, in a process
     connection_rate_limit: int = 0  # new ones a second, in a process
     command_rate_limit: int = 0  # ours: commands a second of a client
-    trusted_proxies: tuple[str, ...] = ()  # ours: whose X-Forwarded-For is believed
+    trusted_proxies: tuple[str, ...] = ()  # ours: addresses, networks
     history_max_publication_limit: int = 300  # given out at once
     recovery_max_publication_limit: int = 300  # given to one that comes back
     subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel()
@@ -290,6 +291,10 @@ def _check(config: Config) -> None:
     for number, options in enumerate(namespaces):
         _check_options(options, f"channel.namespaces[{number}]")
     client = config.client
+    try:
+        networks(client.trusted_proxies)
+    except ValueError as error:
+        raise SettingError("client.trusted_proxies", f"takes addresses and networks: {error}") from None
     if client.pong_timeout >= client.ping_interval > 0:
         raise SettingError("client.pong_timeout", "must be below client.ping_interval")
     for place, value, least in (

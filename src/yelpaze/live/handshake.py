@@ -4,6 +4,8 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 import msgspec
@@ -123,12 +125,29 @@ def _matches(origin: str, pattern: str) -> bool:
 def client_ip(peer: str, forwarded: str, trusted: Sequence[str]) -> str:
     """Where a client is: the last address of X-Forwarded-For that is not one of our proxies.
 
-    >>> client_ip("127.0.0.1", "1.2.3.4, 10.0.0.7", ["127.0.0.1", "10.0.0.7"])
+    >>> client_ip("127.0.0.1", "1.2.3.4, 10.0.0.7", ["127.0.0.1", "10.0.0.0/8"])
     '1.2.3.4'
     """
-    if peer not in trusted:
+    ours = networks(tuple(trusted))
+    if not _is_in(peer, ours):
         return peer
     for address in reversed([one.strip() for one in forwarded.split(",") if one.strip()]):
-        if address not in trusted:
+        if not _is_in(address, ours):
             return address
     return peer
+
+
+@lru_cache(16)
+def networks(addresses: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses and networks as they are written: 10.0.0.7, 10.0.0.0/8, ::1. Raises ValueError."""
+    return tuple(ip_network(address) for address in addresses)
+
+
+def _is_in(address: str, ours: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:  # whatever a client has written there
+        return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:  # of a socket that takes both
+        found = found.ipv4_mapped
+    return any(found in network for network in ours)

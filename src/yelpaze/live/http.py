@@ -47,6 +47,7 @@ class HttpConnection(asyncio.Protocol):
         "_headers",
         "_is_answering",
         "_is_full",
+        "_is_last",
         "_is_over",
         "_node",
         "_parser",
@@ -67,6 +68,7 @@ class HttpConnection(asyncio.Protocol):
         self._rest = b""
         self._is_answering = False
         self._is_over = False
+        self._is_last = False
         self._is_full = False  # of answers that the client does not read
         self._clear()
 
@@ -196,11 +198,15 @@ class HttpConnection(asyncio.Protocol):
 
     def _upgrade(self, rest: bytes) -> None:
         request = self._request
-        if request is None or not wants_websocket(request):
-            self._reject(Rejected(400, "an upgrade to WebSocket only"))
+        if request is None:
+            self._reject(Rejected(400, "no request that can be read"))
             return
         try:
-            self._open(request, rest)
+            if wants_websocket(request):
+                self._open(request, rest)
+            else:  # to what we don't speak, as h2c: it is not taken up (RFC 9110, section 7.8)
+                self._is_last = True
+                self._answer(request)
         except Rejected as rejected:
             self._reject(rejected)
 
@@ -315,7 +321,7 @@ class HttpConnection(asyncio.Protocol):
     # ── answers ─────────────────────────────────────────────────────────────────
 
     def _respond(self, status: int, body: bytes) -> None:
-        keeps = self._parser.should_keep_alive() and not self._node.is_draining
+        keeps = self._keeps()
         if not self._is_over and not self._transport.is_closing():
             self._transport.write(
                 head(status, [("Content-Type", "application/json")], len(body), is_last=not keeps) + body
@@ -324,10 +330,13 @@ class HttpConnection(asyncio.Protocol):
 
     def _reject(self, rejected: Rejected, *, keep: bool = False) -> None:
         self._node.statistics.rejected[rejected.status] += 1
-        keeps = keep and self._parser.should_keep_alive() and not self._node.is_draining
+        keeps = keep and self._keeps()
         if not self._is_over and not self._transport.is_closing():
             self._transport.write(refusal(rejected, (), is_last=not keeps))
         self._next(keeps=keeps)
+
+    def _keeps(self) -> bool:
+        return self._parser.should_keep_alive() and not self._is_last and not self._node.is_draining
 
     def _next(self, *, keeps: bool) -> None:
         """The next request, or none."""

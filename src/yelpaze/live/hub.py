@@ -188,7 +188,7 @@ class Hub:
         stream = self.streams.get(name)
         if stream is None:
             return
-        if not publication.offset:
+        if not publication.offset or not stream.options.has_history:
             self._pass_on(stream, publication)
         elif not stream.epoch or stream.catching_up is not None:
             self._hold(stream, publication, epoch)

@@ -70,7 +70,7 @@ class Pipeline:
             pipeline.execute_command(*arguments)
         results: list[Any] = [BrokerAwayError()] * len(calls)
         try:
-            results = await pipeline.execute(raise_on_error=False)
+            results = [_told(result) for result in await pipeline.execute(raise_on_error=False)]
         except (RedisError, OSError):
             pass  # each is told that Redis is away
         finally:
@@ -81,6 +81,12 @@ class Pipeline:
         calls, self._calls = self._calls, []
         for _, done in calls:
             settle(done, BrokerAwayError())
+
+
+def _told(result: Any) -> Any:
+    """A result, or an error as those who ask know it: Redis may be there and take nothing (OOM, READONLY)."""
+    is_refusal = isinstance(result, RedisError) and not isinstance(result, NoScriptError)
+    return BrokerAwayError(str(result)) if is_refusal else result
 
 
 def settle(future: "asyncio.Future[Any]", result: Any) -> None:

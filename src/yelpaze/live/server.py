@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import socket
 from types import TracebackType
 from typing import Any, Self
@@ -52,10 +51,6 @@ class Server:
         self._server = await loop.create_server(
             lambda: HttpConnection(node, api), sock=self._socket, backlog=_BACKLOG
         )
-        # Collections that look at each connection and find nothing cost more than the little that they free.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
         return self
 
     def stop_listening(self) -> None:

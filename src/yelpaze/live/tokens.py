@@ -30,6 +30,7 @@ _ECDSA = ("ES256", "ES384", "ES512")
 _EDDSA = ("EdDSA",)
 _CURVES = {"secp256r1": _ECDSA[0], "secp384r1": _ECDSA[1], "secp521r1": _ECDSA[2]}  # RFC 7518, section 3.4
 _LEAST_RSA = 2048  # bits; RFC 7518, section 3.3
+_MAX_AGE = 3600.0  # seconds
 _LONGEST = 16 << 10
 _MOST_SECONDS = 1 << 53  # what a number in JSON holds exactly
 
@@ -135,8 +136,8 @@ class Jwks:
     """Keys that an identity provider publishes (RFC 7517), fetched when one is asked for that is not known.
 
     At most one request is under way, which all wait for who need it, and at most one in `pause` seconds: a
-    client can't make us call for each token that it makes up. While the provider is away, the keys that it
-    had are good.
+    client can't make us call for each token that it makes up. Keys are asked for again after an hour, so that
+    one which was taken back is good no longer. While the provider is away, the keys that it had are good.
     """
 
     def __init__(self, url: str, fetch: Fetch, clock: Callable[[], float], pause: float = 10.0) -> None:
@@ -151,7 +152,7 @@ class Jwks:
 
     async def key(self, kid: str, algorithm: str) -> Any:
         """The key of that name, if it may sign so; else None. Raises KeysAwayError."""
-        if kid not in self._keys:
+        if kid not in self._keys or self._clock() - self._fetched >= _MAX_AGE:
             await self._refreshed()
         key = self._keys.get(kid)
         if key is None and self._is_away:

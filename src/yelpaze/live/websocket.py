@@ -36,6 +36,7 @@ _ANSWERED: Final = 3  # the pong has come; there is time until the next ping
 _CLOSING: Final = 4  # the client's close is to come
 _CLOSED: Final = 5
 
+_PRIVATE: Final = 3000
 _CLOSE_SECONDS: Final = 5.0
 _CENTRIFUGO_PING: Final = frame(TEXT, b"{}")
 _PLAIN_PING: Final = frame(PING, b"")
@@ -87,7 +88,7 @@ class WebSocket(Connection):
     def _close_asked(self, payload: bytes) -> None:
         code = close_code(payload)
         said = code if payload else NORMAL
-        self.code = code
+        self.code = code if code < _PRIVATE else NORMAL  # what is counted is not the client's to choose
         self.end(Ending(said, ""))
         self._shut()
 
