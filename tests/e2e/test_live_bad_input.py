@@ -567,7 +567,7 @@ def test_who_does_not_read_delays_nobody_and_costs_little(impatient, gateways_in
         return
     (backlog,) = [peer.backlog for peer in peers if peer.backlog is not None]
     assert backlog._size <= 100_000
-    assert len(backlog) <= (1 if policy == "latest" else 50)
+    assert len(backlog) <= (2 if policy == "latest" else 50)  # one, and maybe a ping
     heard = []
     while not heard or heard[-1] != 999:
         heard.append(int(slow.hear().split()[0]))
