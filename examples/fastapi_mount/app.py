@@ -24,6 +24,7 @@ SETTINGS = {
         "namespaces": [
             {
                 "name": "shop",
+                "allow_subscribe_for_client": True,
                 "allow_subscribe_for_anonymous": True,
                 "history_size": 100,
                 "history_ttl": "10m",

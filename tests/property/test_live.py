@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from support.live import frame as masked
 from yelpaze.live import frames, framing
-from yelpaze.live.backlog import Backlog
+from yelpaze.live.backlog import OVERHEAD, Backlog
 from yelpaze.live.channels import Rules
 from yelpaze.live.codes import Failure, Refused
 from yelpaze.live.config import Channel, Duration, SettingError, config_of, from_environment, merged
@@ -481,7 +481,7 @@ class Written:
 )
 @settings(max_examples=300)
 def test_a_backlog_keeps_what_its_policies_say_in_order_and_never_too_much(steps):
-    limit = 100
+    limit = 1000
     overflows = []
     backlog = Backlog(limit, lambda: overflows.append(1))
     transport = Written(backlog)
@@ -497,12 +497,13 @@ def test_a_backlog_keeps_what_its_policies_say_in_order_and_never_too_much(steps
             continue
         channel = "" if what == "reply" else f"{what}{which}"
         policy = "close" if what == "reply" else what
-        if policy == "latest":
-            kept = [one for one in kept if one[2] != channel]
-        kept.append((number, policy, channel, size))
-        if policy == "drop_oldest":
-            while sum(one[3] for one in kept) > limit and any(one[1] == policy for one in kept):
-                kept.remove(next(one for one in kept if one[1] == policy))
+        entry = number, policy, channel, size + OVERHEAD
+        if policy == "latest" and any(one[2] == channel for one in kept):
+            kept = [entry if one[2] == channel else one for one in kept]
+        else:
+            kept.append(entry)
+        while sum(one[3] for one in kept) > limit and any(one[1] == "drop_oldest" for one in kept):
+            kept.remove(next(one for one in kept if one[1] == "drop_oldest"))
         backlog.add((number,) * size, channel, policy)
         is_over = sum(one[3] for one in kept) > limit
         assert bool(overflows) == is_over
@@ -513,9 +514,29 @@ def test_a_backlog_keeps_what_its_policies_say_in_order_and_never_too_much(steps
 
 def test_a_backlog_counts_what_lies_in_lists():
     overflows = []
-    backlog = Backlog(100, lambda: overflows.append(1))
+    backlog = Backlog(100 + OVERHEAD, lambda: overflows.append(1))
     backlog.add(["x" * 60], "a", "drop_oldest")
     backlog.add(["y" * 30, "z" * 30], "a", "drop_oldest")
     assert len(backlog) == 1
     backlog.add(["w" * 90], "b", "close")
+    assert not overflows
+    backlog.add(["w" * 90], "b", "close")
     assert overflows == [1]
+
+
+def test_a_backlog_of_many_small_things_is_bounded_too():
+    """A pong has two bytes, and what keeps it a hundred."""
+    overflows = []
+    backlog = Backlog(10_000, lambda: overflows.append(1))
+    while not overflows:
+        backlog.add(b"..")
+    assert len(backlog) < 110
+
+
+def test_what_was_dropped_leaves_nothing_behind():
+    backlog = Backlog(10_000, lambda: None)
+    backlog.add(b"a reply, which stays")
+    for number in range(100_000):
+        backlog.add(b"%d" % number, "news", "drop_oldest")
+    assert len(backlog._entries) < 1000
+    assert len(backlog) < 110

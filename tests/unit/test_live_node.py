@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yelpaze.live import eager
-from yelpaze.live.client import Client
+from yelpaze.live.client import CONNECTED, NEW, Client
 from yelpaze.live.cluster import Command, NodeInfo, _glob
 from yelpaze.live.config import config_of
 from yelpaze.live.memory import MemoryBroker
@@ -47,12 +47,16 @@ class Peer:
 
 
 class Someone(Client):
-    id = ""
-
     def __init__(self, node, peer, user, number):
         super().__init__(node, peer)
-        self.user = user
-        self.id = f"c{number}" if user is not None else ""
+        self.user = user or ""
+        self._id = number.to_bytes(16)
+        self.state = NEW if user is None else CONNECTED
+
+
+def name(number):
+    """What the client of that number is called."""
+    return f"00000000-0000-0000-0000-{number:012x}"
 
 
 class House:
@@ -294,12 +298,13 @@ def test_many_stars_cost_no_more():
     ("command", "meant"),
     [
         ({"user": "u"}, [0, 1]),
-        ({"user": "u", "client": "c1"}, [1]),
-        ({"user": "v", "client": "c1"}, []),
-        ({"client": "c2"}, [2]),
+        ({"user": "u", "client": name(1)}, [1]),
+        ({"user": "v", "client": name(1)}, []),
+        ({"client": name(2)}, [2]),
+        ({"client": "nobody"}, []),
         ({"everyone": True}, [0, 1, 2, 3]),
-        ({"everyone": True, "whitelist": ("c0", "c3")}, [1, 2]),
-        ({"user": "u", "whitelist": ("c0",)}, [1]),
+        ({"everyone": True, "whitelist": (name(0), name(3))}, [1, 2]),
+        ({"user": "u", "whitelist": (name(0), "nobody")}, [1]),
         ({"user": "nobody"}, []),
         ({}, []),
     ],

@@ -420,8 +420,11 @@ ANON, USER = "", "42"
         ({}, USER, "news", 103),
         ({"allow_subscribe_for_client": True}, USER, "news", 0),
         ({"allow_subscribe_for_client": True}, ANON, "news", 103),
-        ({"allow_subscribe_for_anonymous": True}, ANON, "news", 0),
-        ({"allow_subscribe_for_anonymous": True}, USER, "news", 0),
+        ({"allow_subscribe_for_anonymous": True}, ANON, "news", 103),
+        ({"allow_subscribe_for_anonymous": True}, USER, "news", 103),
+        ({"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}, ANON, "news", 0),
+        ({"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}, ANON, "$news", 103),
+        ({"allow_user_limited_channels": True}, USER, "$d#42", 103),
         ({"allow_subscribe_for_client": True}, USER, "$news", 103),
         ({"allow_subscribe_for_anonymous": True}, ANON, "$news", 103),
         ({"allow_user_limited_channels": True}, USER, "news", 103),
@@ -490,22 +493,25 @@ async def test_keys_of_subscriptions_may_be_their_own(houses):
         ("", USER, True, False),
         ("client", USER, False, True),
         ("client", ANON, True, False),
-        ("anonymous", ANON, False, True),
-        ("anonymous", USER, False, True),
+        ("anonymous", ANON, False, False),
+        ("client anonymous", ANON, False, True),
         ("subscriber", USER, True, True),
-        ("subscriber", ANON, True, True),
+        ("subscriber", ANON, True, False),
+        ("subscriber anonymous", ANON, True, True),
+        ("subscriber anonymous", ANON, False, False),
         ("subscriber", USER, False, False),
     ],
 )
 async def test_who_may_do_what(houses, what, right, user, is_in, allowed):
     options = {
+        "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": True,
         "presence": True,
         "history_size": 1,
         "history_ttl": "60s",
     }
-    if right:
-        options[f"allow_{what.removesuffix('_stats')}_for_{right}"] = True
+    for one in right.split():
+        options[f"allow_{what.removesuffix('_stats')}_for_{one}"] = True
     house = await houses(channel={"without_namespace": options})
     peer = await house.client(user)
     if is_in:

@@ -72,7 +72,7 @@ async def serve_processes(options: LiveOptions, notes: Callable[[str], None]) ->
                 broken = await crew.run_until(stop)
                 if not stop.is_urgent:
                     notes("stopping: clients are sent elsewhere; once more ends at once")
-                    await stop.unless_urgent(crew.stop())
+                    await stop.unless_urgent(crew.stop(config.shutdown.timeout + _END_SECONDS))
         if broken is not None:
             raise StoppedError(broken)
     finally:
@@ -116,6 +116,7 @@ class _Crew:
         self._gone: list[Totals] = []
         self._failures = 0
         self._is_stopping = False
+        self._has_started = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: str | None = None
         self.changed = asyncio.Event()
@@ -129,6 +130,7 @@ class _Crew:
                 raise StoppedError(self._broken)
             self.changed.clear()
             await self.changed.wait()
+        self._has_started = True
 
     async def _start(self) -> None:
         process = _Process(self)
@@ -147,11 +149,13 @@ class _Crew:
             return
         lasted = asyncio.get_running_loop().time() - process.since
         self._failures = 1 if lasted >= _SOUND_SECONDS and process.is_ready else self._failures + 1
-        if not process.is_ready and (process.failed or self._failures >= _FAILED_STARTS):
+        is_failing = not process.is_ready and (process.failed or self._failures >= _FAILED_STARTS)
+        if is_failing and not self._has_started:  # later it may be Redis that is away, and the others go on
             self._broken = f"the processes cannot start: {process.failed or how}"
             return
         pause = min(_PAUSE_CAP, _PAUSE_BASE * 2 ** min(10, self._failures - 1))
-        self.notes(f"process {process.pid} was lost: {how}; a new one starts in {pause:g} s")
+        why = process.failed or how
+        self.notes(f"process {process.pid} was lost: {why}; a new one starts in {pause:g} s")
         task = asyncio.get_running_loop().create_task(self._start_later(pause))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -178,14 +182,16 @@ class _Crew:
             asked.cancel()
         return self._broken
 
-    async def stop(self) -> None:
-        """Have all drain and end."""
+    async def stop(self, seconds: float) -> None:
+        """Have all drain and end; after so long they are killed."""
         self._is_stopping = True
         for process in self._processes:
             process.send(encode("stop"))
-        while self._processes:
-            self.changed.clear()
-            await self.changed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._processes:
+                    self.changed.clear()
+                    await self.changed.wait()
 
     def kill(self) -> None:
         """End what is left."""

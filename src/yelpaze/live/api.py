@@ -95,6 +95,13 @@ class _Subscribe(_Someone, frozen=True, kw_only=True):
     expire_at: int = 0
     recover_since: Position | None = None
 
+    @property
+    def seen_info(self) -> MaybeRaw:
+        """What others see, in one line; null is nothing."""
+        if isinstance(self.info, msgspec.UnsetType) or bytes(self.info) == b"null":
+            return msgspec.UNSET
+        return on_one_line(self.info)
+
 
 class _Unsubscribe(_Someone, frozen=True, kw_only=True):
     channel: str
@@ -314,7 +321,7 @@ class Api:
         command = asked.command(
             "subscribe",
             channel=asked.channel,
-            info=asked.info,
+            info=asked.seen_info,
             expire_at=asked.expire_at,
             since=asked.recover_since,
         )

@@ -30,6 +30,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_CLOSE_SECONDS: Final = 5.0
 _HIGH: Final = 64 << 10
 _PROTOCOL: Final = "centrifuge-json"
 
@@ -70,7 +71,7 @@ class _Outbox:
 class AsgiConnection(Connection):
     """A WebSocket or an event stream behind ASGI."""
 
-    __slots__ = ("_awaits_pong", "_is_greeted", "_is_pinged", "_reads", "ending", "outbox")
+    __slots__ = ("_awaits_pong", "_is_ending", "_is_greeted", "_is_pinged", "_reads", "ending", "outbox")
 
     def __init__(self, node: Node, kind: int, ip: str) -> None:
         self.outbox = _Outbox(self)
@@ -79,6 +80,7 @@ class AsgiConnection(Connection):
         self._is_greeted = False
         self._is_pinged = False
         self._awaits_pong = False
+        self._is_ending = asyncio.Event()
         self._reads = asyncio.Event()
         self._reads.set()
         node.wheel.put(self, node.config.client.stale_close_delay)
@@ -136,6 +138,11 @@ class AsgiConnection(Connection):
         """Read on."""
         self._reads.set()
 
+    async def overdue(self) -> None:
+        """Wait until it should have been closed."""
+        await self._is_ending.wait()
+        await asyncio.sleep(_CLOSE_SECONDS)
+
     async def may_read(self) -> None:
         """Wait until it is read from."""
         await self._reads.wait()
@@ -147,6 +154,7 @@ class AsgiConnection(Connection):
             if self.code == WENT_AWAY:
                 self.code = ending.code
             self.backlog = None
+            self._is_ending.set()
             self._reads.set()
             self.outbox.wake()
             self.client.closed()
@@ -230,8 +238,8 @@ async def _websocket(node: Node, request: Request, receive: Receive, send: Send)
 
 
 async def _both(connection: AsgiConnection, reading: Any, writing: Any) -> None:
-    """Read and write until either ends."""
-    tasks = [asyncio.ensure_future(reading), asyncio.ensure_future(writing)]
+    """Read and write until either ends, or the client was told the end and does not read it."""
+    tasks = [asyncio.ensure_future(work) for work in (reading, writing, connection.overdue())]
     for task in tasks:
         task.add_done_callback(partial(_look, connection.node))
     try:

@@ -18,11 +18,14 @@ from yelpaze.live.broker import BrokerAwayError, Query
 from yelpaze.live.client import CLOSED, CONNECTED, NEW, Asked
 from yelpaze.live.codes import (
     BAD_COMMAND,
+    INSUFFICIENT_STATE,
     INTERNAL,
     METHOD_NOT_FOUND,
     PERMISSION_DENIED,
     SERVER_ERROR,
+    SUBSCRIPTION_EXPIRED,
     UNRECOVERABLE_POSITION,
+    UNSUBSCRIBED_EXPIRED,
     UNSUBSCRIBED_INSUFFICIENT,
     Ended,
     Ending,
@@ -59,21 +62,27 @@ _encode = msgspec.json.encode
 _MOST_IN_A_FRAME = 1000  # a library that comes back sends its subscriptions in one
 _REJECT_UNRECOVERED = 2  # bit of `flag`: rather fail than go on with a gap
 
+_AGAIN: Final = {
+    UNSUBSCRIBED_INSUFFICIENT: INSUFFICIENT_STATE,
+    UNSUBSCRIBED_EXPIRED: SUBSCRIPTION_EXPIRED,
+}
+
 
 class CentrifugoSession(TakingTurns):
     """A client that speaks Centrifugo's protocol."""
 
-    __slots__ = ("_outbox",)
+    __slots__ = ("_is_refused", "_outbox")
 
     def __init__(self, node: Any, peer: Any) -> None:
         super().__init__(node, peer)
         self._outbox: list[bytes] | None = None
+        self._is_refused = False  # to connect: the rest of what came with that is left
 
     def receive(self, message: bytes) -> None:
         """Take a message: commands, one a line."""
         lines = message.split(b"\n")
         if len(lines) > _MOST_IN_A_FRAME:
-            self.peer.end(BAD_COMMAND)
+            self._break_off(BAD_COMMAND)
             return
         self._outbox = []
         for line in lines:
@@ -87,7 +96,7 @@ class CentrifugoSession(TakingTurns):
         try:
             command = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.peer.end(BAD_COMMAND)
+            self._break_off(BAD_COMMAND)
             return
         self.take(command)
 
@@ -101,9 +110,13 @@ class CentrifugoSession(TakingTurns):
 
     def begin(self, wish: Command) -> None:
         """Begin a command; maybe it is done at once."""
-        if not self._is_sound(wish):
-            self.peer.end(BAD_COMMAND)
+        if self._is_refused and wish.connect is None:
+            self.done()
             return
+        if not self._is_sound(wish):
+            self._break_off(BAD_COMMAND)
+            return
+        self._is_refused = False
         eager.start(
             self._answer(wish),
             lambda reply: self._done(wish, reply),
@@ -132,23 +145,22 @@ class CentrifugoSession(TakingTurns):
 
     def _failed(self, command: Command, error: Exception) -> None:
         if isinstance(error, Ended):
-            self._flush()
-            self.peer.end(error.ending)
+            self._break_off(error.ending)
         elif isinstance(error, Refused):
             self._refuse(command, error.failure)
         elif isinstance(error, BrokerAwayError):
             self._refuse(command, INTERNAL)
         else:
             self.node.defect(error)
-            self.peer.end(SERVER_ERROR)
+            self._break_off(SERVER_ERROR)
 
     def _refuse(self, command: Command, failure: Failure) -> None:
         self.node.statistics.refused[failure.code] += 1
         self._say(b'{"id":%d,"error":%b}' % (command.id, _encode(failure)))
         if command.connect is not None and self.state == CONNECTED:  # it is half in: it comes again
-            self._flush()
-            self.peer.end(SERVER_ERROR)
+            self._break_off(SERVER_ERROR)
         else:
+            self._is_refused = command.connect is not None
             self.done()
 
     # What is said while a message is being taken goes out as one.
@@ -158,6 +170,11 @@ class CentrifugoSession(TakingTurns):
             self._outbox.append(message)
         elif self.state != CLOSED:
             self.peer.send(message)
+
+    def _break_off(self, ending: Ending) -> None:
+        """End it, after what was said."""
+        self._flush()
+        self.peer.end(ending)
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, None
@@ -173,10 +190,10 @@ class CentrifugoSession(TakingTurns):
         self.peer.greeted()
         self.peer.hold()  # until the reply: what is published in the first channel while the last is joined
         subs = {}
-        for channel in self._own_channels(claims):
+        for channel, said in self._own_channels(claims).items():
             recovering = asked.subs.get(channel)
             options = self.node.rules.options(channel)
-            how = self._membership(options, Asked(), None)
+            how = self._membership(options, Asked(), said)
             how = msgspec.structs.replace(how, is_server_side=True)
             joined, _ = await self.join(channel, options, how, recovering.since if recovering else None)
             subs[channel] = told(joined, how, self.node.now())
@@ -193,13 +210,14 @@ class CentrifugoSession(TakingTurns):
             node=self.node.uid,
         )
 
-    def _own_channels(self, claims: Claims) -> list[str]:
-        """Where the gateway subscribes it by itself."""
-        channels = list(claims.channels)
+    def _own_channels(self, claims: Claims) -> dict[str, Claims]:
+        """Where the gateway subscribes it by itself, and how."""
+        channels = dict(claims.channels)
         personal = self.node.config.client.subscribe_to_user_personal_channel
         if personal.enabled and self.user:
-            channels.append(self.node.rules.personal(self.user, personal.personal_channel_namespace))
-        return list(dict.fromkeys(channels))
+            name = self.node.rules.personal(self.user, personal.personal_channel_namespace)
+            channels.setdefault(name, Claims())
+        return channels
 
     def _ttl(self, expire_at: int) -> int:
         return max(0, int(expire_at - self.node.now())) if expire_at else 0
@@ -268,9 +286,22 @@ class CentrifugoSession(TakingTurns):
     def _push(self, channel: str, name: str, value: Any) -> None:
         self._say(framing.pushed(channel, name, value))
 
+    def unsubscribe(self, channel: str) -> bool:
+        """Take it out of a channel; whether it was in."""
+        if self._outbox:  # before what its channels still have for it
+            self._flush()
+            self._outbox = []
+        return super().unsubscribe(channel)
+
     def unsubscribed(self, channel: str, ending: Ending) -> None:
-        """Take it out of a channel, and say so."""
-        if self.unsubscribe(channel):
+        """Take it out of a channel, and say so.
+
+        What the gateway has subscribed by itself, a client does not subscribe again: it is to connect again.
+        """
+        how = self.node.hub.membership(self.peer, channel)
+        if how is not None and how.is_server_side and ending in _AGAIN:
+            self._break_off(_AGAIN[ending])
+        elif self.unsubscribe(channel):
             self._push(channel, "unsubscribe", ending)
 
     def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:

@@ -9,7 +9,7 @@ coroutines that wait for nothing but the broker and keys (see `eager`); what is 
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -35,10 +35,12 @@ from yelpaze.live.config import ChannelOptions
 from yelpaze.live.stream import Joined, Member, Membership, membership
 from yelpaze.live.tokens import BadTokenError, Claims, ExpiredTokenError
 from yelpaze.live.values import ClientInfo, History, MaybeRaw, Position, Publication
+from yelpaze.policy.rate import Gcra
 
 if TYPE_CHECKING:
     from yelpaze.live.node import Node
 
+_LONGEST: Final = 3600.0  # seconds that it sleeps at once, so that the wheel needs no bucket for next month
 NEW: Final = 0
 CONNECTED: Final = 1
 CLOSED: Final = 2
@@ -97,7 +99,7 @@ class Client:
 
     takes_channels: ClassVar[bool] = True  # whether others can put it into one
 
-    __slots__ = ("_gate", "_id", "bucket", "channels", "expire_at", "info", "node", "peer", "state", "user")
+    __slots__ = ("_gates", "_id", "bucket", "channels", "expire_at", "info", "node", "peer", "state", "user")
 
     def __init__(self, node: "Node", peer: Peer) -> None:
         self.node = node
@@ -109,12 +111,16 @@ class Client:
         self.channels: tuple[str, ...] = ()
         self.state = NEW
         self.bucket: Any = None
-        self._gate: Any = None
+        self._gates: dict[int, Gcra] | None = None
 
     @property
     def id(self) -> str:
         """Its name: a UUID, empty while it has not connected. It is kept in fewer bytes than that."""
         return str(uuid.UUID(bytes=self._id)) if self._id else ""
+
+    def is_called(self, names: Container[bytes]) -> bool:
+        """Whether its name, as bytes, is among some."""
+        return self._id in names
 
     @property
     def seen(self) -> ClientInfo:
@@ -197,14 +203,13 @@ class Client:
             return None
         rules = self.node.rules
         users = rules.users(channel) if options.allow_user_limited_channels else None
-        if users is not None:
-            allowed = bool(self.user) and self.user in users
-        elif rules.is_private(channel):
+        if rules.is_private(channel):
             allowed = False
+        elif users is not None:
+            allowed = bool(self.user) and self.user in users
         else:
-            allowed = options.allow_subscribe_for_anonymous or (
-                options.allow_subscribe_for_client and bool(self.user)
-            )
+            known = bool(self.user) or options.allow_subscribe_for_anonymous
+            allowed = known and options.allow_subscribe_for_client
         if not allowed:
             raise Refused(PERMISSION_DENIED)
         return None
@@ -236,6 +241,7 @@ class Client:
             recoverable or set_to("force_positioning") or (asked.is_positioned and options.allow_positioning)
         )
         tells = set_to("join_leave")
+        wants = not asked.is_plain and (asked.hears_joins or set_to("force_push_join_leave"))
         info = ClientInfo(self.id, self.user, self.info, claims.info) if claims and claims.info else None
         make = membership if info is None else Membership
         return make(
@@ -243,7 +249,7 @@ class Client:
             is_recoverable=recoverable,
             has_presence=set_to("presence"),
             tells_joins=tells,
-            hears_joins=tells and (set_to("force_push_join_leave") or asked.hears_joins),
+            hears_joins=tells and wants,
             expire_at=claims.expire_at if claims is not None else 0,
             info=info,
         )
@@ -312,14 +318,16 @@ class Client:
     # ── what it may do there ────────────────────────────────────────────────────
 
     def _may(self, what: str, channel: str, options: ChannelOptions) -> None:
-        """Raise Refused unless the namespace allows it to this client."""
-        allowed = (
-            self.node.config.client.insecure
-            or getattr(options, f"allow_{what}_for_anonymous")
-            or (getattr(options, f"allow_{what}_for_client") and bool(self.user))
-            or (getattr(options, f"allow_{what}_for_subscriber") and self.is_in(channel))
-        )
-        if not allowed:
+        """Raise Refused unless the namespace allows it to this client.
+
+        `for_anonymous` alone allows nothing: it lets those without a name do what `for_client` and
+        `for_subscriber` allow to others, as in Centrifugo.
+        """
+        if self.node.config.client.insecure:
+            return
+        known = bool(self.user) or getattr(options, f"allow_{what}_for_anonymous")
+        as_subscriber = getattr(options, f"allow_{what}_for_subscriber") and self.is_in(channel)
+        if not (known and (as_subscriber or getattr(options, f"allow_{what}_for_client"))):
             raise Refused(PERMISSION_DENIED)
 
     async def publish(self, channel: str, data: msgspec.Raw) -> None:
@@ -329,14 +337,16 @@ class Client:
         if not bytes(data):
             raise Refused(BAD_REQUEST)
         if options.publish_rate_limit:
-            await self.held_to(options.publish_rate_limit)
+            await self.held_to(options.publish_rate_limit, options)
         how = self.node.hub.membership(self.peer, channel)
         info = (how.info if how is not None else None) or self.seen
         await self.node.publish(channel, Publication(data, info), options)
 
-    async def held_to(self, rate: int) -> None:
-        """Wait until another thing may be done."""
-        wait, self._gate = self.node.gate(self._gate, rate)
+    async def held_to(self, rate: int, what: object = None) -> None:
+        """Wait until another thing of a kind may be done: a namespace's publications, or any command."""
+        if self._gates is None:
+            self._gates = {}
+        wait = self.node.gate(self._gates, id(what), rate)
         if wait > 0:
             await self.node.sleep(wait)
 
@@ -385,7 +395,7 @@ class Client:
         due = [end + settings.expired_sub_close_delay for _, end in self._ends()]
         due += [self.expire_at + settings.expired_close_delay] if self.expire_at else []
         if due and self.state == CONNECTED:
-            self.node.wheel.put(self, max(1.0, min(due) - now))
+            self.node.wheel.put(self, min(_LONGEST, max(1.0, min(due) - now)))
 
     def _ends(self) -> Iterable[tuple[str, int]]:
         for channel in self.channels:

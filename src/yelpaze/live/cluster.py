@@ -5,14 +5,16 @@ or differently for one node alone.
 """
 
 import asyncio
+import contextlib
 import re
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from yelpaze.live.client import Client
+from yelpaze.live.client import CONNECTED, Client
 from yelpaze.live.codes import FORCE_DISCONNECT, UNSUBSCRIBED_BY_SERVER, Ending
 from yelpaze.live.stream import Membership
 from yelpaze.live.values import ClientInfo, MaybeRaw, Position
@@ -94,10 +96,13 @@ class Cluster:
             there = self._node.clients_of(command.user)
         elif command.everyone or command.client:
             there = [peer.client for peer in self._node.peers]
+        wanted, spared = _names([command.client]), _names(command.whitelist)
         return [
             client
             for client in there
-            if client.id and command.client in ("", client.id) and client.id not in command.whitelist
+            if client.state == CONNECTED
+            and (not command.client or client.is_called(wanted))
+            and not client.is_called(spared)
         ]
 
     def _do(self, client: Client, command: Command) -> None:
@@ -199,6 +204,15 @@ class _Survey:
             self.done.set_result(None)
 
 
+def _names(clients: Iterable[str]) -> set[bytes]:
+    """Names of clients as bytes; what is no UUID names nobody."""
+    found = set()
+    for client in clients:
+        with contextlib.suppress(ValueError):
+            found.add(uuid.UUID(client).bytes)
+    return found
+
+
 def _glob(pattern: str) -> str:
     """`chat:*`: a star stands for any text, {a,b} for either.
 
@@ -218,5 +232,7 @@ def _glob(pattern: str) -> str:
     if not rest:
         return first
     *between, last = rest
-    found = [f".*?{one}" if "(?:" in one else f"(?>.*?{one})" for one in between if one]
+    # One of several texts may be the beginning of another, so the first that fits is not always the best; it
+    # is taken nevertheless: to try them all takes time in a power of the stars.
+    found = [f"(?>.*?{one})" for one in between if one]
     return f"{first}{''.join(found)}.*{last}"

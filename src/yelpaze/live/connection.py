@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """Write what was kept."""
         if self.backlog is not None and not self.backlog.is_paused:
-            self.resume_writing()
+            self._drain(self.backlog)
 
     def _new_backlog(self) -> Backlog:
         return Backlog(self.node.config.client.queue_max_size, self._overflow)
@@ -65,7 +65,11 @@ class Connection(asyncio.Protocol):
         self.backlog.is_paused = True
 
     def resume_writing(self) -> None:
-        if self.backlog is not None and self.backlog.drain(self.transport):
+        if self.backlog is not None and self.backlog.is_paused:
+            self._drain(self.backlog)
+
+    def _drain(self, backlog: Backlog) -> None:
+        if backlog.drain(self.transport):
             self.backlog = None
 
     def _overflow(self) -> None:

@@ -90,4 +90,5 @@ _FORMS: dict[int, Callable[[str, Sequence[Publication], str], Any]] = {
     CENTRIFUGO_TEXT: lambda channel, found, _: _centrifugo(channel, found).decode(),
     PLAIN_TEXT: lambda _, found, __: [text_of(one).decode() for one in found],
 }
+WITH_PUSHES: Final = (CENTRIFUGO, CENTRIFUGO_TEXT)  # the others know publications only
 KINDS: Final = len(_FORMS)

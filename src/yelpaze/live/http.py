@@ -37,6 +37,10 @@ _PROTOCOLS: Final = ("centrifuge-json",)
 RETRY: Final = (1000, 4000)  # milliseconds after which event sources come back, spread
 
 
+class _PipelinedError(Exception):
+    """The next request has come before this one was answered."""
+
+
 class HttpConnection(asyncio.Protocol):
     """A connection that has not become something else."""
 
@@ -134,6 +138,10 @@ class HttpConnection(asyncio.Protocol):
             self._reject(rejected)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
+            if isinstance(cause, _PipelinedError):  # the first is answered, and the connection ends
+                self._is_last = True
+                self._transport.pause_reading()
+                return
             self._failed(cause if isinstance(cause, Exception) else error, keep=False)
         except httptools.HttpParserError:
             self._reject(Rejected(400, "no request that can be read"))
@@ -147,7 +155,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._request is not None:  # the next one, in the same piece of data
-            raise Rejected(400, "one request at a time: pipelining is not spoken here")
+            raise _PipelinedError
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -160,6 +168,8 @@ class HttpConnection(asyncio.Protocol):
         if self._request.path.startswith("/api/"):
             self._body_limit = self._node.config.http_api.message_size_limit
             self._api.check_key(self._request.headers)  # before a body is taken in
+            if self._request.headers.get("expect", "").lower() == "100-continue":
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)

@@ -14,6 +14,7 @@ until it is in, publications are also noted for it, so that none falls between.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import Any
 
 from yelpaze.live import framing
@@ -68,7 +69,7 @@ class Hub:
             stream = self.streams[name] = Stream(name, options, meta_ttl)
         if stream.joining is None:
             stream.joining = {}
-        elif member in stream.joining:
+        if member in stream.joining or member in stream.members:
             raise Refused(ALREADY_SUBSCRIBED)
         noted = stream.joining[member] = []
         try:
@@ -222,7 +223,7 @@ class Hub:
             return
         frames: dict[int, Any] = {}
         for member, how in list(stream.members.items()):
-            if how.hears_joins:
+            if how.hears_joins and member.kind in framing.WITH_PUSHES:
                 if member.kind not in frames:
                     frames[member.kind] = framing.announcement(member.kind, name, info, is_join=is_join)
                 self.write(member, frames[member.kind], stream)
@@ -286,12 +287,16 @@ class Hub:
             if stream.options.has_history and stream.epoch:
                 self._background(self._catch_up(stream))
 
-    def compare_old(self, delay: float) -> None:
-        """Compare the positions that nothing has confirmed for so long."""
+    def compare_old(self, delay: float, most: int) -> None:
+        """Compare the positions that nothing has confirmed for so long, at most so many at once."""
         before = self._clock() - delay
-        for stream in list(self.streams.values()):
-            if stream.epoch and stream.touched <= before and stream.catching_up is None:
-                self._background(self._catch_up(stream))
+        old = (
+            stream
+            for stream in self.streams.values()
+            if stream.epoch and stream.touched <= before and stream.catching_up is None
+        )
+        for stream in list(islice(old, most)):
+            self._background(self._catch_up(stream))
 
     # ── the way out ─────────────────────────────────────────────────────────────
 

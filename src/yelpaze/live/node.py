@@ -20,7 +20,7 @@ from yelpaze.live.broker import Broker, BrokerAwayError, Keep, Query
 from yelpaze.live.channels import Rules
 from yelpaze.live.client import Client
 from yelpaze.live.cluster import Cluster
-from yelpaze.live.codes import SHUTDOWN, Ended, Refused
+from yelpaze.live.codes import SHUTDOWN, UNRECOVERABLE_POSITION, Ended, Refused
 from yelpaze.live.config import ChannelOptions, Config, Token
 from yelpaze.live.hub import Hub
 from yelpaze.live.statistics import Statistics, Totals
@@ -118,15 +118,13 @@ class Node:
     async def _ticking(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
-        compared = self.clock()
         delay = self.config.client.channel_position_check_delay
         while True:
             due = max(due + _TICK, loop.time())
             await asyncio.sleep(due - loop.time())
             self._tick()
-            if delay and self.clock() - compared >= delay:
-                compared = self.clock()
-                self.hub.compare_old(delay)
+            if delay:  # some at each tick, so that all have had their turn after that delay
+                self.hub.compare_old(delay, 1 + int(2 * len(self.hub.streams) / delay))
 
     def _tick(self) -> None:
         try:
@@ -136,8 +134,7 @@ class Node:
 
     async def _greeting(self) -> None:
         while True:
-            with contextlib.suppress(BrokerAwayError):  # it says so itself
-                await self.cluster.greet()
+            self.background(self.cluster.greet())
             await asyncio.sleep(_GREETING)
 
     async def _present(self) -> None:
@@ -213,13 +210,15 @@ class Node:
         """Wait."""
         await asyncio.sleep(seconds)
 
-    def gate(self, gate: Gcra | None, rate: int) -> tuple[float, Gcra]:
-        """Take one of a rate a second; seconds to wait first, and the rate's state."""
-        gate = gate if gate is not None else Gcra(Rate(rate, 1.0), burst=rate)
+    def gate(self, gates: dict[int, Gcra], kind: int, rate: int) -> float:
+        """Take one of a rate a second; seconds to wait first."""
+        gate = gates.get(kind)
+        if gate is None:
+            gate = gates[kind] = Gcra(Rate(rate, 1.0), burst=rate)
         now = self.clock()
         wait = max(0.0, gate.next - now)
         gate.take(now)
-        return wait, gate
+        return wait
 
     def between(self, least: int, most: int) -> int:
         """A number from a range, so that not all come back at once."""
@@ -325,13 +324,19 @@ class Node:
         return await self.broker.publish(channel, publication, keep, idempotency_key)
 
     async def history(self, channel: str, query: Query, options: ChannelOptions) -> History:
-        """Read history, at most as much as is given out at once."""
+        """Read history, at most as much as is given out at once.
+
+        Raises Refused for a place of another epoch.
+        """
         most = self.config.client.history_max_publication_limit
         limit = query.limit
         if most and (limit < 0 or limit > most):
             limit = most
         query = Query(query.since, limit, query.reverse)
-        return await self.broker.history(channel, query, self.rules.meta_ttl(options))
+        found = await self.broker.history(channel, query, self.rules.meta_ttl(options))
+        if query.since is not None and query.since.epoch not in ("", found.position.epoch):
+            raise Refused(UNRECOVERABLE_POSITION)
+        return found
 
     # ── what the broker says ────────────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ before its signature is looked at, and a public key is never taken for an HMAC s
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import msgspec
@@ -20,7 +20,7 @@ from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from yelpaze.live.broker import BrokerAwayError
 from yelpaze.live.config import Token
-from yelpaze.live.values import MaybeRaw, raw
+from yelpaze.live.values import MaybeRaw, on_one_line, raw
 from yelpaze.model.errors import InputError
 
 _HMAC = ("HS256", "HS384", "HS512")
@@ -28,8 +28,12 @@ _HASHES = {"HS256": HMACAlgorithm.SHA256, "HS384": HMACAlgorithm.SHA384, "HS512"
 _RSA = ("RS256", "RS384", "RS512")
 _ECDSA = ("ES256", "ES384", "ES512")
 _EDDSA = ("EdDSA",)
+_SIGNED = ("RS", "ES", "EdDSA")  # how algorithms with public keys begin
 _CURVES = {"secp256r1": _ECDSA[0], "secp384r1": _ECDSA[1], "secp521r1": _ECDSA[2]}  # RFC 7518, section 3.4
 _LEAST_RSA = 2048  # bits; RFC 7518, section 3.3
+# What we look at ourselves, by our clock, or not at all: `iat` is in the future where clocks differ.
+_OURS = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_sub"), False)
+_LEEWAY = 10.0  # seconds: clocks of other machines
 _MAX_AGE = 3600.0  # seconds
 _LONGEST = 16 << 10
 _MOST_SECONDS = 1 << 53  # what a number in JSON holds exactly
@@ -51,7 +55,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """What a token says.
 
     - `expire_at`: when the connection or subscription ends, Unix seconds; 0 for never.
-    - `channels`: server-side subscriptions; `subs` the same with options.
+    - `channels`: server-side subscriptions, each with its `info` and `override`.
     - `info`: JSON that others see beside the client.
     """
 
@@ -60,7 +64,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     expire_at: int = 0
     info: MaybeRaw = msgspec.UNSET
-    channels: tuple[str, ...] = ()
+    channels: Mapping[str, "Claims"] = {}
     override: Mapping[str, bool] = {}
 
 
@@ -152,17 +156,22 @@ class Jwks:
 
     async def key(self, kid: str, algorithm: str) -> Any:
         """The key of that name, if it may sign so; else None. Raises KeysAwayError."""
+        if not algorithm.startswith(_SIGNED):
+            return None
+        is_fresh = True
         if kid not in self._keys or self._clock() - self._fetched >= _MAX_AGE:
-            await self._refreshed()
+            is_fresh = await self._refreshed()
         key = self._keys.get(kid)
-        if key is None and self._is_away:
+        if key is None and (self._is_away or not is_fresh):  # it may be new: the client is to try again
             raise KeysAwayError
         return key if key is not None and algorithm in _signed_by(key) else None
 
-    async def _refreshed(self) -> None:
+    async def _refreshed(self) -> bool:
+        """Ask for the keys; False if it is too early for that."""
         if self._fetching is not None:
             await self._fetching
-        elif self._clock() - self._fetched >= self._pause:
+            return True
+        if self._clock() - self._fetched >= self._pause:
             self._fetched = self._clock()
             fetching = self._fetching = asyncio.get_running_loop().create_future()
             try:
@@ -172,6 +181,8 @@ class Jwks:
             finally:
                 self._fetching = None
                 fetching.set_result(None)
+            return True
+        return False
 
 
 def _key_set(body: bytes) -> dict[str, Any] | None:
@@ -258,7 +269,7 @@ class Verifier:
                     algorithms=[algorithm],
                     audience=config.audience or None,
                     issuer=config.issuer or None,
-                    options={"verify_aud": bool(config.audience), "verify_exp": False, "verify_sub": False},
+                    options=cast(Any, {**_OURS, "verify_aud": bool(config.audience)}),
                 )
             except (InvalidTokenError, ValueError, OverflowError, RecursionError) as error:
                 if number == len(keys) - 1:
@@ -270,28 +281,43 @@ class Verifier:
         expires = _seconds(payload, "exp")
         if expires and expires <= now:
             raise ExpiredTokenError
+        if _seconds(payload, "nbf") > now + _LEEWAY:
+            raise BadTokenError("it is not good yet")
         user = payload.get(self._config.user_id_claim, "")
         if not isinstance(user, str):
             raise BadTokenError(f"{self._config.user_id_claim} is a string")
         lasting = _seconds(payload, "expire_at") if "expire_at" in payload else expires
-        subs = payload.get("subs")
-        channels = payload.get("channels") or []
-        names = [*(channels if isinstance(channels, list) else []), *(subs if isinstance(subs, dict) else {})]
-        if not all(isinstance(name, str) for name in names):
-            raise BadTokenError("channels are strings")
+        channels = _channels(payload)
         channel = payload.get("channel")
         client = payload.get("client", "")
         override = payload.get("override")
-        "".join([user, str(channel), str(client), *names]).encode()  # see `read`
+        "".join([user, str(channel), str(client), *channels]).encode()  # see `read`
         return Claims(
             user=user,
             channel=channel if isinstance(channel, str) else None,
             client=client if isinstance(client, str) else "",
             expire_at=lasting,
             info=_info(payload),
-            channels=tuple(dict.fromkeys(names)),
+            channels=channels,
             override=_override(override) if isinstance(override, dict) else {},
         )
+
+
+def _channels(payload: Mapping[str, Any]) -> dict[str, Claims]:
+    """`channels`, a list, and `subs`, an object with options for each."""
+    channels, subs = payload.get("channels"), payload.get("subs")
+    found: dict[str, Claims] = {}
+    for name in channels if isinstance(channels, list) else []:
+        if not isinstance(name, str):
+            raise BadTokenError("channels are strings")
+        found[name] = Claims()
+    for name, options in (subs if isinstance(subs, dict) else {}).items():
+        options = options if isinstance(options, dict) else {}  # noqa: PLW2901  none are as good as empty ones
+        override = options.get("override")
+        found[name] = Claims(
+            info=_info(options), override=_override(override) if isinstance(override, dict) else {}
+        )
+    return found
 
 
 def _seconds(payload: Mapping[str, Any], name: str) -> int:
@@ -311,7 +337,7 @@ def _info(payload: Mapping[str, Any]) -> MaybeRaw:
             msgspec.json.decode(text)
         except (ValueError, msgspec.DecodeError, RecursionError):
             raise BadTokenError("b64info is JSON in base64") from None
-        return msgspec.Raw(text)
+        return on_one_line(msgspec.Raw(text))
     info = payload.get("info")
     return raw(info) if info is not None else msgspec.UNSET
 

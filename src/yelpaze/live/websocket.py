@@ -36,6 +36,7 @@ _ANSWERED: Final = 3  # the pong has come; there is time until the next ping
 _CLOSING: Final = 4  # the client's close is to come
 _CLOSED: Final = 5
 
+_PONGS: Final = "\0"  # no channel has this name
 _PRIVATE: Final = 3000
 _CLOSE_SECONDS: Final = 5.0
 _CENTRIFUGO_PING: Final = frame(TEXT, b"{}")
@@ -74,7 +75,7 @@ class WebSocket(Connection):
                 if opcode == TEXT:
                     cast(Receiving, self.client).receive(payload)
                 elif opcode == PING:
-                    self.put(frame(PONG, payload))
+                    self._answer(payload)
                 elif opcode == PONG:
                     self.ponged()
                 elif opcode == CLOSE:
@@ -84,6 +85,13 @@ class WebSocket(Connection):
         except FrameError as error:
             self.end(Ending(error.code, error.reason))
         self._reader = None if reader.is_idle else reader
+
+    def _answer(self, payload: bytes) -> None:
+        """Pong: of pings that a client sends without reading, the last is enough (section 5.5.3)."""
+        if self.backlog is not None and self.backlog.is_paused:
+            self.backlog.add(frame(PONG, payload), _PONGS, "latest")
+        else:
+            self.transport.write(frame(PONG, payload))
 
     def _close_asked(self, payload: bytes) -> None:
         code = close_code(payload)

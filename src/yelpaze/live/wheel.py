@@ -12,10 +12,17 @@ from typing import Protocol
 class Waking(Protocol):
     """What lies in a wheel."""
 
-    bucket: "set[Waking] | None"
+    bucket: "Bucket | None"
 
     def wake(self) -> None:
         """The time has come."""
+
+
+class Bucket(set[Waking]):
+    """What is due at one tick."""
+
+    __slots__ = ("due",)
+    due: int
 
 
 class Wheel:
@@ -25,28 +32,31 @@ class Wheel:
         self.seconds = seconds
         self._random = random
         self._now = 0
-        self._buckets: dict[int, set[Waking]] = {}
+        self._buckets: dict[int, Bucket] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
     def put(self, item: Waking, seconds: float, *, spread: bool = False) -> None:
         """Wake it after so many seconds, or with `spread` at any time until then."""
-        if item.bucket is not None:
-            item.bucket.discard(item)
+        self.drop(item)
         ticks = seconds * self._random() if spread else seconds
         due = self._now + max(1, round(ticks / self.seconds))
         bucket = self._buckets.get(due)
         if bucket is None:
-            bucket = self._buckets[due] = set()
+            bucket = self._buckets[due] = Bucket()
+            bucket.due = due
         bucket.add(item)
         item.bucket = bucket
 
     def drop(self, item: Waking) -> None:
         """Never wake it."""
-        if item.bucket is not None:
-            item.bucket.discard(item)
+        bucket = item.bucket
+        if bucket is not None:
             item.bucket = None
+            bucket.discard(item)
+            if not bucket:
+                self._buckets.pop(bucket.due, None)
 
     def tick(self) -> None:
         """One tick has passed."""
