@@ -283,6 +283,32 @@ def test_who_is_slow_to_ask_is_sent_away(impatient, gateways_inside, held):
     gateway.until(lambda: not gateway.node.handshaking)
 
 
+def test_who_asks_whether_to_send_its_body_is_told_so(gateway, held):
+    """As curl asks for a large one: it would wait a second."""
+    wire = held(Wire(gateway.port))
+    head = f"POST /api/info HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\n"
+    wire.send(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    assert wire.head()[0] == 100
+    wire.send(b"{}")
+    assert wire.head()[0] == 200
+    refused = held(Wire(gateway.port))
+    refused.send(head.replace(KEY, "wrong").encode() + b"Expect: 100-continue\r\n\r\n")
+    assert refused.head()[0] == 401
+
+
+def test_pings_that_nobody_reads_the_answers_of_are_answered_once(gateways_inside, held):
+    gateway = gateways_inside({"channel": {"without_namespace": OPEN}})
+    slow = held(sleepy(gateway, f"/ws/news?token={token('42')}"))
+    gateway.until(lambda: gateway.node.hub.subscriptions == 1)
+    (peer,) = gateway.inside(lambda: list(gateway.node.peers))
+    while gateway.inside(lambda: peer.backlog is None):
+        gateway.inside(lambda: gateway.node.hub.published("news", publication(1), ""))
+    before = gateway.inside(lambda: len(peer.backlog))
+    slow.send(frame(PING, b"x") * 5000 + frame(PING, b"last"))
+    gateway.until(lambda: any(b"last" in (one.frame or b"") for one in peer.backlog._entries))
+    assert gateway.inside(lambda: len(peer.backlog)) <= before + 1
+
+
 def test_answers_that_nobody_reads_are_not_piled_up(gateway, held):
     """The gateway reads no more requests, so the client cannot send any."""
     wire = held(Wire(gateway.port))

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from support.live import SECONDS, Centrifugo, Events, Gateway, token
+from support.redis import Redis
 
 CONFIG = {
     "client": {"ping_interval": "0s"},
@@ -112,6 +113,32 @@ def heard(reader, data):
         return reader.data() == data
     except (EOFError, ConnectionError):
         return False
+
+
+def test_a_process_that_dies_while_redis_is_away_comes_back_with_it(tmp_path):
+    (tmp_path / "redis").mkdir()
+    server = Redis(tmp_path / "redis")
+    gateway = Gateway(tmp_path, CONFIG, "--broker", server.url, "--processes", "2")
+    try:
+        first, second = sorted(children(gateway.pid))
+        server.kill()
+        os.kill(first, signal.SIGKILL)
+        gateway.says("a new one starts in .* s")
+        gateway.says(r"was lost: Redis at .*; a new one starts")
+        assert second in children(gateway.pid)
+        server.start()
+        until(lambda: len(gateway.api("info")["nodes"]) == 2)
+    finally:
+        gateway.stop()
+        server.close()
+
+
+def test_a_process_that_hangs_does_not_hold_up_the_end(tmp_path, redis):
+    gateway = Gateway(tmp_path, CONFIG, "--broker", redis.url, "--processes", "2")
+    hung, _ = sorted(children(gateway.pid))
+    os.kill(hung, signal.SIGSTOP)
+    gateway.stop()
+    assert not os.path.exists(f"/proc/{hung}")
 
 
 def test_the_processes_end_with_their_parent(tmp_path, redis):

@@ -296,6 +296,27 @@ async def test_a_token_that_expired_may_be_followed_by_a_new_one(houses):
     assert "connect" in await peer.ask("connect", token=token())
 
 
+async def test_what_came_with_a_connect_that_was_refused_is_left(houses):
+    """A library that comes back sends its subscriptions with its token: that this expired is what it must hear."""
+    house = await houses()
+    peer = house.peer()
+    subscribe = {"id": 2, "subscribe": {"channel": "news"}}
+    peer.say({"id": 1, "connect": {"token": token(exp=NOW - 1)}}, subscribe)
+    (reply,) = peer.new()
+    assert (reply["id"], reply["error"]["code"]) == (1, 109)
+    assert peer.ended is None
+    peer.say({"id": 3, "connect": {"token": token()}}, {"id": 4, "subscribe": {"channel": "news"}})
+    assert [reply["id"] for reply in peer.new()] == [3, 4]
+
+
+async def test_what_was_said_before_an_end_is_sent(houses):
+    peer = await (await houses()).client()
+    peer.new()
+    peer.say({"id": 2, "subscribe": {"channel": "news"}}, {"id": 3, "ping": {}}, "nonsense")
+    assert [reply["id"] for reply in peer.new()] == [2, 3]
+    assert peer.ended == 3501
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -767,6 +788,57 @@ async def test_who_has_missed_something_subscribes_again(houses):
     assert peer.client.channels == ()
 
 
+async def test_who_was_subscribed_by_the_gateway_connects_again(houses):
+    """Clients don't subscribe by themselves to what they did not subscribe to."""
+    house = await houses(channel={"without_namespace": HISTORY})
+    peer = await house.client(channels=["news"])
+    house.broker._streams.clear()
+    await house.broker.publish("news", one(1), keep())
+    await turn()
+    assert peer.ended == 3010
+    assert not [push for push in peer.pushes() if "unsubscribe" in push]
+
+
+async def test_history_of_another_epoch_is_unrecoverable(houses):
+    house = await houses(channel={"without_namespace": {**HISTORY, "allow_history_for_client": True}})
+    peer = await house.client()
+    epoch = (await peer.result("subscribe", channel="news"))["epoch"]
+    for given, error in ((epoch, 0), ("", 0), ("another", 112)):
+        since = {"offset": 0, "epoch": given}
+        assert await peer.error("history", channel="news", limit=10, since=since) == error
+
+
+async def test_replies_come_before_what_follows_from_them(houses):
+    """An unsubscribe sends what its channel still has: not before the reply to the subscribe beside it."""
+    house = await houses(channel={"without_namespace": HISTORY})
+    peer = await house.client()
+    await peer.result("subscribe", channel="other")
+    peer.new()
+    peer.say(
+        {"id": 11, "subscribe": {"channel": "news"}},
+        {"id": 12, "publish": {"channel": "news", "data": 1}},
+        {"id": 13, "unsubscribe": {"channel": "other"}},
+    )
+    await turn()
+    lines = peer.new()
+    assert [line.get("id", "push") for line in lines] == [11, 12, "push", 13]
+
+
+async def test_only_clients_that_know_joins_are_told_of_them(houses):
+    house = await houses(
+        channel={"without_namespace": {**OPEN, "join_leave": True, "force_push_join_leave": True}}
+    )
+    reader = await plain(house, token())
+    first, second = await house.client(), await house.client("43")
+    await first.result("subscribe", channel="news")
+    await second.result("subscribe", channel="news")
+    await turn()
+    joins = [push["join"]["info"]["user"] for push in first.pushes() if "join" in push]
+    assert joins == ["42", "43"]
+    assert reader.transport.lines == []
+    assert house.lines == []
+
+
 # ── expiry ──────────────────────────────────────────────────────────────────────────
 
 
@@ -962,6 +1034,25 @@ async def test_who_publishes_too_fast_waits_and_others_do_not(houses):
         house.seconds += house.slept[-1]
         await house.wake()
     assert peer.new()[-1]["id"] == 11
+
+
+async def test_each_rate_is_held_by_itself(houses):
+    spaces = [
+        {"name": "fast", **OPEN, "publish_rate_limit": 100},
+        {"name": "slow", **OPEN, "publish_rate_limit": 2},
+    ]
+    house = await houses(client={"command_rate_limit": 1000}, channel={"namespaces": spaces})
+    peer = await house.client()
+    for number in range(2, 12):
+        peer.say({"id": number, "publish": {"channel": "fast:a", "data": number}})
+    assert house.sleeping == []
+    for number in range(12, 22):
+        peer.say({"id": number, "publish": {"channel": "slow:a", "data": number}})
+    while house.sleeping:
+        house.seconds += house.slept[-1]
+        await house.wake()
+    assert peer.new()[-1]["id"] == 21
+    assert house.seconds - 1000 == pytest.approx(4, abs=0.2)
 
 
 # ── a reader that is too slow ───────────────────────────────────────────────────────

@@ -1,0 +1,114 @@
+"""The gateway behind ASGI, with a server that does what a test says."""
+
+import asyncio
+import contextlib
+import itertools
+
+import pytest
+
+from yelpaze.live import asgi
+from yelpaze.live.asgi import AsgiApp
+from yelpaze.live.codes import SHUTDOWN
+from yelpaze.live.config import config_of
+from yelpaze.live.memory import MemoryBroker
+from yelpaze.live.node import Node
+from yelpaze.live.values import Publication, raw
+
+SECONDS = 20
+OPEN = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
+
+
+@pytest.fixture
+async def node():
+    epochs = itertools.count()
+    config = config_of(
+        {
+            "client": {"allow_anonymous_connect_without_token": True, "queue_max_size": 100_000},
+            "channel": {"without_namespace": OPEN},
+        }
+    )
+    clock = asyncio.get_running_loop().time
+    node = Node(config, MemoryBroker(clock, lambda: f"e{next(epochs)}"))
+    await node.broker.start(node)
+    yield node
+    await node.broker.close()
+
+
+class Server:
+    """An ASGI server with one client, which may stop reading."""
+
+    def __init__(self, node, scope, *received):
+        self.node = node
+        self.received = list(received)
+        self.sent = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.task = asyncio.ensure_future(AsgiApp(self.get_node)(scope, self.receive, self.send))
+
+    async def get_node(self):
+        return self.node
+
+    async def receive(self):
+        if self.received:
+            return self.received.pop(0)
+        await asyncio.Event().wait()
+        return None
+
+    async def send(self, message):
+        await self.reads.wait()
+        self.sent.append(message)
+
+    async def until(self, holds):
+        async with asyncio.timeout(SECONDS):
+            while not holds():
+                await asyncio.sleep(0)
+
+
+def websocket(path):
+    return {"type": "websocket", "path": path, "headers": [(b"host", b"x")], "query_string": b""}
+
+
+def events(path):
+    return {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"x")], "query_string": b""}
+
+
+@pytest.mark.parametrize(
+    ("scope", "received"),
+    [(websocket("/ws/news"), {"type": "websocket.connect"}), (events("/sse/news"), {"type": "http.request"})],
+    ids=["websocket", "events"],
+)
+async def test_who_does_not_read_is_gone_soon_after_its_end(node, monkeypatch, scope, received):
+    monkeypatch.setattr(asgi, "_CLOSE_SECONDS", 0)
+    server = Server(node, scope, received)
+    await server.until(lambda: node.hub.subscriptions == 1)
+    await server.until(lambda: server.sent)
+    server.reads.clear()
+    for number in range(100):
+        await node.broker.publish("news", Publication(raw("x" * 10_000 + str(number))), None)
+        await asyncio.sleep(0)
+    await server.until(lambda: not node.peers)
+    async with asyncio.timeout(SECONDS):
+        await server.task
+    assert node.statistics.closed == {3008: 1}
+    assert node.connected == 0
+
+
+async def test_the_end_is_sent_to_who_reads(node):
+    server = Server(node, websocket("/ws/news"), {"type": "websocket.connect"})
+    await server.until(lambda: node.hub.subscriptions == 1)
+    for peer in list(node.peers):
+        peer.end(SHUTDOWN)
+    async with asyncio.timeout(SECONDS):
+        await server.task
+    assert server.sent[-1] == {"type": "websocket.close", "code": 3001, "reason": "shutdown"}
+    assert not node.peers
+
+
+async def test_a_connection_that_is_cancelled_leaves_nothing(node):
+    server = Server(node, events("/sse/news"), {"type": "http.request"})
+    await server.until(lambda: node.hub.subscriptions == 1)
+    server.task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await server.task
+    assert not node.peers
+    assert node.hub.streams == {}
