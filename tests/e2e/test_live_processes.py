@@ -133,6 +133,16 @@ def test_a_process_that_dies_while_redis_is_away_comes_back_with_it(tmp_path):
         server.close()
 
 
+def test_a_port_whose_connections_have_just_ended_can_be_shared(tmp_path, redis, held):
+    """The kernel keeps them for a minute, in TIME_WAIT."""
+    one = Gateway(tmp_path, CONFIG, "--broker", redis.url)
+    held(subscribed(one))
+    one.stop()
+    several = Gateway(tmp_path, CONFIG, "--broker", redis.url, "--processes", "2", port=one.port)
+    several.stop()
+    assert several.port == one.port
+
+
 def test_a_process_that_hangs_does_not_hold_up_the_end(tmp_path, redis):
     gateway = Gateway(tmp_path, CONFIG, "--broker", redis.url, "--processes", "2")
     hung, _ = sorted(children(gateway.pid))

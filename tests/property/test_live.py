@@ -14,12 +14,13 @@ from yelpaze.live import frames, framing
 from yelpaze.live.backlog import OVERHEAD, Backlog
 from yelpaze.live.channels import Rules
 from yelpaze.live.codes import Failure, Refused
-from yelpaze.live.config import Channel, Duration, SettingError, config_of, from_environment, merged
+from yelpaze.live.config import Channel, Duration
 from yelpaze.live.events import opening
 from yelpaze.live.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameError, FrameReader
 from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip
 from yelpaze.live.plain import position_of
 from yelpaze.live.protocol import Command, decode
+from yelpaze.live.settings import SettingError, config_of, from_environment, merged
 from yelpaze.live.stream import Joined
 from yelpaze.live.values import History, Position, Publication, on_one_line
 from yelpaze.live.wheel import Wheel

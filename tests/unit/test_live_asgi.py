@@ -9,9 +9,9 @@ import pytest
 from yelpaze.live import asgi
 from yelpaze.live.asgi import AsgiApp
 from yelpaze.live.codes import SHUTDOWN
-from yelpaze.live.config import config_of
 from yelpaze.live.memory import MemoryBroker
 from yelpaze.live.node import Node
+from yelpaze.live.settings import config_of
 from yelpaze.live.values import Publication, raw
 
 SECONDS = 20

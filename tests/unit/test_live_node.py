@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from yelpaze.live import eager
 from yelpaze.live.client import CONNECTED, NEW, Client
 from yelpaze.live.cluster import Command, NodeInfo, _glob
-from yelpaze.live.config import config_of
 from yelpaze.live.memory import MemoryBroker
 from yelpaze.live.node import Node
+from yelpaze.live.settings import config_of
 from yelpaze.live.statistics import Totals, added
 from yelpaze.live.stream import Membership
 

@@ -13,11 +13,11 @@ from yelpaze.live.broker import BrokerAwayError, Keep
 from yelpaze.live.centrifugo import CentrifugoSession
 from yelpaze.live.cluster import Command
 from yelpaze.live.codes import Ending
-from yelpaze.live.config import config_of
 from yelpaze.live.connection import Connection
 from yelpaze.live.memory import MemoryBroker
 from yelpaze.live.node import Node
 from yelpaze.live.plain import PlainSession
+from yelpaze.live.settings import config_of
 from yelpaze.live.values import Publication
 
 SECRET = "a secret of the tests that is long enough for HS256"
@@ -230,7 +230,7 @@ async def houses():
             peer.end(Ending(3001, ""))
             peer.connection_lost(None)
         await turn()
-        assert house.lines == []
+        assert not [line for line in house.lines if "a token was refused" not in line]
         assert house.node.hub.streams == {}
         assert house.node.users == {}
         assert house.node.connected == 0
@@ -1127,6 +1127,8 @@ async def plain(house, given):
     [
         (OPEN, token(), None),
         (OPEN, "junk", 4001),
+        (OPEN, token(channel="other"), 4001),
+        ({}, token(channel="news"), None),
         (OPEN, token(exp=NOW - 1), 4001),
         ({}, token(), 3507),
         ({"allow_subscribe_for_client": True}, token(""), 3507),
@@ -1174,3 +1176,41 @@ async def test_thousands_of_plain_messages_behind_one_that_waits_are_done_in_ord
         await turn()
     assert peer.is_read
     assert "".join(peer.transport.lines) == "".join(map(str, range(3000)))
+
+
+async def test_a_token_for_its_channel_lets_a_plain_client_in(houses):
+    own = "another secret of the tests, as long as the first"
+    house = await houses(
+        client={"subscription_token": {"enabled": True, "hmac_secret_key": own}},
+        channel={"without_namespace": {"history_size": 5, "history_ttl": "60s"}},
+    )
+    good = jwt.encode({"sub": "42", "channel": "news"}, own, "HS256")
+    reader = await plain(house, good)
+    assert reader.ended is None
+    assert (await plain(house, jwt.encode({"sub": "42"}, own, "HS256"))).ended == 4001
+    assert (await plain(house, jwt.encode({"sub": "42", "channel": "else"}, own, "HS256"))).ended == 4001
+    await house.broker.publish("news", one("for 42"), keep())
+    await turn()
+    assert reader.transport.lines == ["for 42"]
+
+
+async def test_a_plain_client_whose_token_expires_is_closed_at_once(houses):
+    house = await houses()
+    reader, other = await plain(house, token(exp=NOW + 5)), await house.client(exp=NOW + 5)
+    await house.pass_time(6)
+    assert reader.ended == 3005
+    assert other.ended is None  # it may refresh
+
+
+async def test_why_a_token_was_refused_is_told_now_and_then(houses):
+    house = await houses()
+    bad = jwt.encode({"sub": "42"}, "somebody else's secret, as long as ours", "HS256")
+    for _ in range(3):
+        await house.peer().ask("connect", token=bad)
+    assert house.lines == ["a token was refused: Signature verification failed"]
+    await house.pass_time(10)
+    await house.peer().ask("connect", token=bad)
+    assert house.lines[1:] == [
+        "a token was refused: Signature verification failed, and 2 more since the last word of this"
+    ]
+    assert bad not in "".join(house.lines)

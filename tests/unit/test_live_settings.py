@@ -7,8 +7,9 @@ import pytest
 from yelpaze.app.live_config import load
 from yelpaze.live.channels import Rules
 from yelpaze.live.codes import Refused
-from yelpaze.live.config import Channel, ChannelOptions, Config, Duration, Namespace, SettingError, config_of
+from yelpaze.live.config import Channel, ChannelOptions, Config, Duration, Namespace
 from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip
+from yelpaze.live.settings import SettingError, config_of
 from yelpaze.model.errors import InputError
 
 GOOD = """\
@@ -347,6 +348,48 @@ def test_proxies_are_addresses_and_networks(peer):
     assert client_ip(peer, "1.1.1.1, 10.9.9.9", ["10.0.0.0/8", "fd00::/8"]) == "1.1.1.1"
     with pytest.raises(SettingError, match=r"client\.trusted_proxies: takes addresses and networks"):
         config_of({"client": {"trusted_proxies": ["my-proxy"]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "client:\n  allowed_origins: [shop.example]",
+            "2: client.allowed_origins[0]: 'shop.example' is no origin",
+        ),
+        ("client:\n  allowed_origins: ['*.x.example']", "write https://x.example, or * for all"),
+        ("http_api: {key: a}\nhttp_api: {key: b}", "2: is no YAML: http_api is there twice"),
+        (
+            "client:\n  token:\n    jwks_public_endpoint: foo",
+            "3: client.token.jwks_public_endpoint: is no address",
+        ),
+        ("engine:\n  type: redis", "1: engine: not here: Redis is at broker: "),
+        ("client: {}\nprometheus: {enabled: true}", "2: prometheus: not here: --metrics serves them"),
+        (
+            "channel:\n  namespaces:\n    - name: ticker\n      slow_consumer: lates",
+            "4: channel.namespaces[0].slow_consumer: takes close, drop_oldest, latest",
+        ),
+        ("broker:\n  type: nats", "2: broker.type: takes memory, redis"),
+    ],
+)
+def test_mistakes_of_those_who_know_other_gateways(tmp_path, text, said):
+    path = tmp_path / "live.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load(path, {}, {})
+    assert str(caught.value).startswith(f"{path}:")
+    assert said in str(caught.value)
+
+
+def test_namespaces_may_come_from_the_environment_as_json():
+    found = load(None, {}, {"YELPAZE_LIVE__CHANNEL__NAMESPACES": '[{"name": "chat", "presence": true}]'})
+    assert found.channel.namespaces[0].presence
+    with pytest.raises(InputError, match="YELPAZE_LIVE__CHANNEL__NAMESPACES: is no JSON"):
+        load(None, {}, {"YELPAZE_LIVE__CHANNEL__NAMESPACES": "[{"})
+    with pytest.raises(InputError, match="YELPAZE_LIVE_CLIENT_INSECURE: two underscores"):
+        load(None, {}, {"YELPAZE_LIVE_CLIENT_INSECURE": "true"})
+    with pytest.raises(InputError, match=r"YELPAZE_LIVE__CLEINT__INSECURE: cleint: .* did you mean client"):
+        load(None, {}, {"YELPAZE_LIVE__CLEINT__INSECURE": "true"})
 
 
 def test_the_answer_of_rfc_6455():

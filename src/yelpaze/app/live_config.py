@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.live.config import Config, SettingError, config_of, from_environment, merged
+from yelpaze.live.config import Config
+from yelpaze.live.settings import SettingError, config_of, from_environment, merged
 from yelpaze.model.errors import InputError
 
 
@@ -25,9 +26,9 @@ def load(path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, 
     try:
         return config_of(merged(merged(settings, from_environment(environment)), flags))
     except SettingError as error:
-        variable = "YELPAZE_LIVE__" + error.path.upper().replace(".", "__")
-        where = f"{variable}: " if variable in environment else ""
-        raise InputError(f"{where}{error}") from None
+        variable = "YELPAZE_LIVE__" + error.path.upper().replace(".", "__").partition("[")[0]
+        meant = [name for name in environment if error.path and name.startswith(variable)]
+        raise InputError(f"{min(meant, key=len)}: {error}" if meant else str(error)) from None
 
 
 def _text(path: Path) -> str:
@@ -48,7 +49,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
         elif path.suffix == ".json":
             found = msgspec.json.decode(text)
         else:
-            found = yaml.safe_load(text)
+            found = yaml.load(text, _loader())  # noqa: S506  a safe loader that is strict
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise InputError(f"{path}{line}: is no YAML: {error.problem}") from None
@@ -59,6 +60,24 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}: holds no settings: sections such as client: and channel: are expected")
     return found
+
+
+def _loader() -> Any:
+    """YAML's safe loader, but a key that is there twice is a mistake: the first would be lost in silence."""
+    import yaml  # noqa: PLC0415
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value} is there twice", key.start_mark
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def _line(text: str, path: Path, place: str) -> str:

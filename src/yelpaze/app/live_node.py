@@ -20,7 +20,7 @@ async def opened_node(config: Config, report: Callable[[str], None]) -> AsyncIte
     """A node with what its settings ask for. It is not started."""
     async with contextlib.AsyncExitStack() as stack:
         urls = config.client.token.jwks_public_endpoint, config.client.subscription_token.jwks_public_endpoint
-        fetch = fetching(await stack.enter_async_context(Engine())) if any(urls) else None
+        fetch = fetching(await stack.enter_async_context(Engine()), report) if any(urls) else None
         yield Node(config, broker_of(config, report), fetch=fetch, report=report)
 
 
@@ -40,12 +40,14 @@ def new_epoch() -> str:
     return uuid.uuid4().hex[:8]
 
 
-def fetching(engine: Engine) -> Fetch:
-    """Get a document with an engine; an empty one if that fails."""
+def fetching(engine: Engine, report: Callable[[str], None]) -> Fetch:
+    """Get a document with an engine; an empty one if that fails, which is told."""
 
     async def fetch(url: str) -> bytes:
         # An engine needs a task; the connection that asks has none.
         outcome = await asyncio.ensure_future(engine.send(get(url)))
+        if not outcome.ok:
+            report(f"warning: no keys for tokens from {url}: {outcome.error}")
         return outcome.body if outcome.ok else b""
 
     return fetch

@@ -20,8 +20,8 @@ from yelpaze.live.asgi import AsgiApp  # noqa: E402
 from yelpaze.live.broker import BrokerAwayError, Query  # noqa: E402
 from yelpaze.live.cluster import Command  # noqa: E402
 from yelpaze.live.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
-from yelpaze.live.config import config_of, from_environment, merged  # noqa: E402
 from yelpaze.live.node import Node  # noqa: E402
+from yelpaze.live.settings import config_of, from_environment, merged  # noqa: E402
 from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
 from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
 
@@ -123,7 +123,10 @@ class Live:
         history. Raises MisuseError for a channel that cannot be, StoppedError if the broker is away.
         """
         node = await self.node()
-        publication = Publication(on_one_line(raw(data)))
+        try:
+            publication = Publication(on_one_line(raw(data)))
+        except (TypeError, ValueError) as error:
+            raise MisuseError(f"publish to {channel!r}: the data can't be written as JSON: {error}") from None
         with _told(channel):
             options = node.rules.options(channel)
             return await node.publish(

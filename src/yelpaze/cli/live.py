@@ -31,8 +31,11 @@ from yelpaze.serving.address import Address
 )
 @click.option("--insecure", is_flag=True, help="Let everybody connect, subscribe and publish: to try it out.")
 @click.option("--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics there.")
+@click.option("--check", is_flag=True, help="Check the settings, and end.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and warnings.")
-def command(config: Path | None, processes: int, metrics: str | None, quiet: bool, **flags: Any) -> int:
+def command(
+    config: Path | None, processes: int, metrics: str | None, quiet: bool, check: bool, **flags: Any
+) -> int:
     """Serve WebSocket and server-sent events to very many clients.
 
     Centrifugo's client protocol at /connection/websocket, plain WebSocket at /ws/CHANNEL, server-sent
@@ -44,12 +47,17 @@ def command(config: Path | None, processes: int, metrics: str | None, quiet: boo
 
     from yelpaze.app.live import LiveOptions, serve_live  # noqa: PLC0415
     from yelpaze.app.live_config import load  # noqa: PLC0415
+    from yelpaze.live.tokens import check_keys  # noqa: PLC0415
 
     def note(text: str) -> None:
         if not quiet or text.startswith("warning"):
             click.echo(f"yelpaze: {text}", err=True)
 
     options = LiveOptions(config=load(config, _settings(flags)), processes=processes, metrics=metrics)
+    if check:
+        check_keys(options.config)
+        note("the settings are good")
+        return Exit.OK
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_live(options, note))
     return Exit.OK
@@ -59,9 +67,12 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags as settings."""
     settings: dict[str, Any] = {}
     if flags["listen"] is not None:
-        address = Address.parse(flags["listen"])
-        if address.path:
+        if flags["listen"].startswith("unix:"):
             raise InputError(f"--listen {flags['listen']}: the gateway listens on host:port")
+        try:
+            address = Address.parse(flags["listen"])
+        except InputError:
+            raise InputError(f"--listen {flags['listen']!r} is no address: give host:port") from None
         settings["http_server"] = {"address": address.host, "port": address.port}
     broker = flags["broker"]
     if broker == "memory":

@@ -23,6 +23,7 @@ from yelpaze.live.codes import (
     CONNECTION_LIMIT,
     INVALID_TOKEN,
     LIMIT_EXCEEDED,
+    NO_TOKEN,
     NOT_AVAILABLE,
     PERMISSION_DENIED,
     TOKEN_EXPIRED,
@@ -33,7 +34,7 @@ from yelpaze.live.codes import (
 )
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.stream import Joined, Member, Membership, membership
-from yelpaze.live.tokens import BadTokenError, Claims, ExpiredTokenError
+from yelpaze.live.tokens import BadTokenError, Claims, ExpiredTokenError, Verifier
 from yelpaze.live.values import ClientInfo, History, MaybeRaw, Position, Publication
 from yelpaze.policy.rate import Gcra
 
@@ -98,6 +99,7 @@ class Client:
     """One connected program."""
 
     takes_channels: ClassVar[bool] = True  # whether others can put it into one
+    can_refresh: ClassVar[bool] = True  # its token, when that expires
 
     __slots__ = ("_gates", "_id", "bucket", "channels", "expire_at", "info", "node", "peer", "state", "user")
 
@@ -154,19 +156,24 @@ class Client:
             return claims
         if settings.insecure or settings.allow_anonymous_connect_without_token:
             return Claims()
-        raise Ended(INVALID_TOKEN)
+        raise Ended(NO_TOKEN)
 
     async def _read(self, token: str) -> Claims:
         """A connection token's claims. It names no channel: those are for subscriptions."""
-        try:
-            claims = await self.node.tokens.read(token)
-        except ExpiredTokenError:
-            raise Refused(TOKEN_EXPIRED) from None
-        except BadTokenError:
-            raise Ended(INVALID_TOKEN) from None
+        claims = await self._checked(token, self.node.tokens)
         if claims.channel is not None:
+            self.node.tell_refused("a token for a channel does not connect")
             raise Ended(INVALID_TOKEN)
         return claims
+
+    async def _checked(self, token: str, verifier: Verifier) -> Claims:
+        try:
+            return await verifier.read(token)
+        except ExpiredTokenError:
+            raise Refused(TOKEN_EXPIRED) from None
+        except BadTokenError as error:
+            self.node.tell_refused(str(error))
+            raise Ended(INVALID_TOKEN) from None
 
     async def refresh(self, token: str) -> Claims:
         """A new token for the same user. Raises Refused, Ended."""
@@ -181,12 +188,12 @@ class Client:
     # ── where it listens ────────────────────────────────────────────────────────
 
     async def subscribe(
-        self, channel: str, asked: Asked = _NOTHING, *, options: ChannelOptions | None = None
+        self, channel: str, asked: Asked = _NOTHING, *, claims: Claims | None = None
     ) -> tuple[Joined, Membership]:
-        """Add it to a channel that it may listen to. Raises Refused."""
+        """Add it to a channel that it may listen to, or that a token's `claims` let it. Raises Refused."""
         self._check_new(channel)
-        options = options or self.node.rules.options(channel)
-        claims = await self._right_to(channel, asked.token, options)
+        options = self.node.rules.options(channel)
+        claims = claims or await self._right_to(channel, asked.token, options)
         return await self.join(channel, options, self._membership(options, asked, claims), asked.since)
 
     def _check_new(self, channel: str) -> None:
@@ -383,17 +390,19 @@ class Client:
             self.node.left(self)
 
     def wake(self) -> None:
-        """Something of it may have expired."""
+        """Something of it may have expired; who can refresh it has some time to do so."""
         settings = self.node.config.client
         now = self.node.now()
-        if self.expire_at and self.expire_at + settings.expired_close_delay <= now:
+        delay = settings.expired_close_delay if self.can_refresh else 0
+        sub_delay = settings.expired_sub_close_delay if self.can_refresh else 0
+        if self.expire_at and self.expire_at + delay <= now:
             self.peer.end(CONNECTION_EXPIRED)
             return
         for channel, end in list(self._ends()):
-            if end + settings.expired_sub_close_delay <= now:
+            if end + sub_delay <= now:
                 self.unsubscribed(channel, UNSUBSCRIBED_EXPIRED)
-        due = [end + settings.expired_sub_close_delay for _, end in self._ends()]
-        due += [self.expire_at + settings.expired_close_delay] if self.expire_at else []
+        due = [end + sub_delay for _, end in self._ends()]
+        due += [self.expire_at + delay] if self.expire_at else []
         if due and self.state == CONNECTED:
             self.node.wheel.put(self, min(_LONGEST, max(1.0, min(due) - now)))
 

@@ -21,7 +21,7 @@ from yelpaze.live import eager, framing
 from yelpaze.live.api import Api
 from yelpaze.live.broker import BrokerAwayError
 from yelpaze.live.centrifugo import CentrifugoSession
-from yelpaze.live.codes import CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Refused
+from yelpaze.live.codes import BAD_COMMAND, CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Ending, Refused
 from yelpaze.live.events import HEADERS, EventStream, comes_back, farewell
 from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip, wants_websocket
 from yelpaze.live.node import Node
@@ -31,9 +31,12 @@ from yelpaze.live.stream import Joined
 from yelpaze.live.websocket import WebSocket
 
 _MOST_HEADERS: Final = 16 << 10
+_MOST_BODY: Final = 64 << 10  # where none is wanted
 _HEADER_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 60.0
 _PROTOCOLS: Final = ("centrifuge-json",)
+_PROTOBUF: Final = "centrifuge-protobuf"  # taken, to say that it is not spoken in words that SDKs hear
+_JSON_ONLY: Final = Ending(BAD_COMMAND.code, "JSON only: Protobuf is not spoken here")
 RETRY: Final = (1000, 4000)  # milliseconds after which event sources come back, spread
 
 
@@ -81,7 +84,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._seen = 0
         self._body: list[bytes] = []
-        self._body_limit = 0
+        self._body_limit = _MOST_BODY
         self._request: Request | None = None
 
     # ── asyncio's side ──────────────────────────────────────────────────────────
@@ -227,7 +230,7 @@ class HttpConnection(asyncio.Protocol):
         is_centrifugo = request.path == "/connection/websocket"
         if not is_centrifugo and (channel is None or config.websocket.plain_disabled):
             raise Rejected(404, "there is nothing at this address")
-        answer = accept(request, _PROTOCOLS if is_centrifugo else ())
+        answer = accept(request, (*_PROTOCOLS, _PROTOBUF) if is_centrifugo else ())
         check_origin(request, config.client.allowed_origins)
         check_limits(self._node, request)
         self._leave()
@@ -237,6 +240,10 @@ class HttpConnection(asyncio.Protocol):
             self._node, transport, framing.CENTRIFUGO if is_centrifugo else framing.PLAIN, request.ip
         )
         transport.set_protocol(connection)
+        if is_centrifugo and _wants_protobuf(request):
+            connection.client = CentrifugoSession(self._node, connection)
+            connection.end(_JSON_ONLY)
+            return
         if is_centrifugo:
             connection.client = CentrifugoSession(self._node, connection)
         else:
@@ -253,7 +260,7 @@ class HttpConnection(asyncio.Protocol):
             channel := channel_of(request.path, "/sse/")
         ) is not None and not self._node.config.sse.disabled:
             self._stream(request, channel)
-        elif request.path == "/health":
+        elif request.path == "/health" and request.method == "GET":
             self._respond(200, b"{}")
         elif request.path == "/connection/websocket" or channel_of(request.path, "/ws/") is not None:
             accept(request)  # tells what is missing
@@ -361,6 +368,12 @@ class HttpConnection(asyncio.Protocol):
             if not self._is_full:
                 self._transport.resume_reading()
             self._node.soon(lambda: None if self._is_over else self.data_received(rest))
+
+
+def _wants_protobuf(request: Request) -> bool:
+    asked = [name.strip() for name in request.headers.get("sec-websocket-protocol", "").split(",")]
+    named = "protobuf" in (request.query.get("format"), request.query.get("cf_protocol"))
+    return named or (_PROTOBUF in asked and _PROTOCOLS[0] not in asked)
 
 
 def channel_of(path: str, prefix: str) -> str | None:

@@ -30,6 +30,7 @@ from yelpaze.live.wheel import Wheel
 from yelpaze.policy.rate import Gcra, Rate
 
 _TICK = 1.0
+_SELDOM = 10.0
 _GREETING = 3.0  # seconds between two words of a node that it is there
 _DRAIN_EACH = 0.1
 _GOODBYE = 1.0
@@ -91,6 +92,7 @@ class Node:
         self.users: dict[str, Client | dict[Client, None]] = {}
         self.connected = 0
         self.is_draining = False
+        self._told_at, self._untold = float("-inf"), 0
         self._accepting: Gcra | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._report = report or (lambda text: print(text, file=sys.stderr))  # noqa: T201
@@ -205,6 +207,15 @@ class Node:
     def defect(self, error: BaseException) -> None:
         """Something of ours went wrong: it is told in full, and the rest goes on."""
         self._report("a defect:\n" + "".join(traceback.format_exception(error)))
+
+    def tell_refused(self, why: str) -> None:
+        """Say why a token was refused, at most now and then: clients choose how often that is."""
+        self._untold += 1
+        if self.clock() - self._told_at < _SELDOM:
+            return
+        more = f", and {self._untold - 1} more since the last word of this" if self._untold > 1 else ""
+        self._report(f"a token was refused: {why}{more}")
+        self._told_at, self._untold = self.clock(), 0
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

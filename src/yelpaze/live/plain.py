@@ -10,7 +10,7 @@ from typing import Any
 
 from yelpaze.live import eager
 from yelpaze.live.broker import BrokerAwayError
-from yelpaze.live.client import CONNECTED, Asked, Client
+from yelpaze.live.client import CONNECTED, NEW, Asked, Client
 from yelpaze.live.codes import (
     BAD_TOKEN,
     DENIED,
@@ -18,6 +18,7 @@ from yelpaze.live.codes import (
     INSUFFICIENT_STATE,
     INTERNAL,
     INVALID_TOKEN,
+    NO_TOKEN,
     PERMISSION_DENIED,
     SERVER_ERROR,
     SUBSCRIPTION_EXPIRED,
@@ -30,6 +31,7 @@ from yelpaze.live.codes import (
 )
 from yelpaze.live.framing import data_of
 from yelpaze.live.stream import Joined, Membership
+from yelpaze.live.tokens import Claims
 from yelpaze.live.turns import TakingTurns
 from yelpaze.live.values import Position
 
@@ -46,8 +48,32 @@ class OneChannel(Client):
     """A client that was made for one channel: without it, it has nothing to do here."""
 
     takes_channels = False
+    can_refresh = False
 
     __slots__ = ()
+    _channel: str
+
+    async def _enter(self, token: str, since: Position | None = None) -> Joined:
+        """Let it in. A token for the channel is good for both: to connect and to subscribe."""
+        claims = await self.connect(token)
+        said = claims if claims.channel is not None else None
+        joined, _ = await self.subscribe(self._channel, Asked(since=since, is_plain=True), claims=said)
+        return joined
+
+    async def _read(self, token: str) -> Claims:
+        node = self.node
+        try:
+            claims = await self._checked(token, node.tokens)
+        except Ended:
+            if node.subscription_tokens is node.tokens:
+                raise
+            claims = await self._checked(token, node.subscription_tokens)
+            if claims.channel is None:
+                raise
+        if claims.channel not in (None, self._channel):
+            node.tell_refused("a token for another channel")
+            raise Ended(INVALID_TOKEN)
+        return claims
 
     def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
         """Without its channel it has nothing to do here."""
@@ -76,7 +102,7 @@ class PlainSession(OneChannel, TakingTurns):
         settings = self.node.config.client
         if token or settings.insecure or settings.allow_anonymous_connect_without_token:
             self._is_busy = True
-            self._run(self._enter(token))
+            self._run(self._begin(token))
 
     def receive(self, message: bytes) -> None:
         """Take a message: the token, if it was not given yet, or something to publish."""
@@ -84,15 +110,14 @@ class PlainSession(OneChannel, TakingTurns):
 
     def begin(self, wish: bytes) -> None:
         """Let it in, or publish."""
-        self._run(self._say(wish) if self.state == CONNECTED else self._enter(wish.decode().strip()))
+        self._run(self._say(wish) if self.state == CONNECTED else self._begin(wish.decode().strip()))
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         eager.start(work, lambda _: self.done(), lambda error: self.peer.end(_why(self, error)))
 
-    async def _enter(self, token: str) -> None:
-        await self.connect(token)
+    async def _begin(self, token: str) -> None:
+        await self._enter(token)
         self.peer.greeted()
-        await self.subscribe(self._channel, Asked(is_plain=True))
 
     async def _say(self, message: bytes) -> None:
         limit = self.node.config.client.command_rate_limit
@@ -113,13 +138,13 @@ class EventsSession(OneChannel):
 
     async def enter(self, token: str, last_event_id: str) -> Joined:
         """Let it in. Raises Ended, Refused, BrokerAwayError."""
-        try:
-            await self.connect(token)
-        except Refused as error:
-            raise Ended(ending_of(error.failure)) from None
         since = position_of(last_event_id)
-        joined, _ = await self.subscribe(self._channel, Asked(since=since, is_plain=True))
-        return joined
+        try:
+            return await self._enter(token, since)
+        except Refused as error:
+            if self.state != NEW:
+                raise
+            raise Ended(ending_of(error.failure)) from None
 
 
 def position_of(last_event_id: str) -> Position | None:
@@ -130,9 +155,13 @@ def position_of(last_event_id: str) -> Position | None:
     return Position(int(offset), epoch)
 
 
+def _of(ending: Ending) -> Ending:
+    return BAD_TOKEN if ending == INVALID_TOKEN else ending
+
+
 def _why(session: Client, error: Exception) -> Ending:
     if isinstance(error, Ended):
-        return BAD_TOKEN if error.ending == INVALID_TOKEN else error.ending
+        return Ending(BAD_TOKEN.code, error.ending.reason) if error.ending == NO_TOKEN else _of(error.ending)
     if isinstance(error, Refused):
         return ending_of(error.failure)
     if isinstance(error, BrokerAwayError):

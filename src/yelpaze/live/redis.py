@@ -144,7 +144,7 @@ class RedisBroker:
             await self._listener.start()
         except (RedisError, OSError) as error:
             await self.close()
-            raise StoppedError(f"Redis at {_shown(self._settings.address)}: {error}") from None
+            raise StoppedError(f"Redis at {_shown(self._settings.address)}: {_plainly(error)}") from None
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -247,6 +247,13 @@ def _publication(entry: Any) -> Publication:
 
 def _whole(seconds: float) -> int:
     return max(1, round(seconds))
+
+
+def _plainly(error: Exception) -> str:
+    text = str(error)
+    if "HELLO must be called" in text or "NOAUTH" in text or "authentication" in text.lower():
+        return "it wants a password, or another: redis://:PASSWORD@host:port"
+    return "what answers there is no Redis" if text.startswith("Protocol error") else text
 
 
 def _shown(address: str) -> str:

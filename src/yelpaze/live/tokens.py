@@ -19,7 +19,7 @@ from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from yelpaze.live.broker import BrokerAwayError
-from yelpaze.live.config import Token
+from yelpaze.live.config import Config, Token
 from yelpaze.live.values import MaybeRaw, on_one_line, raw
 from yelpaze.model.errors import InputError
 
@@ -131,6 +131,12 @@ def _signed_by(key: Any) -> tuple[str, ...]:
     if isinstance(key, EllipticCurvePublicKey):
         return (_CURVES[key.curve.name],) if key.curve.name in _CURVES else ()
     return _EDDSA if isinstance(key, Ed25519PublicKey | Ed448PublicKey) else ()
+
+
+def check_keys(config: Config) -> None:
+    """Raise InputError for a key that can't be read."""
+    Keys(config.client.token, "client.token")
+    Keys(config.client.subscription_token, "client.subscription_token")
 
 
 Fetch = Callable[[str], Awaitable[bytes]]

@@ -95,6 +95,8 @@ class Held:
             probe.bind(place)
             port = probe.getsockname()[1]
         self._socket = socket.socket(family)
+        # Connections of a server that has just ended keep its port for a minute, unless this is set, too.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._socket.bind((place[0], port, *place[2:]))
         self.address = address.at(port)
