@@ -16,13 +16,13 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from yelpaze.live import framing
+from yelpaze.live.answers import RETRY, channel_of, check_limits, cors, rejection_of
 from yelpaze.live.api import Api
 from yelpaze.live.centrifugo import PING, CentrifugoSession
 from yelpaze.live.codes import BAD_COMMAND, NO_PONG, STALE, TOO_BIG, UNSUPPORTED_DATA, WENT_AWAY, Ending
 from yelpaze.live.connection import Connection
 from yelpaze.live.events import HEADERS, comes_back, farewell, opening
 from yelpaze.live.handshake import Rejected, Request, check_origin
-from yelpaze.live.http import RETRY, channel_of, check_limits, cors, rejection_of
 from yelpaze.live.node import Node
 from yelpaze.live.plain import EventsSession, PlainSession
 

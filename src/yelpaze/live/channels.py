@@ -54,6 +54,15 @@ class Rules:
         _, boundary, users = channel.partition(self._config.user_boundary)
         return users.split(self._config.user_separator) if boundary else None
 
+    def may_subscribe(self, channel: str, options: ChannelOptions, user: str) -> bool:
+        """Whether a user may listen to a channel without a token for it; "" is nobody in particular."""
+        if self.is_private(channel):
+            return False
+        users = self.users(channel) if options.allow_user_limited_channels else None
+        if users is not None:
+            return bool(user) and user in users
+        return may("subscribe", options, user)
+
     def personal(self, user: str, namespace: str) -> str:
         """The channel of one user."""
         prefix = f"{namespace}{self._config.namespace_boundary}" if namespace else ""
@@ -62,3 +71,14 @@ class Rules:
     def meta_ttl(self, options: ChannelOptions) -> float:
         """How long offsets and epoch outlive the publications."""
         return options.history_meta_ttl or self._config.history_meta_ttl
+
+
+def may(what: str, options: ChannelOptions, user: str, *, is_in: bool = False) -> bool:
+    """Whether the namespace allows something to a user who listens to the channel, or does not.
+
+    `for_anonymous` alone allows nothing: it lets those without a name do what `for_client` and
+    `for_subscriber` allow to others, as in Centrifugo.
+    """
+    known = bool(user) or getattr(options, f"allow_{what}_for_anonymous")
+    as_subscriber = is_in and getattr(options, f"allow_{what}_for_subscriber")
+    return bool(known and (as_subscriber or getattr(options, f"allow_{what}_for_client")))

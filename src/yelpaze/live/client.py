@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 import msgspec
 
 from yelpaze.live.broker import Query
+from yelpaze.live.channels import may
 from yelpaze.live.codes import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST,
@@ -208,16 +209,7 @@ class Client:
             return await self.subscription_claims(channel, token)
         if self.node.config.client.insecure:
             return None
-        rules = self.node.rules
-        users = rules.users(channel) if options.allow_user_limited_channels else None
-        if rules.is_private(channel):
-            allowed = False
-        elif users is not None:
-            allowed = bool(self.user) and self.user in users
-        else:
-            known = bool(self.user) or options.allow_subscribe_for_anonymous
-            allowed = known and options.allow_subscribe_for_client
-        if not allowed:
+        if not self.node.rules.may_subscribe(channel, options, self.user):
             raise Refused(PERMISSION_DENIED)
         return None
 
@@ -325,16 +317,9 @@ class Client:
     # ── what it may do there ────────────────────────────────────────────────────
 
     def _may(self, what: str, channel: str, options: ChannelOptions) -> None:
-        """Raise Refused unless the namespace allows it to this client.
-
-        `for_anonymous` alone allows nothing: it lets those without a name do what `for_client` and
-        `for_subscriber` allow to others, as in Centrifugo.
-        """
-        if self.node.config.client.insecure:
-            return
-        known = bool(self.user) or getattr(options, f"allow_{what}_for_anonymous")
-        as_subscriber = getattr(options, f"allow_{what}_for_subscriber") and self.is_in(channel)
-        if not (known and (as_subscriber or getattr(options, f"allow_{what}_for_client"))):
+        """Raise Refused unless the namespace allows it to this client."""
+        insecure = self.node.config.client.insecure
+        if not insecure and not may(what, options, self.user, is_in=self.is_in(channel)):
             raise Refused(PERMISSION_DENIED)
 
     async def publish(self, channel: str, data: msgspec.Raw) -> None:

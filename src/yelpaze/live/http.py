@@ -9,8 +9,6 @@ goes. Requests are answered one after the other; while one is, nothing is read.
 """
 
 import asyncio
-from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,10 +16,10 @@ import httptools
 import msgspec
 
 from yelpaze.live import eager, framing
+from yelpaze.live.answers import RETRY, channel_of, check_limits, cors, head, refusal, rejection_of
 from yelpaze.live.api import Api
-from yelpaze.live.broker import BrokerAwayError
 from yelpaze.live.centrifugo import CentrifugoSession
-from yelpaze.live.codes import BAD_COMMAND, CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Ending, Refused
+from yelpaze.live.codes import BAD_COMMAND, Ending
 from yelpaze.live.events import HEADERS, EventStream, comes_back, farewell
 from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip, wants_websocket
 from yelpaze.live.node import Node
@@ -37,7 +35,6 @@ _IDLE_SECONDS: Final = 60.0
 _PROTOCOLS: Final = ("centrifuge-json",)
 _PROTOBUF: Final = "centrifuge-protobuf"  # taken, to say that it is not spoken in words that SDKs hear
 _JSON_ONLY: Final = Ending(BAD_COMMAND.code, "JSON only: Protobuf is not spoken here")
-RETRY: Final = (1000, 4000)  # milliseconds after which event sources come back, spread
 
 
 class _PipelinedError(Exception):
@@ -374,62 +371,3 @@ def _wants_protobuf(request: Request) -> bool:
     asked = [name.strip() for name in request.headers.get("sec-websocket-protocol", "").split(",")]
     named = "protobuf" in (request.query.get("format"), request.query.get("cf_protocol"))
     return named or (_PROTOBUF in asked and _PROTOCOLS[0] not in asked)
-
-
-def channel_of(path: str, prefix: str) -> str | None:
-    """The channel that a path names after a prefix; None if it has not that prefix."""
-    return path.removeprefix(prefix) if path.startswith(prefix) and len(path) > len(prefix) else None
-
-
-def check_limits(node: Node, request: Request) -> None:
-    """Raise Rejected if there are too many connections, or too many new ones."""
-    if node.is_too_fast():
-        raise Rejected(429, "too many new connections", [("Retry-After", "1")])
-    if not node.accepts(request.ip):
-        raise Rejected(503, "no more connections are taken", [("Retry-After", "5")])
-
-
-def cors(request: Request, node: Node) -> list[tuple[str, str]]:
-    """What lets a page of an allowed origin read the answer."""
-    origin = request.headers.get("origin")
-    if origin is None:
-        return []
-    if "*" in node.config.client.allowed_origins:
-        return [("Access-Control-Allow-Origin", "*")]
-    return [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
-
-
-def rejection_of(error: Exception) -> Rejected | None:
-    """How an event stream is refused; None for a defect of ours."""
-    if isinstance(error, Ended):
-        if error.ending == CONNECTION_LIMIT:
-            return Rejected(503, "this user has too many connections", [("Retry-After", "5")])
-        return Rejected(401, error.ending.reason)
-    if isinstance(error, Refused):
-        denied = error.failure == PERMISSION_DENIED
-        return Rejected(403 if denied else 404, error.failure.message)
-    if isinstance(error, BrokerAwayError):
-        return Rejected(503, "the broker is away", [("Retry-After", "1")])
-    return None
-
-
-def head(
-    status: int, headers: Sequence[tuple[str, str]], length: int | None = None, *, is_last: bool = False
-) -> bytes:
-    """The head of an answer."""
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        *(f"{name}: {value}" for name, value in headers),
-    ]
-    if length is not None:
-        lines.append(f"Content-Length: {length}")
-    if is_last:
-        lines.append("Connection: close")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def refusal(rejected: Rejected, headers: Sequence[tuple[str, str]], *, is_last: bool) -> bytes:
-    """An answer that says what is wrong."""
-    body = msgspec.json.encode({"error": {"code": rejected.status, "message": rejected.reason}})
-    every = [("Content-Type", "application/json"), *headers, *rejected.headers]
-    return head(rejected.status, every, len(body), is_last=is_last) + body
