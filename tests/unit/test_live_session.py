@@ -1129,6 +1129,7 @@ async def plain(house, given):
         (OPEN, "junk", 4001),
         (OPEN, token(channel="other"), 4001),
         ({}, token(channel="news"), None),
+        ({}, token(channel="news", client="another"), 4001),
         (OPEN, token(exp=NOW - 1), 4001),
         ({}, token(), 3507),
         ({"allow_subscribe_for_client": True}, token(""), 3507),
@@ -1188,7 +1189,9 @@ async def test_a_token_for_its_channel_lets_a_plain_client_in(houses):
     reader = await plain(house, good)
     assert reader.ended is None
     assert (await plain(house, jwt.encode({"sub": "42"}, own, "HS256"))).ended == 4001
-    assert (await plain(house, jwt.encode({"sub": "42", "channel": "else"}, own, "HS256"))).ended == 4001
+    for claims in ({"channel": "else"}, {"channel": "news", "client": "another"}):
+        assert (await plain(house, jwt.encode({"sub": "42", **claims}, own, "HS256"))).ended == 4001
+    assert (await plain(house, token(channel="news"))).ended == 4001  # by the keys that are for connecting
     await house.broker.publish("news", one("for 42"), keep())
     await turn()
     assert reader.transport.lines == ["for 42"]

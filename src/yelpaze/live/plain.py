@@ -61,17 +61,21 @@ class OneChannel(Client):
         return joined
 
     async def _read(self, token: str) -> Claims:
+        """Either kind of token: each must be signed by the keys of its kind."""
         node = self.node
+        has_own_keys = node.subscription_tokens is not node.tokens
         try:
             claims = await self._checked(token, node.tokens)
         except Ended:
-            if node.subscription_tokens is node.tokens:
+            if not has_own_keys:
                 raise
-            claims = await self._checked(token, node.subscription_tokens)
+        else:
             if claims.channel is None:
-                raise
-        if claims.channel not in (None, self._channel):
-            node.tell_refused("a token for another channel")
+                return claims
+        if has_own_keys:
+            claims = await self._checked(token, node.subscription_tokens)
+        if claims.channel != self._channel or claims.client:
+            node.tell_refused("a token for another channel or client")
             raise Ended(INVALID_TOKEN)
         return claims
 
