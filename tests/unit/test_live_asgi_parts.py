@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from yelpaze import InputError, Live, MisuseError
 from yelpaze.live import asgi
 from yelpaze.live.asgi import AsgiApp
 from yelpaze.live.codes import SHUTDOWN
@@ -112,3 +113,34 @@ async def test_a_connection_that_is_cancelled_leaves_nothing(node):
         await server.task
     assert not node.peers
     assert node.hub.streams == {}
+
+
+async def test_live_takes_a_file_or_what_stands_in_it(tmp_path):
+    path = tmp_path / "live.yaml"
+    path.write_text("channel: {without_namespace: {history_size: 5, history_ttl: 1m}}")
+    for settings in (
+        path,
+        str(path),
+        {"channel": {"without_namespace": {"history_size": 5, "history_ttl": "1m"}}},
+    ):
+        async with Live(settings) as live:
+            assert (await live.publish("news", 1)).offset == 1
+            assert await live.history("news") == [1]
+
+
+def test_live_refuses_what_cannot_be_before_it_is_used():
+    for settings, said in (
+        ("missing.yaml", "missing.yaml: cannot be read"),
+        ({"chanel": {}}, "did you mean channel"),
+        ({"client": {"token": {"rsa_public_key": "no key"}}}, "not a public key in PEM"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Live(settings)
+    with pytest.raises(InputError, match="broker 'foo' is neither memory nor redis://host:port"):
+        Live(broker="foo")
+
+
+async def test_what_is_no_json_is_not_published():
+    async with Live() as live:
+        with pytest.raises(MisuseError, match="the data can't be written as JSON"):
+            await live.publish("news", object())

@@ -14,11 +14,17 @@ from yelpaze.live.settings import SettingError, config_of, from_environment, mer
 from yelpaze.model.errors import InputError
 
 
-def load(path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Config:
+def load(
+    source: Path | Mapping[str, Any] | None,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+) -> Config:
     """All settings. Raises InputError: with file, line and setting where a file is wrong."""
+    path = source if isinstance(source, Path) else None
     text = _text(path) if path is not None else ""
-    settings = _parsed(text, path) if path is not None else {}
+    settings = dict(source) if isinstance(source, Mapping) else {}
     if path is not None:
+        settings = _parsed(text, path)
         try:
             config_of(settings)
         except SettingError as error:
@@ -29,6 +35,15 @@ def load(path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, 
         variable = "YELPAZE_LIVE__" + error.path.upper().replace(".", "__").partition("[")[0]
         meant = [name for name in environment if error.path and name.startswith(variable)]
         raise InputError(f"{min(meant, key=len)}: {error}" if meant else str(error)) from None
+
+
+def broker_setting(text: str, name: str) -> dict[str, Any]:
+    """`memory` or the address of a Redis, as a setting; `name` is what it was given as. Raises InputError."""
+    if text == "memory":
+        return {"broker": {"type": "memory"}}
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise InputError(f"{name} {text!r} is neither memory nor redis://host:port")
+    return {"broker": {"type": "redis", "redis": {"address": text}}}
 
 
 def _text(path: Path) -> str:

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,13 +15,14 @@ from yelpaze.live.needed import check_extras
 
 check_extras()  # first: it tells what is missing
 
+from yelpaze.app.live_config import broker_setting, load  # noqa: E402
 from yelpaze.app.live_node import opened_node  # noqa: E402
 from yelpaze.live.asgi import AsgiApp  # noqa: E402
 from yelpaze.live.broker import BrokerAwayError, Query  # noqa: E402
 from yelpaze.live.cluster import Command  # noqa: E402
 from yelpaze.live.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
 from yelpaze.live.node import Node  # noqa: E402
-from yelpaze.live.settings import config_of, from_environment, merged  # noqa: E402
+from yelpaze.live.tokens import check_keys  # noqa: E402
 from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
 from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
 
@@ -37,8 +38,8 @@ class Live:
     clients of all receive.
 
     Args:
-        settings: As in `live.yaml`: `{"client": {"token": {…}}, "channel": {…}}`. The environment
-            (`YELPAZE_LIVE__…`) is laid over them.
+        settings: A file such as `live.yaml`, or what stands in it:
+            `{"client": {"token": {…}}, "channel": {…}}`. The environment (`YELPAZE_LIVE__…`) is laid over them.
         broker: `memory`, or `redis://host:port`.
 
     Raises:
@@ -54,14 +55,12 @@ class Live:
 
     """
 
-    def __init__(self, settings: Mapping[str, Any] | None = None, *, broker: str | None = None) -> None:
-        found = merged(dict(settings or {}), from_environment(os.environ))
-        if broker is not None:
-            where = (
-                {"type": "memory"} if broker == "memory" else {"type": "redis", "redis": {"address": broker}}
-            )
-            found = merged(found, {"broker": where})
-        self._config = config_of(found)
+    def __init__(
+        self, settings: Mapping[str, Any] | str | Path | None = None, *, broker: str | None = None
+    ) -> None:
+        source = Path(settings) if isinstance(settings, str) else settings
+        self._config = load(source, broker_setting(broker, "broker") if broker is not None else {})
+        check_keys(self._config)
         self._stack: contextlib.AsyncExitStack | None = None
         self._starting: asyncio.Future[Node] | None = None
 

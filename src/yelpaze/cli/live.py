@@ -65,6 +65,8 @@ def command(
 
 def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags as settings."""
+    from yelpaze.app.live_config import broker_setting  # noqa: PLC0415
+
     settings: dict[str, Any] = {}
     if flags["listen"] is not None:
         if flags["listen"].startswith("unix:"):
@@ -74,13 +76,8 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
         except InputError:
             raise InputError(f"--listen {flags['listen']!r} is no address: give host:port") from None
         settings["http_server"] = {"address": address.host, "port": address.port}
-    broker = flags["broker"]
-    if broker == "memory":
-        settings["broker"] = {"type": "memory"}
-    elif broker is not None:
-        if not broker.startswith(("redis://", "rediss://", "unix://")):
-            raise InputError(f"--broker {broker!r} is neither memory nor redis://host:port")
-        settings["broker"] = {"type": "redis", "redis": {"address": broker}}
+    if flags["broker"] is not None:
+        settings |= broker_setting(flags["broker"], "--broker")
     if flags["grace"] is not None:
         settings["shutdown"] = {"timeout": flags["grace"]}
     if flags["insecure"]:
