@@ -39,7 +39,8 @@ class Live:
 
     Args:
         settings: A file such as `live.yaml`, or what stands in it:
-            `{"client": {"token": {…}}, "channel": {…}}`. The environment (`YELPAZE_LIVE__…`) is laid over them.
+            `{"client": {"token": {…}}, "channel": {…}}`. The environment (`YELPAZE_LIVE__…`) is laid
+            over them.
         broker: `memory`, or `redis://host:port`.
 
     Raises:
