@@ -596,6 +596,7 @@ def by_description(gateway, folder, examples):
     assert "12 selected / 12 total" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_api_does_what_its_description_says(gateways, tmp_path):
     by_description(gateways({"channel": CHANNELS}), tmp_path, 10)
 

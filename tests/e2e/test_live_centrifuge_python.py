@@ -82,5 +82,6 @@ def test_its_suite_passes(config, gateways, tmp_path):
     run_suite(tmp_path, gateways(config).address)
 
 
+@pytest.mark.slow
 def test_its_suite_passes_with_two_processes_and_redis_between_them(config, gateways, redis, tmp_path):
     run_suite(tmp_path, gateways(config, "--broker", redis.url, "--processes", "2").address)

@@ -230,6 +230,7 @@ async def test_a_bad_token_is_told_to_the_page(flags, folder, gateway):
         await page.hear("end", 4001, "bad token")
 
 
+@pytest.mark.slow
 async def test_an_event_source_goes_on_where_it_was(flags, folder, gateway):
     """A killed gateway is for a browser to try: Node's EventSource does not come back to one."""
     flags = (*flags, "--experimental-eventsource")

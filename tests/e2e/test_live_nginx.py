@@ -161,6 +161,7 @@ def test_events_are_not_buffered_even_where_nginx_was_not_told_so(proxied, gatew
         assert events.next().data == "1"
 
 
+@pytest.mark.slow
 def test_pings_keep_quiet_connections_open(proxied, gateways):
     """As the page's 60 s with our 25 and 30 s, in less time."""
     quick = {

@@ -143,6 +143,7 @@ def test_a_port_whose_connections_have_just_ended_can_be_shared(tmp_path, redis,
     assert several.port == one.port
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_does_not_hold_up_the_end(tmp_path, redis):
     gateway = Gateway(tmp_path, CONFIG, "--broker", redis.url, "--processes", "2")
     hung, _ = sorted(children(gateway.pid))
