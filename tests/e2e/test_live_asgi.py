@@ -60,26 +60,17 @@ class Application:
             raise AssertionError("".join(self.said)) from None
 
     def do(self, name, **arguments):
-        status, _, body = request(
-            self.port,
-            "POST",
-            f"/do/{name}",
-            json.dumps(arguments).encode(),
-            {"Content-Type": "application/json"},
-        )
-        assert status == 200, body
-        return json.loads(body)
+        return self._asked(200, name, arguments)
 
     def refusal(self, name, **arguments):
-        status, _, body = request(
-            self.port,
-            "POST",
-            f"/do/{name}",
-            json.dumps(arguments).encode(),
-            {"Content-Type": "application/json"},
-        )
-        assert status == 409, body
-        return json.loads(body)["detail"]
+        return self._asked(409, name, arguments)["detail"]
+
+    def _asked(self, expected, name, arguments):
+        body = json.dumps(arguments).encode()
+        headers = {"Content-Type": "application/json"}
+        status, _, answer = request(self.port, "POST", f"/do/{name}", body, headers)
+        assert status == expected, answer
+        return json.loads(answer)
 
     def api(self, method, key=KEY, **body):
         status, _, answer = request(

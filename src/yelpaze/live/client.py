@@ -11,7 +11,7 @@ coroutines that wait for nothing but the broker and keys (see `eager`); what is 
 import uuid
 from collections.abc import Container, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
@@ -34,7 +34,8 @@ from yelpaze.live.codes import (
     Refused,
 )
 from yelpaze.live.config import ChannelOptions
-from yelpaze.live.stream import Joined, Member, Membership, membership
+from yelpaze.live.peer import Peer
+from yelpaze.live.stream import Joined, Membership, membership
 from yelpaze.live.tokens import BadTokenError, Claims, ExpiredTokenError, Verifier
 from yelpaze.live.values import ClientInfo, History, MaybeRaw, Position, Publication
 from yelpaze.policy.rate import Gcra
@@ -46,34 +47,6 @@ _LONGEST: Final = 3600.0  # seconds that it sleeps at once, so that the wheel ne
 NEW: Final = 0
 CONNECTED: Final = 1
 CLOSED: Final = 2
-
-
-class Peer(Member, Protocol):
-    """A connection, as its client sees it."""
-
-    def send(self, message: bytes) -> None:
-        """Send one message, as text."""
-
-    def ponged(self) -> None:
-        """The client has answered the ping."""
-
-    def hold(self) -> None:
-        """Keep publications until `release`; what is sent goes before them."""
-
-    def release(self) -> None:
-        """Send what was kept."""
-
-    def greeted(self) -> None:
-        """The client has said who it is: pings may begin."""
-
-    def end(self, ending: Ending) -> None:
-        """Close it. Its client is told by `closed`."""
-
-    def pause(self) -> None:
-        """Read no more for now."""
-
-    def resume(self) -> None:
-        """Read on."""
 
 
 class Asked(msgspec.Struct, frozen=True):
