@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,14 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.demo import start_demo, stop
 from support.live import Gateway
+from support.needed import absent, needs
 from support.nginx import Nginx
 from support.postgres import Postgres, binary
 from support.raw import RawServer
 from support.redis import Redis
+from support.service import Place, Service
 
 # The same examples in every run, however slow the machine is just now.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -44,6 +46,30 @@ def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
+def service(request: pytest.FixtureRequest):
+    """A service that answers as the module's `answer_of(call)` says, if it has one."""
+    service = Service(getattr(request.module, "answer_of", None))
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def place(tmp_path: Path, service: Service):
+    """A folder to run `yelpaze` in; `URL` in its flows is `service`."""
+    place = Place(tmp_path, service)
+    yield place
+    place.stop()
+
+
+@pytest.fixture(scope="module")
+def shop(request: pytest.FixtureRequest):
+    """The URL of `yelpaze demo serve`, started with the module's `SHOP_FLAGS`, if it has any."""
+    process, url = start_demo(*getattr(request.module, "SHOP_FLAGS", ()))
+    yield url
+    stop(process)
+
+
+@pytest.fixture
 async def raw():
     """A factory of fault servers: `await raw(script)` gives the base URL."""
     servers: list[RawServer] = []
@@ -59,13 +85,6 @@ async def raw():
         await server.stop()
 
 
-def absent(what: str) -> None:
-    """Skip for a server that is not installed; in CI that is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is not installed, and CI must run this test")
-    pytest.skip(f"{what} is not installed")
-
-
 @pytest.fixture(scope="session")
 def nginx(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory):
     if shutil.which("nginx") is None:
@@ -74,13 +93,6 @@ def nginx(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory):
     server.start()
     yield server
     server.stop()
-
-
-def needs(*modules: str) -> None:
-    """Skip where an extra is not installed; in CI that is a failure."""
-    for module in modules:
-        if find_spec(module) is None:
-            absent(module)
 
 
 @pytest.fixture(scope="session")

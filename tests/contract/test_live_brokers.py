@@ -6,7 +6,7 @@ import itertools
 import msgspec
 import pytest
 
-from conftest import needs
+from support.needed import needs
 from yelpaze.live.broker import UNUSED_TTL, BrokerAwayError, Keep, Query
 from yelpaze.live.memory import MemoryBroker
 from yelpaze.live.values import ClientInfo, Position, Publication

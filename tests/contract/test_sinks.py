@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import needs
 from support import outputs
+from support.needed import needs
 from support.outputs import OUTPUTS, letter, result, standing
 from yelpaze.io.protocol import Misfit, Progress
 from yelpaze.model.errors import InputError, StoppedError

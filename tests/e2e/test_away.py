@@ -10,7 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_run import YELPAZE, flow_file, lines, start_demo, stop
+
+from support.demo import flow_file, lines, start_demo, stop
+from support.service import YELPAZE
 
 FLOW = """
 flow = Flow("ping", engine={"concurrency": 400, "limit": Limit(concurrency=400, rate="3000/s")})

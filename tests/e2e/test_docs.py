@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_run import start_demo, stop
 
 import yelpaze
 from support.workers import worker
@@ -32,13 +31,6 @@ SNIPPETS = [
     for path in DOCUMENTS
     for number, match in enumerate(re.finditer(r"```python\n(.*?)```", path.read_text(), re.DOTALL), 1)
 ]
-
-
-@pytest.fixture(scope="module")
-def shop():
-    process, url = start_demo()
-    yield url
-    stop(process)
 
 
 @pytest.fixture(scope="module")

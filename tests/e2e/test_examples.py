@@ -12,18 +12,12 @@ from contextlib import closing
 
 import grpc
 import pytest
-from test_run import YELPAZE, start_demo, stop, wait_for
 
 from support.examples import EXAMPLES, spelling
 from support.ports import free_port
+from support.service import YELPAZE
+from support.waiting import until
 from support.workers import worker
-
-
-@pytest.fixture(scope="module")
-def shop():
-    process, url = start_demo()
-    yield url
-    stop(process)
 
 
 @pytest.fixture
@@ -76,7 +70,7 @@ def test_the_page_as_a_fastapi_endpoint(shop, tmp_path):
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
-        wait_for(listens)
+        until(listens)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/orders/7") as answer:
             page = json.load(answer)
         assert (page["order"], page["complete"]) == (7, True)

@@ -18,16 +18,11 @@ from typing import ClassVar
 
 import pexpect
 import pytest
-from test_run import YELPAZE, lines, start_demo, stop, wait_for
 
-from conftest import absent
-
-
-@pytest.fixture(scope="module")
-def shop():
-    process, url = start_demo()
-    yield url
-    stop(process)
+from support.demo import lines
+from support.needed import absent
+from support.service import YELPAZE
+from support.waiting import until
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -274,7 +269,7 @@ def test_stdin_feeds_while_it_comes(echo, tmp_path):
     assert process.stdin is not None
     process.stdin.write(f"{echo}/first\n".encode())
     process.stdin.flush()
-    wait_for((tmp_path / "first").exists)  # though stdin is still open
+    until((tmp_path / "first").exists)  # though stdin is still open
     process.stdin.write(f"{echo}/second".encode())
     process.stdin.close()
     assert process.wait(60) == 0
@@ -313,7 +308,7 @@ def test_resume_skips_what_was_completed(echo, tmp_path):
 
 def test_a_large_file_is_whole_or_absent(echo, tmp_path):
     process = subprocess.Popen([*YELPAZE, "fetch", "-s", f"{echo}/half", "-o", "big"], cwd=tmp_path)
-    wait_for(lambda: Echo.seen["half sent"])
+    until(lambda: Echo.seen["half sent"])
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "big").exists()
@@ -326,7 +321,7 @@ def test_ctrl_c_keeps_what_is_done(echo, tmp_path):
         [*YELPAZE, "fetch", f"{echo}/quick", f"{echo}/slow/90", "-o", "{name}", "--outcomes", "o.jsonl"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for((tmp_path / "quick").exists)
+    until((tmp_path / "quick").exists)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "interrupted" in process.communicate()[1]
@@ -372,7 +367,7 @@ def test_metrics_and_log(echo, tmp_path):
         f'yelpaze_http_in_flight{{host="{echo}"}} 1.0',
     )
     try:
-        wait_for(is_all_told)
+        until(is_all_told)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
@@ -510,7 +505,7 @@ def test_after_a_kill_every_url_has_one_outcome(echo, tmp_path):
     (tmp_path / "urls").write_text("".join(f"{echo}/k{n}\n" for n in range(2000)))
     command = ["--input", "urls", "-o", "out/{name}", "--outcomes", "o.jsonl"]
     process = subprocess.Popen([*YELPAZE, "fetch", *command], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    wait_for(lambda: (tmp_path / "o.jsonl").exists() and len((tmp_path / "o.jsonl").read_bytes()) > 20_000)
+    until(lambda: (tmp_path / "o.jsonl").exists() and len((tmp_path / "o.jsonl").read_bytes()) > 20_000)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = fetch(*command, "--resume", cwd=tmp_path)

@@ -6,15 +6,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from conftest import needs
 from support.live import KEY, SECONDS, Centrifugo, Events, Gateway, WebSocket, token
+from support.needed import needs
+from support.waiting import until
 
 NAMES = count(1)
 CHANNELS = {
@@ -49,12 +49,6 @@ def nodes(request, gateways):
         return Nodes(gateway, gateway)
     url = request.getfixturevalue("redis").url
     return Nodes(*(gateways({"channel": CHANNELS}, "--broker", url) for _ in range(2)))
-
-
-def until(condition):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
 
 
 @pytest.fixture

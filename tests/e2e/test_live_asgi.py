@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import needs
 from support.live import KEY, SECONDS, Centrifugo, WebSocket, request, settings, token
+from support.needed import needs
 from support.nginx import free_port, wait_for_port
 
 TESTS = Path(__file__).parents[1]

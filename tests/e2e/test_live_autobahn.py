@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from conftest import needs
+from support.needed import needs
 
 SECONDS = 100
 LARGEST = 16 << 20  # of Autobahn's messages

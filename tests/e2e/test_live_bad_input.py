@@ -14,7 +14,6 @@ import time
 
 import pytest
 
-from conftest import needs
 from support.live import (
     BINARY,
     CLOSE,
@@ -32,6 +31,7 @@ from support.live import (
     settings,
     token,
 )
+from support.needed import needs
 
 OPEN = {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
 OPENED = {"channel": {"without_namespace": OPEN}}

@@ -13,10 +13,10 @@ import pytest
 from test_live_examples import example, mounted
 from test_live_js import MODULES
 
-from conftest import absent, needs
 from support.browser import PROGRAM, Browser
 from support.centrifuge_js import CHAT, CentrifugeJs, JsClient
 from support.live import token
+from support.needed import absent, needs
 
 pytestmark = pytest.mark.slow
 

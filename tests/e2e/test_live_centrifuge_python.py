@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import absent, needs
+from support.needed import absent, needs
 
 SUITE = Path(__file__).parents[2] / ".cache" / "centrifuge_python-0.7.0"
 COUNT = 62

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from test_live_js import MODULES, flags
 
-from conftest import needs
 from support.live import KEY, SECONDS, SECRET, Gateway, WebSocket, request, token
+from support.needed import needs
 from support.nginx import free_port
 from yelpaze.live import codes
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import needs
 from support.live import SECONDS, Centrifugo, Events, WebSocket, request
+from support.needed import needs
 from support.nginx import free_port, wait_for_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

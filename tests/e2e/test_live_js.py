@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import absent
 from support.centrifuge_js import CentrifugeJs, JsClient
+from support.needed import absent
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / ".cache" / "node" / "node_modules"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import absent
 from support.live import KEY, PING, PONG, Centrifugo, Events, WebSocket, request, token
+from support.needed import absent
 from support.nginx import free_port, wait_for_port
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "live-nginx.md").read_text()

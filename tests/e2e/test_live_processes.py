@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import ExitStack
 
@@ -13,6 +12,7 @@ import pytest
 
 from support.live import SECONDS, Centrifugo, Events, Gateway, token
 from support.redis import Redis
+from support.waiting import until
 
 CONFIG = {
     "client": {"ping_interval": "0s"},
@@ -39,14 +39,6 @@ def children(pid):
     """The processes that a process has started."""
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
     return {int(line) for line in found.stdout.split()}
-
-
-def until(true):
-    end = time.monotonic() + SECONDS
-    while not (found := true()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
 
 
 def metrics(gateway):

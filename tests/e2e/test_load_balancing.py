@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from conftest import absent
 from support.examples import EXAMPLES, proxies, spelling
+from support.needed import absent
 
 ROOT = EXAMPLES.parent
 PAGE = (ROOT / "docs" / "how-to" / "load-balancing.md").read_text()

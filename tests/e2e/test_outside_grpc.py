@@ -13,11 +13,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from test_serving import served, until
+from test_serving import served
 
-from conftest import absent
 from support import servicers
 from support.examples import proxied, proxies, running, spelling
+from support.needed import absent
+from support.waiting import until_true
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / ".cache" / "node" / "node_modules"
@@ -75,7 +76,7 @@ async def test_node_makes_every_kind_of_call(kind):
 async def test_node_makes_many_calls_at_once(kind):
     async with served(kind) as server:
         assert await asked(server.address, "many") == 2000
-        await until(lambda: server.totals().handled.get(("test.Echo/Who", "OK")) == 2000)
+        await until_true(lambda: server.totals().handled.get(("test.Echo/Who", "OK")) == 2000)
 
 
 @pytest.mark.usefixtures("node")
@@ -243,10 +244,10 @@ async def test_a_process_killed_under_load_costs_no_call(name, retry, kind, tmp_
     ):
         for _ in range(3):
             answered.clear()
-            await until(lambda: len(answered) == 2)
+            await until_true(lambda: len(answered) == 2)
             before = set(answered)
             os.kill(int(next(iter(before))), signal.SIGKILL)
-            await until(lambda before=before: set(answered) - before)
+            await until_true(lambda before=before: set(answered) - before)
     assert errors == {}
     assert server.totals().restarts["crashed"] == 3
 
@@ -258,10 +259,10 @@ async def test_a_rolling_restart_costs_no_call(name, retry, kind, tmp_path):
         behind(name, tmp_path, kind, retry=retry) as (server, _, channel),
         under_load(channel) as (answered, errors),
     ):
-        await until(lambda: len(answered) == 2)
+        await until_true(lambda: len(answered) == 2)
         before = set(answered)
         await server.roll()
         answered.clear()
-        await until(lambda: len(answered) == 2)
+        await until_true(lambda: len(answered) == 2)
         assert not before & set(answered)
     assert errors == {}

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from support.service import Place, Service, until
+from support.service import Place
+from support.waiting import until
 
 CALL = """
 flow = Flow("calls")
@@ -24,20 +25,6 @@ def double(row: dict):
     return row["n"] * 2
 """
 RUN = ("run", "flow.py", "in.jsonl", "--workers", "0")
-
-
-@pytest.fixture
-def service():
-    service = Service()
-    yield service
-    service.stop()
-
-
-@pytest.fixture
-def place(tmp_path, service):
-    place = Place(tmp_path, service)
-    yield place
-    place.stop()
 
 
 def until_stopping(process):

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import pytest
 
-from support.service import Place, Service, until
+from support.waiting import until
 
 # `last` waits for `other` and `side`, so what they got is known when it fails.
 SHOP = """
@@ -41,27 +41,13 @@ RUN = ("run", "flow.py", "in.jsonl", "--workers", "0")
 RETRY = ("retry", "last", "--workers", "0")
 
 
-@pytest.fixture
-def service():
-    service = Service(good)
-    yield service
-    service.stop()
-
-
-@pytest.fixture
-def place(tmp_path, service):
-    place = Place(tmp_path, service)
-    yield place
-    place.stop()
-
-
-def good(call):
+def answer_of(call):
     return {"n": call.number, "value": {"base": 1, "last": 10}.get(call.step, 0)}
 
 
 def failing(*places, status=422):
     """An answer: those steps fail for those rows, as `last/3`."""
-    return lambda call: (status, {}) if f"{call.step}/{call.number}" in places else good(call)
+    return lambda call: (status, {}) if f"{call.step}/{call.number}" in places else answer_of(call)
 
 
 # ── what a dead letter says ─────────────────────────────────────────────────────
@@ -145,7 +131,7 @@ def test_retry_calls_the_failed_branches_only_and_merges(place, service):
     assert list(place.letters) == [4]
 
     service.forget()
-    service.answer = good
+    service.answer = answer_of
     place(*command, code=0)
     assert service.paths() == {"/last/4": 1}
     assert place.numbers() == [1, 2, 3, 4, 5]
@@ -173,7 +159,7 @@ def test_a_row_that_fails_again_has_its_new_dead_letter_only(place, service):
     assert all(second[row]["at"] > first[row]["at"] for row in (1, 2))
     assert set(second[1]["answers"]) == {"base", "other", "side"}
     service.forget()
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, code=0)
     assert service.steps()["base"] == 1
     assert place.numbers() == [1, 2]
@@ -185,7 +171,7 @@ def test_all_steps(place, service):
     service.answer = failing("last/1")
     place(*RUN, code=1)
     service.forget()
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, "--all-steps", code=0)
     assert service.steps() == {"base": 1, "other": 1, "side": 1, "last": 1}
 
@@ -217,7 +203,7 @@ def test_filters(place, service):
         4: ("total", "exception"),
         5: ("total", "validation"),
     }
-    service.answer = good
+    service.answer = answer_of
     left = [1, 2, 3, 4, 5, 6]
     for flags, rows in (
         (["--status", "500"], []),
@@ -237,11 +223,11 @@ def test_an_answer_that_did_not_fit_is_asked_for_again(place, service):
     """It is that answer that failed: kept, it would fail for ever."""
     place.flow(SHOP)
     place.rows(1)
-    service.answer = lambda call: [1] if call.step == "side" else good(call)
+    service.answer = lambda call: [1] if call.step == "side" else answer_of(call)
     place(*RUN, code=1)
     assert place.letters[1]["error"]["kind"] == "validation"
     service.forget()
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, code=0)
     assert service.steps() == {"side": 1, "last": 1}
 
@@ -281,7 +267,7 @@ def test_a_flow_that_has_moved_is_named(place, service):
     place(*RUN, code=1)
     flow.rename(place.path / "moved.py")
     assert "flow.py: there is no such file" in place(*RETRY, code=2).stderr
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, "--flow", "moved.py", code=0)
     assert place.numbers() == [1]
 
@@ -292,7 +278,7 @@ def test_dead_letters_are_enough_when_the_input_is_gone(place, service):
     service.answer = failing("last/1")
     place(*RUN, code=1)
     rows.unlink()
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, code=0)
     assert place.numbers() == [1, 2]
 
@@ -317,7 +303,7 @@ def test_retry_stops_at_max_failures_and_goes_on(place, service):
     done = place(*RETRY, "--max-failures", 1, "--concurrency", 1, code=3)
     assert "more than --max-failures 1 allows" in done.stderr
     assert sorted(place.letters) == [1, 2, 3, 4, 5, 6]
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, code=0)
     assert place.numbers() == [1, 2, 3, 4, 5, 6]
 
@@ -350,7 +336,7 @@ def test_a_retry_that_was_stopped_and_tried_again_is_exactly_once(place, service
     service.release()
     calls = service.paths()
     service.forget()
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, code=0)
     assert place.numbers() == list(range(1, 11))
     assert not (place.path / "in.results.failures.jsonl").exists()
@@ -394,7 +380,7 @@ def test_retry_into_other_outputs(place, service, output, read):
     place("retry", output, "--workers", 0, code=1)
     assert service.paths()["/last/1"] == 1
     assert service.steps()["side"] == 0
-    service.answer = good
+    service.answer = answer_of
     place("retry", output, "--workers", 0, code=0)
     assert sorted(read(place.path / output)) == [(2, 11), (3, 11), (4, 11)]
 
@@ -407,7 +393,7 @@ def test_retry_from_another_folder_finds_its_places(place, service):
     service.answer = failing("last/1")
     place("run", "flow.py", "sqlite:///rows.db?table=t&key=n", "-o", "sqlite:///out.db?table=results",
           "--workers", 0, code=1)  # fmt: skip
-    service.answer = good
+    service.answer = answer_of
     (place.path / "elsewhere").mkdir()
     place(*RETRY, cwd=place.path / "elsewhere", code=0)
     assert sorted(read_sqlite(place.path / "out.db")) == [(1, 11), (2, 11)]
@@ -559,7 +545,7 @@ def test_a_failed_item_has_its_whole_step_called_again(place, service):
     place.rows(1)
     service.answer = failing("many/2")
     place(*RUN, code=1)
-    service.answer = good
+    service.answer = answer_of
     place(*RETRY, code=0)
     assert place.lines()[0]["result"] == [1, 2, 3]
 
@@ -571,7 +557,7 @@ def test_an_answer_that_is_too_long_to_keep_is_asked_for_again(place, service):
     def answer(call, broken):
         if call.step == "side":
             return {"n": 1, "long": "x" * (1 << 20)}
-        return (422, {}) if broken and call.step == "last" else good(call)
+        return (422, {}) if broken and call.step == "last" else answer_of(call)
 
     service.answer = lambda call: answer(call, broken=True)
     place(*RUN, code=1)
@@ -861,7 +847,7 @@ def test_retry_of_an_output_that_was_changed(place, service):
     place(*RUN, code=1)
     output = place.path / "in.results.jsonl"
     output.write_text(output.read_text().splitlines()[0] + "\n")
-    service.answer = good
+    service.answer = answer_of
     done = place(*RETRY, code=2)
     assert "were committed" in done.stderr
     assert "--accept-changed output goes on" in done.stderr

@@ -7,15 +7,16 @@ import select
 import signal
 import subprocess
 import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
+from support.demo import flow_file, lines, start_demo, stop
+from support.service import YELPAZE
+from support.waiting import until
+
 ROOT = Path(__file__).parents[2]
 OFFERS = ROOT / "examples" / "offers" / "flow.py"
-YELPAZE = [sys.executable, "-m", "yelpaze.cli.main"]
 
 
 def yelpaze(*arguments, cwd, **options):
@@ -29,41 +30,15 @@ def yelpaze(*arguments, cwd, **options):
     )
 
 
-def start_demo(*arguments):
-    process = subprocess.Popen(
-        [*YELPAZE, "demo", "serve", "--listen", "127.0.0.1:0", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    return process, process.stderr.readline().split()[2].rstrip("/")
-
-
-def stop(process):
-    process.terminate()
-    process.wait(60)
-    process.stderr.close()
-
-
-@pytest.fixture(scope="module")
-def shop():
-    process, url = start_demo("--error-rate", "0.01")
-    yield url
-    stop(process)
+SHOP_FLAGS = (
+    "--error-rate",
+    "0.01",
+)
 
 
 def write_rows(path: Path, shop: str, count: int) -> Path:
     rows = ({"url": f"{shop}/products/home", "json": {"customer": n}} for n in range(count))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def lines(path: Path) -> list:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def flow_file(folder: Path, body: str, name: str = "flow.py") -> Path:
-    path = folder / name
-    path.write_text("from yelpaze import Flow, get, post\n" + textwrap.dedent(body))
     return path
 
 
@@ -333,13 +308,6 @@ def slow(row):
 """
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_cleanly(tmp_path, workers, number):
@@ -350,7 +318,7 @@ def test_ctrl_c_stops_cleanly(tmp_path, workers, number):
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     output = tmp_path / "in.results.jsonl"
-    wait_for(lambda: output.exists() and output.stat().st_size)
+    until(lambda: output.exists() and output.stat().st_size)
     os.killpg(process.pid, number)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr
@@ -425,7 +393,7 @@ def test_killing_the_run_leaves_no_worker(tmp_path):
     )
     (tmp_path / "in.jsonl").write_text("1\n")
     process = subprocess.Popen([*YELPAZE, "run", "flow.py", "in.jsonl", "--workers", "1", "-q"], cwd=tmp_path)
-    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     worker = int((tmp_path / "pid").read_text())
     process.kill()
     process.wait()
@@ -436,7 +404,7 @@ def test_killing_the_run_leaves_no_worker(tmp_path):
         except OSError:
             return True
 
-    wait_for(gone)
+    until(gone)
     assert gone()
 
 

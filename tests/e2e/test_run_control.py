@@ -6,8 +6,6 @@ import threading
 
 import pytest
 
-from support.service import Place, Service
-
 CALL = """
 flow = Flow("calls")
 
@@ -29,18 +27,8 @@ def last(base: Response, row: dict):
 RUN = ("run", "flow.py", "in.jsonl", "--workers", "0")
 
 
-@pytest.fixture
-def service():
-    service = Service(lambda call: {"n": call.number})
-    yield service
-    service.stop()
-
-
-@pytest.fixture
-def place(tmp_path, service):
-    place = Place(tmp_path, service)
-    yield place
-    place.stop()
+def answer_of(call):
+    return {"n": call.number}
 
 
 def test_row_retries_run_the_failed_branch_again_where_that_may_help(place, service):

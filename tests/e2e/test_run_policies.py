@@ -5,9 +5,10 @@ import subprocess
 import time
 
 import pytest
-from test_run import YELPAZE, flow_file, lines, start_demo, stop
 
 import yelpaze
+from support.demo import flow_file, lines
+from support.service import YELPAZE
 from support.simulated import Answer
 from yelpaze import Flow, MisuseError, Retry, get
 
@@ -20,11 +21,10 @@ def ping(row: int):
 """
 
 
-@pytest.fixture(scope="module")
-def shop():
-    process, url = start_demo("--rate-limit", "0")
-    yield url
-    stop(process)
+SHOP_FLAGS = (
+    "--rate-limit",
+    "0",
+)
 
 
 def run(tmp_path, shop, *flags, rows=10, body=PING):

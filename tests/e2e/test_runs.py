@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from support.service import Place, Service, until
+from support.waiting import until
 
 CALL = """
 flow = Flow("calls")
@@ -20,18 +20,8 @@ def call(row: dict):
 RUN = ("run", "flow.py", "in.jsonl", "--workers", "0")
 
 
-@pytest.fixture
-def service():
-    service = Service(lambda call: (422, {}) if call.number % 2 == 0 else {})
-    yield service
-    service.stop()
-
-
-@pytest.fixture
-def place(tmp_path, service):
-    place = Place(tmp_path, service)
-    yield place
-    place.stop()
+def answer_of(call):
+    return (422, {}) if call.number % 2 == 0 else {}
 
 
 def listed(place):

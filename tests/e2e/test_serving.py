@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, generate_latest
 
 from support import servicers
+from support.waiting import until_true
 from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.observe.serving import ServerCollector
 from yelpaze.rpc import Channel, Security
@@ -45,12 +46,6 @@ def unary(channel, name, **options):
     return lambda request=b"", timeout=40: method(request, timeout=timeout, **options)
 
 
-async def until(true, seconds=60):
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.02)
-
-
 async def many(channel, count=60):
     """How many calls each process answered."""
     who = unary(channel, "Who")
@@ -61,7 +56,7 @@ async def many(channel, count=60):
 async def caller(server, **options):
     """A channel that knows all processes."""
     async with Channel(server.address, **options) as channel:
-        await until(
+        await until_true(
             lambda: len(channel.peers.ready()) == len(server.ports) and not channel.peers.ready()[0].is_shared
         )
         yield channel
@@ -76,7 +71,7 @@ async def test_all_processes_answer_and_are_counted_together(kind):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await unary(channel, "Fail")()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        await until(lambda: sum(server.totals().handled.values()) == 61)
+        await until_true(lambda: sum(server.totals().handled.values()) == 61)
         totals = server.totals()
         assert totals.handled == {("test.Echo/Who", "OK"): 60, ("test.Echo/Fail", "INVALID_ARGUMENT"): 1}
         registry = CollectorRegistry()
@@ -132,7 +127,7 @@ async def test_the_least_busy_process_gets_the_call(kind, tmp_path):
     async with served(kind) as server, caller(server) as channel:
         hold, who = unary(channel, "Until"), unary(channel, "Who")
         long = asyncio.create_task(hold(bytes(over)))
-        await until(lambda: any(peer.under_way for peer in channel.peers.ready()))
+        await until_true(lambda: any(peer.under_way for peer in channel.peers.ready()))
         others = {await who() for _ in range(10)}
         assert len(others) == 1
         assert not long.done()
@@ -144,12 +139,12 @@ async def test_another_clients_calls_count_too(tmp_path):
     over = tmp_path / "over"
     async with served() as server, caller(server) as one, caller(server) as other:
         long = [asyncio.create_task(unary(one, "Until")(bytes(over))) for _ in range(3)]
-        await until(lambda: sum(peer.load for peer in other.peers.ready()) == 3)
+        await until_true(lambda: sum(peer.load for peer in other.peers.ready()) == 3)
         loads = sorted(peer.load for peer in other.peers.ready())
         assert loads == [1, 2]
         over.touch()
         await asyncio.gather(*long)
-        await until(lambda: not any(peer.load for peer in other.peers.ready()))
+        await until_true(lambda: not any(peer.load for peer in other.peers.ready()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,10 +159,10 @@ async def test_processes_killed_under_load_cost_no_idempotent_call(kind):
         callers = [asyncio.create_task(call()) for _ in range(6)]
         for turn in range(3):
             answered.clear()
-            await until(lambda: len(answered) >= 3 or any(task.done() for task in callers))
+            await until_true(lambda: len(answered) >= 3 or any(task.done() for task in callers))
             os.kill(int(next(iter(answered))), signal.SIGKILL)
-            await until(lambda turn=turn: server.totals().restarts.get("crashed", 0) > turn)
-            await until(lambda: len(server.ports) == 3)
+            await until_true(lambda turn=turn: server.totals().restarts.get("crashed", 0) > turn)
+            await until_true(lambda: len(server.ports) == 3)
         is_over = True
         await asyncio.gather(*callers)
         assert server.totals().restarts == {"crashed": 3}
@@ -184,12 +179,12 @@ async def test_rolling_replaces_all_and_refuses_none(kind):
                 answered[await who()] += 1
 
         callers = [asyncio.create_task(call()) for _ in range(4)]
-        await until(lambda: len(answered) == 2)
+        await until_true(lambda: len(answered) == 2)
         before = set(answered)
         await server.roll()
-        await until(lambda: len(server._crew.processes) == 2)
+        await until_true(lambda: len(server._crew.processes) == 2)
         answered.clear()
-        await until(lambda: len(answered) == 2 or any(task.done() for task in callers))
+        await until_true(lambda: len(answered) == 2 or any(task.done() for task in callers))
         is_over = True
         await asyncio.gather(*callers)
         assert not before & set(answered)
@@ -202,9 +197,9 @@ async def test_calls_under_way_end_when_it_stops(kind, tmp_path):
         channel = grpc.aio.insecure_channel(server.address)
         method = channel.unary_unary(f"/{servicers.SERVICE}/Until")
         call = asyncio.ensure_future(method(bytes(ended), timeout=40))
-        await until(lambda: server.totals().running == 1)
+        await until_true(lambda: server.totals().running == 1)
         stopping = asyncio.create_task(server.stop())
-        await until(lambda: server.is_stopping or stopping.done())
+        await until_true(lambda: server.is_stopping or stopping.done())
         assert not call.done()
         ended.touch()
         await stopping
@@ -233,7 +228,7 @@ async def test_one_call_too_many_is_refused_and_goes_elsewhere(kind, tmp_path):
         hold, who = (direct.unary_unary(f"/{servicers.SERVICE}/{name}") for name in ("Until", "Who"))
         tasks = [asyncio.ensure_future(hold(bytes(over), timeout=60)) for _ in range(2)]
         busy = next(peer for peer in channel.peers.ready() if peer.address.text == first)
-        await until(lambda: busy.load == 2)
+        await until_true(lambda: busy.load == 2)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await who(b"", timeout=30)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -253,14 +248,14 @@ async def test_worn_processes_are_replaced_after_their_replacement_is_there():
         before = await who()
         for _ in range(5):
             await who()
-        await until(lambda: server.totals().restarts == {"calls": 1})
-        await until(lambda: len(server._crew.processes) == 1 and len(server.ports) == 1)
-        await until(lambda: [peer.address.text for peer in channel.peers.ready()] == server.ports)
+        await until_true(lambda: server.totals().restarts == {"calls": 1})
+        await until_true(lambda: len(server._crew.processes) == 1 and len(server.ports) == 1)
+        await until_true(lambda: [peer.address.text for peer in channel.peers.ready()] == server.ports)
         assert await who() != before
     async with served(processes=1, max_memory=1) as server:
-        await until(lambda: server.totals().restarts.get("memory", 0) >= 1)
+        await until_true(lambda: server.totals().restarts.get("memory", 0) >= 1)
     async with served(processes=1, max_age=0.5) as server:
-        await until(lambda: server.totals().restarts.get("age", 0) >= 1)
+        await until_true(lambda: server.totals().restarts.get("age", 0) >= 1)
 
 
 async def test_a_hedged_call_is_answered_by_the_other_process():
@@ -298,7 +293,7 @@ async def test_unix_socket(kind, tmp_path):
         assert len(await many(channel)) == 2
         before = set(await many(channel))
         await server.roll()
-        await until(
+        await until_true(
             lambda: sorted(peer.address.text for peer in channel.peers.ready()) == sorted(server.ports)
         )
         assert not before & set(await many(channel))
@@ -321,7 +316,7 @@ async def test_tls_and_mtls(ca, ca_file, tmp_path):
         target = f"grpcs://localhost:{server.address.rpartition(':')[2]}"
         async with Channel(target, security=Security(ca_file=ca_file, client_cert=client)) as channel:
             assert (await unary(channel, "Who")()).isdigit()
-            await until(lambda: len(channel.peers.ready()) == 2)
+            await until_true(lambda: len(channel.peers.ready()) == 2)
             assert len(await many(channel)) == 2
         async with Channel(target, security=Security(ca_file=ca_file)) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_run import YELPAZE, flow_file, lines, start_demo, stop
 
+from support.demo import flow_file, lines
 from support.raw import Peer
+from support.service import YELPAZE
 from yelpaze import Engine, get
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def shop():
-    process, url = start_demo("--error-rate", "0.001")  # three in a row: once in 2,000 runs of this file
-    yield url
-    stop(process)
+SHOP_FLAGS = (
+    "--error-rate",
+    "0.001",
+)  # three in a row: once in 2,000 runs of this file
 
 
 def test_memory_does_not_depend_on_the_inputs_length(shop, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import absent
+from support.needed import absent
 from support.postgres import binary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(850)]

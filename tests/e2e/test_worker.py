@@ -21,7 +21,7 @@ import trustme
 import yelpaze
 from support import journey
 from support.raw import Peer
-from support.service import Place, until
+from support.waiting import until
 from support.workers import HERE, worker
 from yelpaze import InputError, MisuseError, StoppedError
 from yelpaze.compute import worker_pb2 as pb
@@ -63,13 +63,6 @@ def runtime():
     """A folder for sockets, whose paths must be short."""
     with tempfile.TemporaryDirectory(prefix="run") as folder:
         yield Path(folder)
-
-
-@pytest.fixture
-def place(tmp_path):
-    found = Place(tmp_path)
-    yield found
-    found.stop()
 
 
 @pytest.fixture

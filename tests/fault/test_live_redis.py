@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from conftest import absent, needs
 from support.live import Centrifugo, Events, Gateway, WebSocket, token
+from support.needed import absent, needs
 from support.redis import Redis
 
 CHANNEL = {

@@ -59,15 +59,17 @@ async def test_many_large_answers_take_turns(raw):
 
 async def test_time_spent_paused_is_not_the_servers(raw):
     """A younger transfer waits for longer than its attempt time-out, and goes on once there is room."""
+    loop = asyncio.get_running_loop()
     halves = Halves()
     server = await raw(halves)
-    async with Engine(memory=MB) as engine:
+    async with Engine(memory=MB, clock=loop.time) as engine:
         engine.hold(engine.next_order(), 4 * MB)
         older = asyncio.ensure_future(engine.send(get(server.url)))
         call = asyncio.ensure_future(engine.send(get(server.url, timeout=2.0, retry=False)))
         while len(engine._core.transport._paused) < 1:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(2.3)
+        loop.advance(2.3)
+        await asyncio.sleep(0.01)
         assert not call.done()
         halves.more.set()
         for outcome in await asyncio.gather(older, call):

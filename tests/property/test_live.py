@@ -380,7 +380,7 @@ def test_a_text_is_a_duration_or_is_not(text):
 
 @given(
     st.dictionaries(
-        st.sampled_from(("client", "channel", "http_api", "sse", "clientt", "")),
+        st.sampled_from(("client", "channel", "http_api", "sse", "clientt", "", "a\nb")),
         json_values
         | st.dictionaries(
             st.sampled_from(("token", "ping_interval", "channel_limit", "namespaces", "key", "max_length")),
@@ -395,6 +395,7 @@ def test_any_settings_are_a_configuration_or_one_setting_is_wrong(found):
     except SettingError as error:
         assert str(error)
         assert "\n" not in str(error)
+        assert "unknown field" not in str(error)
 
 
 names = st.sampled_from(

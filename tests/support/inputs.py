@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conftest import needs
+from support.needed import needs
 
 _NUMBERS = itertools.count(1)
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
@@ -266,11 +265,3 @@ class Place:
             process.wait()
             if process.stderr is not None:
                 process.stderr.close()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for something in a file."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)

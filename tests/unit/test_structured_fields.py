@@ -9,7 +9,7 @@ from pathlib import Path
 import http_sf
 import pytest
 
-from conftest import absent
+from support.needed import absent
 from yelpaze import MisuseError, post
 from yelpaze.model.headers import Headers
 from yelpaze.policy.quota import Quota, read_quota

@@ -19,7 +19,6 @@ count; it ends when the host answers again or is given up. Other calls fail at o
 good answer of the two is the call's.
 """
 
-import time
 from typing import TYPE_CHECKING
 
 from yelpaze.http.attempt import Try
@@ -322,7 +321,7 @@ class Call:
             error = Error(ErrorKind.PROTOCOL, f"redirected to {location!r}: {refused}")
             self._finish(self._outcome(reading, error, now))
             return True
-        self._follow(target, retry_after_seconds(reading.headers.get("retry-after"), wall=time.time()))
+        self._follow(target, retry_after_seconds(reading.headers.get("retry-after"), wall=core.wall()))
         return True
 
     def _follow(self, target: Request, after: float | None) -> None:
@@ -367,7 +366,7 @@ class Call:
             reading.headers,
         )
         verdict = judge(
-            host, trial, now=now, wall=time.time(), park=core.rules.park, uniform=core.random.uniform
+            host, trial, now=now, wall=core.wall(), park=core.rules.park, uniform=core.random.uniform
         )
         if verdict.tripped:
             core.reconsider(host, now)

@@ -60,6 +60,7 @@ class Core:
         tracer: Tracer,
         rng: random.Random,
         clock: Callable[[], float],
+        wall: Callable[[], float],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.rules = rules
@@ -75,6 +76,7 @@ class Core:
         self.requests = self.attempts = self.retries = self.hedges = self.shared = 0
         self._loop = loop
         self.now = clock
+        self.wall = wall
         self.timers = Timers(loop, self.now)
         self.soon: Callable[..., Any] = loop.call_soon
         self._by_prefix: dict[str, Host] = {}
@@ -114,7 +116,13 @@ class Core:
         needs_look_up = self.resolver is not None and not origin.is_address
         inner: Host | None = None
         for policy in self.rules.policies.of(origin):
-            host = Host(origin, policy, most=self.rules.concurrency, needs_look_up=needs_look_up)
+            host = Host(
+                origin,
+                policy,
+                most=self.rules.concurrency,
+                needs_look_up=needs_look_up,
+                wall=self.wall,
+            )
             self._by_lane[host.lane] = host
             if inner is None:
                 inner = host

@@ -85,8 +85,8 @@ class Engine:
       User-Agent, Accept or traceparent.
     - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch (`log_hooks()`);
       `tracing`: spans (`open_telemetry()`).
-    - `rng`, `clock`, `transport`: the source of jitter and ids, the time of the event loop,
-      and what carries attempts, for tests.
+    - `rng`, `clock`, `wall_clock`, `transport`: the source of jitter and ids, monotonic seconds,
+      UNIX seconds, and what carries attempts, for tests.
 
     Raises MisuseError for options that make no sense.
     """
@@ -128,6 +128,7 @@ class Engine:
         tracing: Tracing | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         transport: TransportFactory = Transport,
     ) -> None:
         _at_least_one(concurrency=concurrency, max_body=max_body)
@@ -164,6 +165,7 @@ class Engine:
         self._resolver = resolver
         self._rng = rng or random.Random()  # noqa: S311  jitter and ids need no secrecy
         self.clock = clock
+        self._wall_clock = wall_clock
         self.secret_headers = frozenset(name.lower() for name in secret_headers)
         self._transport = transport
         self._memory = memory
@@ -216,6 +218,7 @@ class Engine:
             tracer=Tracer(self._rng, self._correlation_header, sends=self._traced),
             rng=self._rng,
             clock=self.clock,
+            wall=self._wall_clock,
             loop=loop,
         )
         return self

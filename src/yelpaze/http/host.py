@@ -4,8 +4,8 @@
 for calls that wait is for `Core.reconsider` to act on.
 """
 
-import time
 from collections import defaultdict
+from collections.abc import Callable
 
 from yelpaze.http.transport import SHARD, Shard
 from yelpaze.model.errors import Error, ErrorKind
@@ -47,6 +47,7 @@ class Host:
         "_quota_until",
         "_seen_status",
         "_shards",
+        "_wall",
         "_width",
         "adaptive",
         "ailing",
@@ -81,7 +82,9 @@ class Host:
         "used",
     )
 
-    def __init__(self, origin: Origin, policy: Policy, *, most: int, needs_look_up: bool) -> None:
+    def __init__(
+        self, origin: Origin, policy: Policy, *, most: int, needs_look_up: bool, wall: Callable[[], float]
+    ) -> None:
         limit = policy.limit
         self.origin = origin
         self.name = origin.host
@@ -90,6 +93,7 @@ class Host:
         self.siblings: tuple[Host, ...] = ()
         self.used = 0.0
         self.needs_look_up = needs_look_up
+        self._wall = wall
         self.policy = policy
         self.retry = policy.retry or _ONCE
         # Stricter settings for a share of the requests: (share, the host record for those).
@@ -261,7 +265,7 @@ class Host:
         head = headers.raw.lower()
         if b"ratelimit" not in head and b"\nretry-after" not in head:
             return False
-        wall = time.time()
+        wall = self._wall()
         if status in (_TOO_MANY, _UNAVAILABLE):
             after = retry_after_seconds(headers.get("retry-after"), wall=wall)
             if after is not None:

@@ -65,7 +65,7 @@ def _told(message: str) -> SettingError:
     """Msgspec's words, with the field's name as it stands in the file, and the nearest known name."""
     text, _, place = message.partition(" - at `$")
     path = place.rstrip("`").strip(".")
-    unknown = re.search(r"unknown field `(\w+)`", text)
+    unknown = re.search(r"unknown field `(.*)`\Z", text, re.DOTALL)
     section = _kind_at(path)
     if unknown is None:
         values = get_args(section) if get_origin(section) is Literal else ()
@@ -75,7 +75,8 @@ def _told(message: str) -> SettingError:
     names = [field.name for field in msgspec.structs.fields(section)]
     near = get_close_matches(unknown[1], names, 1)
     hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
-    return SettingError(f"{path}.{unknown[1]}" if path else unknown[1], f"there is no such setting{hint}")
+    name = unknown[1] if re.fullmatch(r"[\w-]+", unknown[1]) else repr(unknown[1])
+    return SettingError(f"{path}.{name}" if path else name, f"there is no such setting{hint}")
 
 
 def _kind_at(path: str) -> Any:
