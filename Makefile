@@ -5,12 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test test-slow torture lint bench docs servers clean
+# Tests wait more than they compute: twice as many processes as cores.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durations 10
+
+.PHONY: help run test test-slow coverage torture lint bench docs servers clean
 
 help:
 	@echo "make run        set up, then the tour: an order page and 10,000 offers"
-	@echo "make test       set up, then the tests (under ten minutes)"
+	@echo "make test       set up, then the tests (under six minutes)"
 	@echo "make test-slow  the tests that need minutes or large inputs"
+	@echo "make coverage   the tests again, with the lines that they run; names what no test calls"
 	@echo "make torture    kill runs in every way, 200 times, and check that nothing is lost"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      measure against rivals, into benches/RESULTS.md"
@@ -29,14 +34,20 @@ servers: $(READY)
 	sh scripts/servers.sh
 
 test: $(READY) servers
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(READY)
 	sh scripts/servers.sh slow
-	$(BIN)/python -m pytest -m slow --timeout 900
+	$(PYTEST) -m slow --timeout 900
+
+coverage: $(READY) servers
+	rm -rf .coverage .coverage.*
+	$(PYTEST) -m "not slow" --timeout 240 --cov --cov-report=
+	$(BIN)/coverage report --skip-covered --sort=cover
+	$(BIN)/python scripts/uncalled.py
 
 torture: $(READY) servers
-	$(BIN)/python scripts/torture.py --rounds 200
+	$(BIN)/python scripts/torture --rounds 200
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -48,4 +59,4 @@ bench: $(READY) servers
 	$(BIN)/python benches/run.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

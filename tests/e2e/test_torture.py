@@ -10,14 +10,14 @@ from support.needed import absent
 from support.postgres import binary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(850)]
-SCRIPT = Path(__file__).parents[2] / "scripts" / "torture.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "torture"
 KEPT = "every promise kept"
 OTHERS = "kill,kill_in_commit,kill_in_the_end,full_disk,damage,retry,two_at_once"
 
 
 def torture(*arguments):
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--jobs", "3", *arguments], capture_output=True, text=True, timeout=800
+        [sys.executable, SCRIPT, "--jobs", "2", *arguments], capture_output=True, text=True, timeout=800
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -69,12 +69,13 @@ async def test_a_service_that_comes_back_costs_no_request_made_in_bulk(toxic, fa
 
     async def away() -> None:
         await proxy.turn(fault)
-        await loop.advance_until(lambda: events.count("breaker.open") == 4)  # probes find it away
+        await loop.advance_until(lambda: events.count("breaker.open") == 4, step=1)  # probes find it away
         await proxy.turn("pass")
+        loop.advance(3)
 
     async with engine_of(
-        breaker=Breaker(pause=0.3),
-        timeout=Timeout(first_byte=0.3, attempt=1),
+        breaker=Breaker(pause=3),
+        timeout=Timeout(first_byte=3, attempt=10),
         on_event=lambda event: events.append(event.kind),
     ) as engine:
         async for outcome in engine.stream(get(f"{proxy.url}/{n}") for n in range(2000)):
@@ -102,9 +103,9 @@ async def test_a_service_that_never_comes_back_is_given_up(toxic, fault):
     proxy = await toxic()
     events, outcomes = [], []
     async with engine_of(
-        breaker=Breaker(pause=0.3),
-        park=1.5,
-        timeout=Timeout(first_byte=0.3, attempt=1),
+        breaker=Breaker(pause=3),
+        park=15,
+        timeout=Timeout(first_byte=3, attempt=10),
         on_event=lambda event: events.append(event.kind),
     ) as engine:
         gone, passing = 0.0, None
@@ -113,7 +114,7 @@ async def test_a_service_that_never_comes_back_is_given_up(toxic, fault):
             if len(outcomes) == 300:
                 await proxy.turn(fault)
                 gone = loop.time()
-                passing = asyncio.create_task(loop.advance_until(lambda: "host.down" in events))
+                passing = asyncio.create_task(loop.advance_until(lambda: len(outcomes) == 2000, step=1))
         await passing
         took = loop.time() - gone
         assert host_of(engine, proxy.url).state == "down"
@@ -122,7 +123,7 @@ async def test_a_service_that_never_comes_back_is_given_up(toxic, fault):
     assert kinds.total() == 2000
     assert set(kinds) == {"ok", "host_down"}
     assert kinds["ok"] >= 300
-    assert 1.4 < took < 30
+    assert 14 < took < 60
     assert events.count("host.down") == 1
 
 

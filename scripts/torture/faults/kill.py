@@ -1,0 +1,6 @@
+"""SIGKILL at any moment."""
+
+
+def kill(life):
+    life.start().moment()
+    life.kill()

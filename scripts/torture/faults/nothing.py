@@ -1,0 +1,5 @@
+"""Nothing happens."""
+
+
+def nothing(life):
+    life.start()
