@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from yelpaze.app.charts import lines
+from yelpaze.jobs.charts import lines
 
 ROOT = Path(__file__).parents[1]
 OFFERS = ROOT / "examples" / "offers"
@@ -28,8 +28,8 @@ def committed(journal: Path) -> int:
         whole = journal.read_bytes().rpartition(b"\n")[0].splitlines()
     except OSError:
         return 0
-    standing = json.loads(whole[-1])["standing"] if whole and whole[-1] else {}
-    return standing.get("succeeded", 0) + standing.get("failed", 0)
+    checkpoint = json.loads(whole[-1])["checkpoint"] if whole and whole[-1] else {}
+    return checkpoint.get("succeeded", 0) + checkpoint.get("failed", 0)
 
 
 def main() -> None:

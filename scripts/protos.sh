@@ -4,6 +4,6 @@ set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 (cd src && "../$python" -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
-  yelpaze/serving/processes.proto yelpaze/compute/worker.proto)
+  yelpaze/grpc/processes.proto yelpaze/compute/worker.proto)
 (cd examples/grpc_service && "../../$python" -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
   --grpc_python_out=. spelling.proto)

@@ -8,18 +8,18 @@ from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.headers import Headers
 from yelpaze.model.histogram import Histogram
 from yelpaze.policy.adaptive import Adaptive
-from yelpaze.policy.breaker import Breaker, Circuit
-from yelpaze.policy.budget import Budget, Purse
-from yelpaze.policy.hedge import Hedge, Hedger
+from yelpaze.policy.breaker import Breaker, BreakerState
+from yelpaze.policy.budget import Budget, BudgetState
+from yelpaze.policy.hedge import Hedge, HedgeState
 from yelpaze.policy.quota import read_quota
 from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.retry import Retry, pause, worth_retrying
 from yelpaze.policy.slots import Slots
 
 slots = Slots(total=100)
-lane = slots.lane(64)
-paced = slots.lane(64, Gcra(Rate.parse("1000000000/s"), 1000))
-circuit, purse, hedger = Circuit(Breaker()), Purse(Budget()), Hedger(Hedge())
+queue = slots.queue(64)
+paced = slots.queue(64, Gcra(Rate.parse("1000000000/s"), 1000))
+breaker, budget, hedge = BreakerState(Breaker()), BudgetState(Budget()), HedgeState(Hedge())
 adaptive, histogram = Adaptive(64), Histogram()
 policy, error = Retry(), Error(ErrorKind.STATUS, "503")
 headers = Headers(b'HTTP/1.1 200 OK\r\nRateLimit: "d";r=50;t=30\r\nRateLimit-Policy: "d";q=100;w=60\r\n\r\n')
@@ -27,13 +27,13 @@ uniform = random.Random(1).uniform
 
 
 def slot() -> None:
-    slots.take(lane, 1.0)
-    slots.give(lane, 1.0)
+    slots.take(queue, 1.0)
+    slots.give(queue, 1.0)
 
 
 def slot_with_rate() -> None:
     slots.take(paced, 1.0)
-    paced.shut_until = 0.0
+    paced.blocked_until = 0.0
     slots.give(paced, 1.0)
 
 
@@ -45,12 +45,12 @@ def retry() -> None:
 PARTS = {
     "slot, taken and given": slot,
     "slot with a rate": slot_with_rate,
-    "breaker, a success": lambda: circuit.record(1.0, True, 0),
+    "breaker, a success": lambda: breaker.record(1.0, True, 0),
     "latency histogram": lambda: histogram.add(0.012),
-    "hedge bookkeeping": lambda: hedger.answered(0.012),
+    "hedge bookkeeping": lambda: hedge.answered(0.012),
     "adaptive limit": lambda: adaptive.sample(0.012, 30),
     "retry, decision and pause": retry,
-    "budget, a retry paid": lambda: purse.withdraw(1.0),
+    "budget, a retry paid": lambda: budget.withdraw(1.0),
     "RateLimit fields read": lambda: read_quota(Headers(headers.raw), wall=0.0),
 }
 COUNT = 50_000

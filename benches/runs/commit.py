@@ -8,9 +8,9 @@ import json
 import sys
 from pathlib import Path
 
-from yelpaze.app.options import RunOptions
-from yelpaze.app.run import Job
 from yelpaze.flow.loading import find
+from yelpaze.jobs.job import run_job
+from yelpaze.jobs.options import RunOptions
 
 rows, output, seconds = sys.argv[1:]
 source = Path(f"{rows}.jsonl")
@@ -20,5 +20,5 @@ if not source.exists():
 options = RunOptions(
     inputs=(str(source),), output=output, workers=1, restart=True, commit_seconds=float(seconds)
 )
-summary = asyncio.run(Job(find(str(Path(__file__).with_name("flow.py"))), options).run())
+summary = asyncio.run(run_job(find(str(Path(__file__).with_name("flow.py"))), options).run())
 print(json.dumps({"rows_per_second": summary.rows_per_second}))

@@ -23,9 +23,9 @@ from typing import Any
 import grpc
 import proxies
 
+from yelpaze.grpc.options import Options
+from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.rpc import Channel
-from yelpaze.serving.options import Options
-from yelpaze.serving.supervisor import Supervisor
 
 PROCESSES, CALLERS = 4, 8
 SHORT, LONG, LONG_SHARE = 5, 50, 0.1

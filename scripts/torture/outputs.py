@@ -14,14 +14,14 @@ from promises import check
 class Committed:
     """What an output holds by its own word: the run, the rows that are done, the results [(row, result)]."""
 
-    def __init__(self, standing, rows):
-        standing = standing or {}
-        progress = standing.get("progress", {})
-        through, still_open = progress.get("through", 0), set(progress.get("open", ()))
-        self.run = standing.get("run")
+    def __init__(self, checkpoint, rows):
+        checkpoint = checkpoint or {}
+        acks = checkpoint.get("acks", {})
+        through, still_open = acks.get("through", 0), set(acks.get("open", ()))
+        self.run = checkpoint.get("run")
         self.done = {row for row in range(1, through + 1) if row not in still_open}
-        self.succeeded = standing.get("succeeded", 0)
-        self.failed = standing.get("failed", 0)
+        self.succeeded = checkpoint.get("succeeded", 0)
+        self.failed = checkpoint.get("failed", 0)
         self.rows = rows
 
 
@@ -62,7 +62,7 @@ class FileSink:
 
     def committed(self, round_):
         last = journal_of(self.journal(round_))
-        return Committed(last and last["standing"], self.results(round_, last["results"]) if last else [])
+        return Committed(last and last["checkpoint"], self.results(round_, last["results"]) if last else [])
 
     def results(self, round_, state):
         return lines_of(self.path(round_), state["length"])
@@ -186,8 +186,8 @@ class SqliteSink:
                 return rows_of(connection, text)
 
     def committed(self, round_):
-        standing = self.ask(round_, "SELECT standing FROM yelpaze_runs WHERE output = 'results'")
-        return Committed(json.loads(standing[0][0]) if standing else None, self.finished(round_))
+        checkpoint = self.ask(round_, "SELECT checkpoint FROM yelpaze_runs WHERE output = 'results'")
+        return Committed(json.loads(checkpoint[0][0]) if checkpoint else None, self.finished(round_))
 
     def finished(self, round_):
         found = self.ask(round_, 'SELECT "row", n, total, share, word FROM results ORDER BY rowid')
@@ -255,8 +255,8 @@ class PostgresSink:
 
     def committed(self, round_):
         table = self.table(round_)
-        standing = self.do(round_, f"SELECT standing FROM yelpaze_runs WHERE output = '{table}'")
-        return Committed(json.loads(standing[0][0]) if standing else None, self.finished(round_))
+        checkpoint = self.do(round_, f"SELECT checkpoint FROM yelpaze_runs WHERE output = '{table}'")
+        return Committed(json.loads(checkpoint[0][0]) if checkpoint else None, self.finished(round_))
 
     def finished(self, round_):
         found = self.do(

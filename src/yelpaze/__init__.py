@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 from yelpaze.version import __version__
 
 if TYPE_CHECKING:
-    from yelpaze.app.blocking import run
+    from yelpaze.blocking import run
     from yelpaze.flow.failure import Failure
     from yelpaze.flow.flow import Flow
-    from yelpaze.flow.runner import Result
+    from yelpaze.flow.result import Result
     from yelpaze.http.engine import Engine
     from yelpaze.model.errors import (
         Error,
         ErrorKind,
-        FanOutError,
         FlowError,
         InputError,
         MisuseError,
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     )
     from yelpaze.model.event import HostEvent
     from yelpaze.model.headers import Headers
-    from yelpaze.model.outcome import Attempt, Outcome, Response, Timings
+    from yelpaze.model.outcome import Attempt, FanOutError, Outcome, Response, Timings
     from yelpaze.model.request import Request, Timeout, delete, get, head, patch, post, put, request
     from yelpaze.model.statistics import HostStatistics, Statistics
-    from yelpaze.observe.log import log_hooks
+    from yelpaze.observe.log import log_events
     from yelpaze.observe.metrics import EngineCollector
     from yelpaze.observe.timed import timed
     from yelpaze.observe.traces import open_telemetry
@@ -42,15 +41,14 @@ if TYPE_CHECKING:
     from yelpaze.policy.retry import Retry
 
 _HOME = {
-    "yelpaze.app.blocking": ("run",),
+    "yelpaze.blocking": ("run",),
     "yelpaze.flow.failure": ("Failure",),
     "yelpaze.flow.flow": ("Flow",),
-    "yelpaze.flow.runner": ("Result",),
+    "yelpaze.flow.result": ("Result",),
     "yelpaze.http.engine": ("Engine",),
     "yelpaze.model.errors": (
         "Error",
         "ErrorKind",
-        "FanOutError",
         "FlowError",
         "InputError",
         "MisuseError",
@@ -60,7 +58,7 @@ _HOME = {
     "yelpaze.app.live_object": ("Live",),
     "yelpaze.model.event": ("HostEvent",),
     "yelpaze.model.headers": ("Headers",),
-    "yelpaze.model.outcome": ("Attempt", "Outcome", "Response", "Timings"),
+    "yelpaze.model.outcome": ("Attempt", "FanOutError", "Outcome", "Response", "Timings"),
     "yelpaze.model.request": (
         "Request",
         "Timeout",
@@ -73,7 +71,7 @@ _HOME = {
         "request",
     ),
     "yelpaze.model.statistics": ("HostStatistics", "Statistics"),
-    "yelpaze.observe.log": ("log_hooks",),
+    "yelpaze.observe.log": ("log_events",),
     "yelpaze.observe.metrics": ("EngineCollector",),
     "yelpaze.observe.timed": ("timed",),
     "yelpaze.observe.traces": ("open_telemetry",),
@@ -121,7 +119,7 @@ __all__ = [
     "delete",
     "get",
     "head",
-    "log_hooks",
+    "log_events",
     "open_telemetry",
     "patch",
     "post",

@@ -20,13 +20,13 @@ from yelpaze.compute.processes import Processes
 from yelpaze.compute.protocol import Target
 from yelpaze.compute.remote import Remote
 from yelpaze.compute.workers import Workers
-from yelpaze.flow.loading import reference
-from yelpaze.flow.wire import FlowCodec
+from yelpaze.flow.codec import FlowCodec
+from yelpaze.flow.handler import reference
+from yelpaze.grpc.options import Options as ServingOptions
+from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.process.frames import Decoder, encode
-from yelpaze.serving.options import Options as ServingOptions
-from yelpaze.serving.supervisor import Supervisor
 
-TARGET = Target("yelpaze.flow.loading:build_handler", (reference(flows.kill),))
+TARGET = Target("yelpaze.flow.handler:build_handler", (reference(flows.kill.plan),))
 TIMEOUT = 30.0
 
 
@@ -46,7 +46,7 @@ async def remote():
     async with Supervisor(
         partial(served, options), "127.0.0.1:0", ServingOptions(grace=0, drain=0)
     ) as server:
-        yield Remote(Workers(targets=(server.address,)), FlowCodec(flows.kill))
+        yield Remote(Workers(targets=(server.address,)), FlowCodec(flows.kill.plan))
 
 
 async def results(backend, rows, hanging=TIMEOUT):
@@ -191,10 +191,10 @@ def test_killing_the_parent_leaves_no_worker(tmp_path, busy):
         from support import flows
         from yelpaze.compute.processes import Processes
         from yelpaze.compute.protocol import Target
-        from yelpaze.flow.loading import reference
+        from yelpaze.flow.handler import reference
 
         async def main():
-            pool = Processes(Target("yelpaze.flow.loading:build_handler", (reference(flows.kill),)), workers=2)
+            pool = Processes(Target("yelpaze.flow.handler:build_handler", (reference(flows.kill.plan),)), workers=2)
             await pool.start()
             if {busy}:
                 for _ in range(2):

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from support.needed import needs
-from yelpaze.live.broker import UNUSED_TTL, BrokerAwayError, Keep, Query
-from yelpaze.live.memory import MemoryBroker
-from yelpaze.live.values import ClientInfo, Position, Publication
+from yelpaze.live.brokers.broker import UNUSED_TTL, BrokerAwayError, Keep, Query
+from yelpaze.live.brokers.memory import MemoryBroker
+from yelpaze.live.protocol.values import ClientInfo, Position, Publication
 
 SECONDS = 20  # bound of every wait
 META = 600.0
@@ -79,8 +79,8 @@ class OverRedis:
 
     def __init__(self, redis):
         needs("redis")
+        from yelpaze.live.brokers.redis import RedisBroker
         from yelpaze.live.config import Redis as Settings
-        from yelpaze.live.redis import RedisBroker
 
         epochs = itertools.count(1)
         prefix = f"t{next(numbers)}"

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from support import outputs
 from support.needed import needs
-from support.outputs import OUTPUTS, letter, result, standing
-from yelpaze.io.protocol import Misfit, Progress
+from support.outputs import OUTPUTS, checkpoint, letter, result
+from yelpaze.io.protocol import SchemaMismatch
 from yelpaze.model.errors import InputError, StoppedError
+from yelpaze.policy.acks import AckState
 
 FILES = ("Jsonl", "Csv", "Tsv", "Parquet")
 DATABASES = ("Sqlite", "SqliteKey", "Postgres", "PostgresKey")
@@ -81,14 +82,14 @@ over_postgres = over("Postgres", "PostgresKey")
 @over_all
 def test_a_fresh_output_has_nothing_to_go_on_from(output):
     sink = output.sink()
-    assert sink.standing() is None
+    assert sink.checkpoint() is None
     assert sink.damage() is None
     sink.resume()
     assert list(sink.dead_letters()) == []
     assert sink.waiting == 0
     sink.close()
     again = output.begun()
-    assert again.standing() is None
+    assert again.checkpoint() is None
     again.close()
 
 
@@ -99,14 +100,14 @@ def test_rows_and_letters_are_there_after_a_commit(output):
     sink.write(3, result(3))
     sink.fail(letter(2))
     assert sink.waiting > 0
-    done = standing(3, failed=1)
+    done = checkpoint(3, failed=1)
     sink.commit(done)()
     assert sink.waiting == 0
     assert sink.rejected() == []
     assert output.rows() == [1, 3]
     sink.close()
     again = output.begun()
-    assert again.standing() == done
+    assert again.checkpoint() == done
     assert list(again.dead_letters()) == [letter(2)]
     again.close()
     again.close()
@@ -118,19 +119,19 @@ def test_what_was_not_committed_is_undone(output):
     for row in (1, 2):
         sink.write(row, result(row))
     sink.fail(letter(3))
-    sink.commit(standing(3, failed=1))()
+    sink.commit(checkpoint(3, failed=1))()
     sink.write(4, result(4))
     sink.fail(letter(5))
-    commit = sink.commit(standing(5, failed=2))
+    commit = sink.commit(checkpoint(5, failed=2))
     output.crash(sink)  # before the commit's work began
     assert commit is not None
     output.tear()
     again = output.begun()
-    assert again.standing() == standing(3, failed=1)
+    assert again.checkpoint() == checkpoint(3, failed=1)
     assert output.rows() == [1, 2]
     assert [one.row for one in again.dead_letters()] == [3]
     again.write(4, result(4))
-    again.commit(standing(4, failed=1), is_last=True)()
+    again.commit(checkpoint(4, failed=1), is_last=True)()
     again.close()
     assert output.rows() == [1, 2, 4]
 
@@ -155,15 +156,15 @@ def test_any_lives_leave_exactly_what_was_committed(kind, lives):
     through = 0
     for steps, is_crash, is_torn in lives:
         sink = output.begun()
-        now = sink.standing()
-        assert (now.progress.through if now else 0) == through
+        now = sink.checkpoint()
+        assert (now.acks.through if now else 0) == through
         new_written, new_failed, row = [], [], through
         for step in steps:
             if step in ("commit", "last"):
                 written, failed = written + new_written, failed + new_failed
                 new_written, new_failed = [], []
                 through = row
-                sink.commit(standing(row, failed=len(failed)), is_last=step == "last")()
+                sink.commit(checkpoint(row, failed=len(failed)), is_last=step == "last")()
                 continue
             row += 1
             if step == "write":
@@ -180,7 +181,7 @@ def test_any_lives_leave_exactly_what_was_committed(kind, lives):
             output.tear()
     if through:  # the last life lays down what was held back for want of columns
         sink = output.begun()
-        sink.commit(standing(through, failed=len(failed)))()
+        sink.commit(checkpoint(through, failed=len(failed)))()
         sink.close()
         assert output.rows() == written
     assert output.letters() == failed
@@ -195,24 +196,24 @@ STATES = {0: ([], []), 4: ([1, 2, 3], [4]), 6: ([1, 2, 3, 4, 5], [6]), 8: ([1, 2
 
 
 def live(output, sink, through: int) -> None:
-    """From that standing to the end."""
+    """From that checkpoint to the end."""
     if through < 4:
         for row in (1, 2, 3):
             sink.write(row, result(row))
         sink.fail(letter(4))
-        sink.commit(standing(4, failed=1))()
+        sink.commit(checkpoint(4, failed=1))()
     if through < 6:
         sink.resolve(4)
         sink.write(4, result(4))
         sink.write(5, result(5))
         sink.fail(letter(6))
-        sink.commit(standing(6, failed=1))()
+        sink.commit(checkpoint(6, failed=1))()
     sink.tidy()
     if through < 8:
         sink.resolve(6)
         sink.write(8, result(8))
         sink.fail(letter(7))
-        sink.commit(standing(8, failed=1, succeeded=6), is_last=True)()
+        sink.commit(checkpoint(8, failed=1, succeeded=6), is_last=True)()
     sink.tidy()
     sink.close()
 
@@ -244,10 +245,10 @@ def doomed_life(output, calls: int) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         Doomed(patch, output, calls)
         try:
-            now = sink.standing()
+            now = sink.checkpoint()
             assert sink.damage() is None
             sink.resume()
-            live(output, sink, now.progress.through if now else 0)
+            live(output, sink, now.acks.through if now else 0)
         except Crash:
             output.crash(sink)
             return False
@@ -261,8 +262,8 @@ def test_a_crash_at_any_step_leaves_one_commit_or_the_next(kind):
         is_whole = doomed_life(output, calls)
         doomed_life(output, calls % 9)  # the next one dies when it has hardly begun
         sink = output.begun()
-        now = sink.standing()
-        through = now.progress.through if now else 0
+        now = sink.checkpoint()
+        through = now.acks.through if now else 0
         written, failed = STATES[through]
         assert [one.row for one in sink.dead_letters()] == failed
         if through:
@@ -280,7 +281,7 @@ def test_a_crash_at_any_step_leaves_one_commit_or_the_next(kind):
 def test_after_a_commit_that_failed_none_counts(output, monkeypatch):
     sink = output.begun()
     sink.write(1, result(1))
-    sink.commit(standing(1))()
+    sink.commit(checkpoint(1))()
     with monkeypatch.context() as patch:
 
         def full(*arguments, **options):
@@ -290,12 +291,12 @@ def test_after_a_commit_that_failed_none_counts(output, monkeypatch):
         patch.setattr(where, "append" if output.is_file else "query", full)
         sink.write(2, result(2))
         with pytest.raises(StoppedError):
-            sink.commit(standing(2))()
+            sink.commit(checkpoint(2))()
     sink.write(3, result(3))
     with pytest.raises(StoppedError):  # else the row 2 would count as done, and be nowhere
-        sink.commit(standing(3))()
+        sink.commit(checkpoint(3))()
     output.crash(sink)
-    assert output.begun().standing() == standing(1)
+    assert output.begun().checkpoint() == checkpoint(1)
     assert output.rows() == [1]
 
 
@@ -308,17 +309,17 @@ def test_a_second_writer_is_refused_and_harms_nothing(output, monkeypatch):
         monkeypatch.setattr("yelpaze.io.postgres._LOCK_SECONDS", 0.1)
     sink = output.begun()
     sink.write(1, result(1))
-    sink.commit(standing(1), is_last=True)()
+    sink.commit(checkpoint(1), is_last=True)()
     second = output.sink()
     for _ in range(2):
         with pytest.raises(InputError, match="another run is writing it; wait for its end"):
-            second.standing()
+            second.checkpoint()
     second.close()
     sink.write(2, result(2))
-    sink.commit(standing(2))()
+    sink.commit(checkpoint(2))()
     output.crash(sink)
     again = output.begun()
-    assert again.standing() == standing(2)
+    assert again.checkpoint() == checkpoint(2)
     assert output.rows() == [1, 2]
     again.close()
 
@@ -329,13 +330,13 @@ def test_a_journal_that_cannot_be_used(output):
     journal.write_text("dear diary\n")
     sink = output.sink()
     with pytest.raises(InputError, match="is no journal of a run"):
-        sink.standing()
+        sink.checkpoint()
     sink.close()
     assert journal.read_text() == "dear diary\n"
     journal.unlink()
     journal.mkdir()
     with pytest.raises(OSError, match="directory"):
-        output.sink().standing()
+        output.sink().checkpoint()
 
 
 # ── beginning anew ──────────────────────────────────────────────────────────────
@@ -346,14 +347,14 @@ def test_restart_keeps_the_old_output_beside(output):
     output.run(1, 2, failed=(3,))
     for _ in range(2):
         sink = output.sink()
-        sink.standing()
+        sink.checkpoint()
         kept = sink.restart()
         assert len(kept) == (2 if output.is_file else 1)
         assert list(sink.dead_letters()) == []
         for row in (1, 2):
             sink.write(row, result(row))
         sink.fail(letter(3))
-        sink.commit(standing(3, failed=1), is_last=True)()
+        sink.commit(checkpoint(3, failed=1), is_last=True)()
         sink.close()
         assert output.rows() == [1, 2]
         assert output.letters() == [3]
@@ -372,10 +373,10 @@ def test_restart_keeps_the_old_output_beside(output):
 @over_all
 def test_restart_of_what_was_never_begun(output):
     sink = output.sink()
-    assert sink.standing() is None
+    assert sink.checkpoint() is None
     assert sink.restart() == []
     sink.write(1, result(1))
-    sink.commit(standing(1))()
+    sink.commit(checkpoint(1))()
     sink.close()
     assert output.rows() == [1]
 
@@ -388,7 +389,7 @@ def test_what_no_run_wrote_is_told_of_and_kept_by_restart(output):
     else:
         output.path.write_bytes(b"theirs")
     sink = output.sink()
-    assert sink.standing() is None
+    assert sink.checkpoint() is None
     assert "there is no journal of a run that wrote it" in sink.damage()
     (kept,) = sink.restart()
     path = Path(kept)
@@ -401,7 +402,7 @@ def test_dead_letters_that_no_run_wrote_are_not_harmed(output):
     path = letters_of(output)
     path.write_text("theirs")
     sink = output.sink()
-    sink.standing()
+    sink.checkpoint()
     assert sink.damage() == f"{path} exists, and there is no journal of a run that wrote it"
     (kept,) = sink.restart()
     assert Path(kept).read_text() == "theirs"
@@ -429,11 +430,11 @@ def test_an_output_that_was_removed_shortened_or_edited(kind):
             assert word in output.damage()
             # The user goes on all the same.
             sink = output.sink()
-            sink.standing()
+            sink.checkpoint()
             assert sink.damage()
             sink.resume()
             sink.write(4, result(4))
-            sink.commit(standing(4, failed=1), is_last=True)()
+            sink.commit(checkpoint(4, failed=1), is_last=True)()
             sink.close()
             assert output.damage() is None
             assert 4 in {int(row) for row in output.values()}
@@ -450,7 +451,7 @@ def test_parts_that_were_removed_or_changed(kind):
             sink = output.begun()
             for row in rows:
                 sink.write(row, result(row))
-            sink.commit(standing(rows[-1]), is_last=True)()
+            sink.commit(checkpoint(rows[-1]), is_last=True)()
             sink.close()
         parts = sorted(output.path.glob("*.parquet"))
         assert len(parts) == 3
@@ -458,10 +459,10 @@ def test_parts_that_were_removed_or_changed(kind):
         assert word in output.damage()
         if word == "is missing":  # going on all the same must not harm the parts that are left
             sink = output.sink()
-            sink.standing()
+            sink.checkpoint()
             sink.resume()
             sink.write(7, result(7))
-            sink.commit(standing(7), is_last=True)()
+            sink.commit(checkpoint(7), is_last=True)()
             sink.close()
             assert output.rows() == [3, 4, 5, 6, 7]
 
@@ -480,7 +481,7 @@ def test_files_of_the_user_beside_the_parts_are_left_alone(output):
 def test_rows_between_two_parts_that_were_edited(output):
     sink = output.begun()
     sink.write(1, result(1))
-    sink.commit(standing(1), is_last=False)()
+    sink.commit(checkpoint(1), is_last=False)()
     output.crash(sink)
     path = output.path / "_open.jsonl"
     path.write_bytes(path.read_bytes().replace(b"v1", b"v2"))
@@ -500,10 +501,10 @@ def test_a_table_that_was_removed_or_lost_rows(output):
     output.sql(f"DROP TABLE {output.table}")
     assert output.damage() == f"the table {output.table} is missing"
     sink = output.sink()
-    sink.standing()
+    sink.checkpoint()
     sink.resume()
     sink.write(4, result(4))
-    sink.commit(standing(4, failed=1))()
+    sink.commit(checkpoint(4, failed=1))()
     sink.close()
     assert output.rows() == [4]
 
@@ -518,13 +519,13 @@ def test_dead_letters_come_back_as_they_were(output):
         letter(
             2, input=[1, None, {"a": 2**64}], attempts=[{"at": 1.5, "error": "x"}], trace_id="ab", at="2026"
         ),
-        letter(3, answers={"base": {"status": 200, "body": "\n"}}, mark=[0, 7, 1], is_partial=True),
+        letter(3, answers={"base": {"status": 200, "body": "\n"}}, cursor=[0, 7, 1], is_partial=True),
         letter(4, step=None, error={"kind": "input", "message": "a\nb\x00c"}, is_text=True),
     ]
     sink = output.begun()
     for one in letters:
         sink.fail(one)
-    sink.commit(standing(4, failed=4))()
+    sink.commit(checkpoint(4, failed=4))()
     sink.close()
     again = output.begun()
     assert list(again.dead_letters()) == letters
@@ -536,7 +537,7 @@ def test_dead_letters_with_what_json_cannot_say(output):
     sink = output.begun()
     sink.fail(letter(1, input=float("nan"), error={"kind": "connect", "message": "odd \udcff name"}))
     sink.fail(letter(2, input={"a": object(), "b": "\ud800"}))
-    sink.commit(standing(2, failed=2))()
+    sink.commit(checkpoint(2, failed=2))()
     sink.close()
     again = output.begun()
     first, second = again.dead_letters()
@@ -551,7 +552,7 @@ def test_many_dead_letters_are_read_while_rows_are_written(output):
     sink = output.begun()
     for row in range(1, 251):
         sink.fail(letter(row))
-    sink.commit(standing(250, failed=250))()
+    sink.commit(checkpoint(250, failed=250))()
     seen = []
     for one in sink.dead_letters():
         seen.append(one.row)
@@ -561,9 +562,9 @@ def test_many_dead_letters_are_read_while_rows_are_written(output):
         else:
             sink.fail(letter(one.row, step="again"))
         if one.row % 60 == 0:
-            sink.commit(standing(250, failed=125))()
+            sink.commit(checkpoint(250, failed=125))()
     assert seen == list(range(1, 251))
-    sink.commit(standing(250, failed=125))()
+    sink.commit(checkpoint(250, failed=125))()
     sink.tidy()
     left = list(sink.dead_letters())
     assert [one.row for one in left] == list(range(2, 251, 2))
@@ -580,14 +581,14 @@ def test_resolved_letters_go_and_no_empty_file_stays(output):
     for row in (2, 3):
         sink.resolve(row)
         sink.write(row, result(row))
-    sink.commit(standing(3))()
+    sink.commit(checkpoint(3))()
     sink.tidy()
     sink.tidy()
     assert list(sink.dead_letters()) == []
     if output.is_file:
         assert not list(output.folder.glob("*failures*"))
     sink.fail(letter(4))
-    sink.commit(standing(4, failed=1))()
+    sink.commit(checkpoint(4, failed=1))()
     sink.close()
     assert output.letters() == [4]
     assert output.rows() == [1, 2, 3]
@@ -600,7 +601,7 @@ def test_dead_letters_that_were_edited_are_told_of_by_line(output):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(lines[0] + "!" * (len(lines[1]) - 1) + "\n")
     sink = output.sink()
-    sink.standing()
+    sink.checkpoint()
     sink.resume()
     with pytest.raises(InputError, match="line 2: is no dead letter"):
         list(sink.dead_letters())
@@ -613,19 +614,19 @@ def test_dead_letters_that_were_edited_are_told_of_by_line(output):
 def taken(output, *results: Any, annotation: object = None, is_last: bool = True) -> list[str]:
     """Write results in one life; why those that have no place have none."""
     sink = output.begun(annotation)
-    now = sink.standing()
-    number = now.progress.through if now else 0
+    now = sink.checkpoint()
+    number = now.acks.through if now else 0
     reasons = []
     failed = now.failed if now else 0
     for value in results:
         number += 1
         try:
             sink.write(number, msgspec.json.encode(value))
-        except Misfit as error:
+        except SchemaMismatch as error:
             reasons.append(str(error))
             sink.fail(letter(number))
             failed += 1
-    sink.commit(standing(number, failed=failed), is_last=is_last)()
+    sink.commit(checkpoint(number, failed=failed), is_last=is_last)()
     reasons += [why for _, why in sink.rejected()]
     sink.close()
     return reasons
@@ -775,7 +776,7 @@ def test_more_results_than_are_looked_at_for_the_columns(output, monkeypatch):
     sink = output.begun()
     for row in range(1, 8):
         sink.write(row, result(row))
-    sink.commit(standing(7), is_last=True)()
+    sink.commit(checkpoint(7), is_last=True)()
     sink.close()
     assert output.rows() == list(range(1, 8))
 
@@ -799,7 +800,7 @@ def test_a_result_without_its_key_is_a_dead_letter(output):
     assert output.sql(f"SELECT id, v FROM {output.table}") == [(1, "c")]
     assert output.letters() == [2]
     sink = output.begun()
-    assert sink.standing() == standing(3, failed=1, kinds={"result": 1})
+    assert sink.checkpoint() == checkpoint(3, failed=1, kinds={"result": 1})
     sink.close()
 
 
@@ -809,7 +810,7 @@ def test_a_key_that_is_nowhere(kind):
     sink = output.begun()
     sink.write(1, b'{"other":1}')
     with pytest.raises(InputError, match="the results have no field 'id' for key="):
-        sink.commit(standing(1))()
+        sink.commit(checkpoint(1))()
     sink.close()
 
     class Other(TypedDict):
@@ -817,12 +818,12 @@ def test_a_key_that_is_nowhere(kind):
 
     sink = output.sink(Other)
     with pytest.raises(InputError, match="no field 'id' for key="):
-        sink.standing()
+        sink.checkpoint()
     sink.close()
     output.sql(f"CREATE TABLE {output.table} (other integer PRIMARY KEY)")
     sink = output.sink()
     with pytest.raises(InputError, match="has no column 'id'"):
-        sink.standing()
+        sink.checkpoint()
     sink.close()
 
 
@@ -845,11 +846,11 @@ def test_a_table_that_was_there_takes_what_fits(output):
     assert output.sql(f"SELECT id, v, s FROM {output.table} ORDER BY id") == [(1, "abc", 0.5), (6, "e", 2.0)]
     assert output.letters() == [2, 3, 4, 5, 7]
     sink = output.begun()
-    assert sink.standing() == standing(7, failed=5, kinds={"result": 2})
+    assert sink.checkpoint() == checkpoint(7, failed=5, kinds={"result": 2})
     sink.close()
     # Its rows can't be told from others, unless a key says which to replace.
     sink = output.sink()
-    sink.standing()
+    sink.checkpoint()
     if output.key:
         assert sink.restart() == []
         assert list(sink.dead_letters()) == []
@@ -883,7 +884,7 @@ def test_a_table_that_was_there_and_an_annotation(output):
     ):
         sink = output.sink(annotation)
         with pytest.raises(InputError, match=message):
-            sink.standing()
+            sink.checkpoint()
         sink.close()
     assert taken(output, {"id": 1, "note": "x"}, annotation=Some) == []
     ((number, default, note),) = output.sql(f"SELECT id, v, note FROM {output.table}")
@@ -896,7 +897,7 @@ def test_a_failures_table_that_no_run_made(output):
     output.sql(f"CREATE TABLE {output.table}_failures (mine integer)")
     sink = output.sink()
     with pytest.raises(InputError, match=f"{output.table}_failures"):
-        sink.standing()
+        sink.checkpoint()
     sink.close()
     assert output.columns(f"{output.table}_failures") == ["mine"]
 
@@ -917,16 +918,16 @@ def test_a_refused_row_that_succeeds_in_a_retry(output):
     sink = output.begun()
     sink.resolve(2)
     sink.write(2, b'{"id":2,"v":-2}')
-    sink.commit(standing(2))()
+    sink.commit(checkpoint(2))()
     assert [row for row, _ in sink.rejected()] == [2]
     assert sink.rejected() == []
     assert len(list(sink.dead_letters())) == 1
     sink.resolve(2)
     sink.write(2, b'{"id":2,"v":2}')
-    sink.commit(standing(2))()
+    sink.commit(checkpoint(2))()
     assert sink.rejected() == []
     assert list(sink.dead_letters()) == []
-    assert sink.standing() == standing(2)
+    assert sink.checkpoint() == checkpoint(2)
     sink.close()
 
 
@@ -979,7 +980,7 @@ def test_tables_in_schemas(output):
     assert output.rows() == [1, 2]
     output.sql(f"CREATE TABLE {schema}.deep_1 (theirs integer)")
     sink = output.sink()
-    sink.standing()
+    sink.checkpoint()
     assert sink.restart() == ["table deep_2"]
     sink.close()
     assert output.sql(f"SELECT count(*) FROM {schema}.deep_2") == [(2,)]
@@ -1011,7 +1012,7 @@ def test_sqlite_tables_of_the_main_schema(output):
     output.run(1)
     sink = output.begun()
     sink.write(2, result(2))
-    sink.commit(standing(2))()
+    sink.commit(checkpoint(2))()
     sink.close()
     assert output.rows() == [1, 2]
 
@@ -1026,7 +1027,7 @@ def test_a_server_or_file_that_is_not_there(output, tmp_path):
     output.url = url
     sink = output.sink()
     with pytest.raises(InputError, match=match):
-        sink.standing()
+        sink.checkpoint()
     sink.close()
 
 
@@ -1049,12 +1050,12 @@ def test_files_that_are_no_sqlite(output, tmp_path):
     output.path.write_bytes(b"no database, but quite long" * 100)
     sink = output.sink()
     with pytest.raises(InputError, match="not a database"):
-        sink.standing()
+        sink.checkpoint()
     sink.close()
     output.url = f"sqlite:///{tmp_path}?table=t"
     sink = output.sink()
     with pytest.raises(InputError, match="is a folder"):
-        sink.standing()
+        sink.checkpoint()
     sink.close()
 
 
@@ -1062,13 +1063,13 @@ def test_files_that_are_no_sqlite(output, tmp_path):
 def test_sqlite_that_is_full(output):
     sink = output.begun()
     sink.write(1, result(1))
-    sink.commit(standing(1))()
+    sink.commit(checkpoint(1))()
     (pages,) = sink._database.query("PRAGMA page_count")[0]
     sink._database.query(f"PRAGMA max_page_count = {pages}")
     for row in range(2, 2000):
         sink.write(row, result(row))
     with pytest.raises(StoppedError, match="full"):
-        sink.commit(standing(1999))()
+        sink.commit(checkpoint(1999))()
     sink.close()
     assert output.rows() == [1]
     assert output.damage() is None
@@ -1089,10 +1090,10 @@ def test_letters_and_results_share_one_transaction(output, monkeypatch):
     sink.write(1, result(1))
     sink.fail(letter(2))
     with pytest.raises(StoppedError):
-        sink.commit(standing(2, failed=1))()
+        sink.commit(checkpoint(2, failed=1))()
     output.crash(sink)
     monkeypatch.undo()
-    assert output.sink().standing() is None
+    assert output.sink().checkpoint() is None
     assert output.values() == {}
 
 
@@ -1110,7 +1111,7 @@ def test_two_runs_that_begin_in_the_same_moment(output, monkeypatch):
     monkeypatch.setattr(sink, "_make", second)
     sink.write(1, result(1))
     sink.fail(letter(2))
-    sink.commit(standing(2, failed=1))()
+    sink.commit(checkpoint(2, failed=1))()
     sink.close()
     assert output.rows() == [1]
     assert output.letters() == [2]
@@ -1129,7 +1130,7 @@ def test_a_lost_connection_is_made_anew(output):
     sink = output.begun()
     for row in (1, 2, 3):
         sink.write(row, result(row))
-        sink.commit(standing(row))()
+        sink.commit(checkpoint(row))()
         cut_off(output, sink)
     sink.close()
     assert output.rows() == [1, 2, 3]
@@ -1141,7 +1142,7 @@ def test_a_commit_whose_answer_was_lost_is_not_done_twice(output, monkeypatch):
 
     sink = output.begun()
     sink.write(1, result(1))
-    sink.commit(standing(1))()
+    sink.commit(checkpoint(1))()
     real = sink._save
 
     def and_then_gone(*arguments):
@@ -1152,10 +1153,10 @@ def test_a_commit_whose_answer_was_lost_is_not_done_twice(output, monkeypatch):
 
     monkeypatch.setattr(sink, "_save", and_then_gone)
     sink.write(2, result(2))
-    sink.commit(standing(2))()
+    sink.commit(checkpoint(2))()
     monkeypatch.undo()
     sink.write(3, result(3))
-    sink.commit(standing(3))()
+    sink.commit(checkpoint(3))()
     sink.close()
     assert output.rows() == [1, 2, 3]
 
@@ -1168,7 +1169,7 @@ def test_another_run_that_took_over_meanwhile(output, monkeypatch):
     other = output.begun()
     sink.write(1, result(1))
     with pytest.raises(StoppedError, match="another run took over"):
-        sink.commit(standing(1))()
+        sink.commit(checkpoint(1))()
     sink.close()
     other.close()
 
@@ -1187,7 +1188,7 @@ def test_a_server_that_stays_away(output, monkeypatch):
     monkeypatch.setattr(sink._database, "_connect", refused)
     sink.write(1, result(1))
     with pytest.raises(StoppedError, match="connection refused"):
-        sink.commit(standing(1))()
+        sink.commit(checkpoint(1))()
     sink.close()
 
 
@@ -1201,13 +1202,13 @@ def test_a_long_journal_is_replaced_and_says_the_same(output, monkeypatch):
     sink = output.begun()
     for row in range(1, 11):
         sink.fail(letter(row))
-    sink.commit(standing(10, failed=10))()
+    sink.commit(checkpoint(10, failed=10))()
     lengths = []
     for row in range(1, 41):
         if row <= 10:
             sink.resolve(row)
         sink.write(row, result(row))
-        sink.commit(standing(max(row, 10), failed=max(10 - row, 0)))()
+        sink.commit(checkpoint(max(row, 10), failed=max(10 - row, 0)))()
         lengths.append(journal.stat().st_size)
         if row % 7 == 0:
             output.crash(sink)
@@ -1217,7 +1218,7 @@ def test_a_long_journal_is_replaced_and_says_the_same(output, monkeypatch):
     assert max(lengths) <= 3000
     assert sorted(lengths) != lengths
     with pytest.raises(InputError, match="another run"):
-        output.sink().standing()
+        output.sink().checkpoint()
     sink.close()
     assert output.rows() == list(range(1, 41))
 
@@ -1229,12 +1230,12 @@ def test_a_journal_beyond_a_mebibyte(output):
     far = tuple(range(1_000_000, 1_040_000))
     for row in range(1, 8):
         sink.write(row, result(row))
-        progress = Progress(2_000_000, far)
-        sink.commit(msgspec.structs.replace(standing(row), progress=progress))()
+        progress = AckState(2_000_000, far)
+        sink.commit(msgspec.structs.replace(checkpoint(row), acks=progress))()
         assert journal.stat().st_size < 2 << 20
     output.crash(sink)
     again = output.begun()
-    assert again.standing().progress.open == far
+    assert again.checkpoint().acks.open == far
     again.close()
     assert output.rows() == list(range(1, 8))
 
@@ -1247,7 +1248,7 @@ def test_a_journal_beyond_a_mebibyte(output):
 def test_a_disk_that_is_full_stops_and_the_next_life_goes_on(output, monkeypatch, call):
     sink = output.begun()
     sink.write(1, result(1))
-    sink.commit(standing(1))()
+    sink.commit(checkpoint(1))()
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -1258,14 +1259,14 @@ def test_a_disk_that_is_full_stops_and_the_next_life_goes_on(output, monkeypatch
         patch.setattr(os, call, full)
         patch.setattr("yelpaze.io.journal._LONG", 0)  # so that it is renamed
         with pytest.raises(OSError, match="No space left"):
-            sink.commit(standing(3, failed=1), is_last=True)()
+            sink.commit(checkpoint(3, failed=1), is_last=True)()
     sink.close()
     again = output.begun()
-    assert again.standing() == standing(1)
+    assert again.checkpoint() == checkpoint(1)
     assert output.rows() == [1]
     again.write(2, result(2))
     again.fail(letter(3))
-    again.commit(standing(3, failed=1), is_last=True)()
+    again.commit(checkpoint(3, failed=1), is_last=True)()
     again.close()
     assert output.rows() == [1, 2]
     assert output.letters() == [3]
@@ -1278,11 +1279,11 @@ def test_a_device_that_is_full(output):
     (output.path / "_open.jsonl").symlink_to("/dev/full")
     sink.write(1, result(1))
     with pytest.raises(OSError, match="No space left"):
-        sink.commit(standing(1))()
+        sink.commit(checkpoint(1))()
     sink.close()
     (output.path / "_open.jsonl").unlink(missing_ok=True)
     again = output.begun()
-    assert again.standing() is None
+    assert again.checkpoint() is None
     again.close()
 
 
@@ -1291,7 +1292,7 @@ def test_a_device_that_is_full(output):
 
 @pytest.fixture
 def stdout_sink(tmp_path, monkeypatch, capfdbinary):
-    from yelpaze.app.places import open_sink
+    from yelpaze.io.backends import open_sink
 
     monkeypatch.chdir(tmp_path)
     sink = open_sink("-", ("rows.csv",), None)
@@ -1301,14 +1302,14 @@ def stdout_sink(tmp_path, monkeypatch, capfdbinary):
 
 def test_stdout_gets_lines_and_the_letters_a_file(stdout_sink, tmp_path, capfdbinary):
     (tmp_path / "rows.results.failures.jsonl").write_text("of an earlier run\n")
-    assert stdout_sink.standing() is None
+    assert stdout_sink.checkpoint() is None
     assert stdout_sink.damage() is None
     stdout_sink.resume()
     stdout_sink.write(1, result(1))
     stdout_sink.fail(letter(2))
     assert stdout_sink.waiting > 0
     assert capfdbinary.readouterr().out == b""
-    stdout_sink.commit(standing(2, failed=1))()
+    stdout_sink.commit(checkpoint(2, failed=1))()
     assert stdout_sink.waiting == 0
     assert capfdbinary.readouterr().out == b'{"row":1,"result":{"id":1,"value":"v1"}}\n'
     (line,) = Path(stdout_sink.failures).read_text().splitlines()
@@ -1327,7 +1328,7 @@ def test_stdout_that_is_full(stdout_sink):
     stdout_sink._out = Path("/dev/full").open("wb")  # noqa: SIM115  closed by the sink
     stdout_sink.write(1, result(1))
     with pytest.raises(OSError, match="No space left"):
-        stdout_sink.commit(standing(1))()
+        stdout_sink.commit(checkpoint(1))()
 
 
 @over("Csv", "Parquet", "Sqlite", "Postgres")
@@ -1336,16 +1337,16 @@ def test_columns_wait_for_more_than_the_first_results(kind):
     output = kind()
     sink = output.begun()
     sink.write(1, b'{"id":1,"value":1}')
-    sink.commit(standing(1), is_last=False)()
+    sink.commit(checkpoint(1), is_last=False)()
     sink.write(2, b'{"id":2,"value":2.5,"note":"n"}')
-    sink.commit(standing(2), is_last=False)()
+    sink.commit(checkpoint(2), is_last=False)()
     output.crash(sink)
     assert output.damage() is None
     again = output.begun()
-    assert again.standing() == standing(2)
+    assert again.checkpoint() == checkpoint(2)
     again.write(3, b'{"id":3,"value":3}')
-    again.commit(standing(3), is_last=True)()
-    with pytest.raises(Misfit):
+    again.commit(checkpoint(3), is_last=True)()
+    with pytest.raises(SchemaMismatch):
         again.write(4, b'{"id":4,"other":1}')
     again.close()
     assert sorted(int(row) for row in output.values()) == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""The contract of every source: all rows, each under its number, and the rest again from any mark."""
+"""The contract of every source: all rows, each under its number, and the rest again from any cursor."""
 
 import asyncio
 import csv
@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from support.inputs import INPUTS, ROWS
 from support.needed import needs
-from yelpaze.app.places import open_source
 from yelpaze.io import delimited, jsonl, reading
+from yelpaze.io.backends import open_source
 from yelpaze.io.protocol import BadRow
 from yelpaze.io.sampled import Sampled
 from yelpaze.model.errors import InputError
@@ -59,13 +59,15 @@ def value_of(row):
     return value if raw is None else msgspec.json.decode(raw)
 
 
-async def blocks_of(source, mark=None):
-    """(mark, [(number, value), …]) of each block."""
-    return [(mark, [(row[0], value_of(row)) for row in rows]) async for mark, rows in source.blocks(mark)]
+async def blocks_of(source, cursor=None):
+    """(cursor, [(number, value), …]) of each block."""
+    return [
+        (cursor, [(row[0], value_of(row)) for row in rows]) async for cursor, rows in source.blocks(cursor)
+    ]
 
 
-async def rows_of(source, mark=None):
-    return [row for _, rows in await blocks_of(source, mark) for row in rows]
+async def rows_of(source, cursor=None):
+    return [row for _, rows in await blocks_of(source, cursor) for row in rows]
 
 
 def shorten(patch, length):
@@ -99,13 +101,13 @@ async def test_the_rest_comes_again_from_every_mark(made, opened, small):
     blocks = await blocks_of(opened(*made.texts))
     assert [row for _, rows in blocks for row in rows] == made.rows
     assert len(blocks) > 4
-    for mark, rows in blocks:
-        kept = msgspec.json.decode(msgspec.json.encode(mark))  # as the sink keeps it
+    for cursor, rows in blocks:
+        kept = msgspec.json.decode(msgspec.json.encode(cursor))  # as the sink keeps it
         again = await rows_of(opened(*made.texts), kept)
         assert again == made.rows[len(made.rows) - len(again) :]
         if rows:
             assert rows[0] in again
-            if not made.texts[0].endswith(".parquet"):  # there a mark is where a group of rows begins
+            if not made.texts[0].endswith(".parquet"):  # there a cursor is where a group of rows begins
                 assert rows[0] == again[0]
 
 
@@ -173,8 +175,8 @@ def test_csv_is_read_as_csv_dictreader_reads_it(tmp_path_factory, rows, read, qu
         blocks = await blocks_of(open_source((str(path),)))
         got = [row for _, rows in blocks for row in rows]
         assert [value for _, value in got] == expected
-        for mark, block in blocks:
-            again = await rows_of(open_source((str(path),)), mark)
+        for cursor, block in blocks:
+            again = await rows_of(open_source((str(path),)), cursor)
             assert again == got[len(got) - len(again) :]
             assert not block or again[0] == block[0]
 
@@ -198,17 +200,17 @@ def test_any_bytes_are_the_same_rows_in_whatever_pieces_they_are_read(
     path = tmp_path_factory.getbasetemp() / "hypothesis2.csv"
     path.write_bytes(b"a,b\n" + content)
 
-    async def read(size, mark=None):
+    async def read(size, cursor=None):
         patch.setattr("yelpaze.io.reading._READ", size)
-        return await blocks_of(open_source((str(path),)), mark)
+        return await blocks_of(open_source((str(path),)), cursor)
 
     async def check():
         blocks = await read(first)
         rows = [row for _, block in blocks for row in block]
         assert [row for _, block in await read(second) for row in block] == rows
         assert all(one < other for (one, _), (other, _) in pairwise(rows))
-        for mark, _ in blocks:
-            again = [row for _, block in await read(second, mark) for row in block]
+        for cursor, _ in blocks:
+            again = [row for _, block in await read(second, cursor) for row in block]
             assert again == rows[len(rows) - len(again) :]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -280,8 +282,8 @@ async def test_a_line_that_is_too_long_costs_one_row(tmp_path, opened, monkeypat
         assert sorted(bad(rows)) == [4 + shift, 6 + shift, 7 + shift, 20 + shift]
         assert "the line is longer than" in bad(rows)[4 + shift]
         assert [number for number, _ in rows] == list(range(1 + shift, 21 + shift))
-        for mark, block in blocks:
-            again = await rows_of(opened(path), mark)
+        for cursor, block in blocks:
+            again = await rows_of(opened(path), cursor)
             assert again == rows[len(rows) - len(again) :]
             assert not block or again[0] == block[0]
 

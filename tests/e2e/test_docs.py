@@ -124,7 +124,7 @@ def test_public_names_are_frozen():
         "FanOutError", "Flow", "FlowError", "Headers", "Hedge", "HostEvent", "HostPolicy", "HostStatistics",
         "InputError", "Limit", "Live", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
         "Statistics", "StoppedError", "Timeout", "Timings", "YelpazeError", "__version__", "delete", "get",
-        "head", "log_hooks", "open_telemetry", "patch", "post", "put", "request", "run", "timed",
+        "head", "log_events", "open_telemetry", "patch", "post", "put", "request", "run", "timed",
     ]  # fmt: skip
     for name in yelpaze.__all__:
         assert getattr(yelpaze, name) is not None

@@ -378,7 +378,7 @@ async def test_hostile_answers_of_a_last_step_end_the_row(raw):
     def only(row):
         return get(f"{server.url}/{row}")
 
-    from yelpaze.flow.row import _plain
+    from yelpaze.flow.execution import _plain
 
     results = await outcome_of(flow, "deep", "charset")
     assert all(result.ok for result in results)

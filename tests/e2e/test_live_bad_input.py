@@ -65,7 +65,7 @@ class Inside:
 
     async def _serve(self):
         from yelpaze.app.live_node import opened_node
-        from yelpaze.live.server import Server, listening
+        from yelpaze.live.transports.server import Server, listening
 
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -145,10 +145,10 @@ def gateway(gateways_inside):
 @pytest.fixture
 def impatient(monkeypatch):
     """Seconds become hundredths for gateways that are started now."""
-    monkeypatch.setattr("yelpaze.live.node._TICK", 0.02)
-    monkeypatch.setattr("yelpaze.live.http._HEADER_SECONDS", 0.2)
-    monkeypatch.setattr("yelpaze.live.http._IDLE_SECONDS", 0.3)
-    monkeypatch.setattr("yelpaze.live.websocket._CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("yelpaze.live.core.node._TICK", 0.02)
+    monkeypatch.setattr("yelpaze.live.transports.http._HEADER_SECONDS", 0.2)
+    monkeypatch.setattr("yelpaze.live.transports.http._IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("yelpaze.live.transports.websocket._CLOSE_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -619,7 +619,7 @@ def test_who_does_not_read_delays_nobody_and_costs_little(impatient, gateways_in
 def publication(number):
     import msgspec
 
-    from yelpaze.live.values import Publication
+    from yelpaze.live.protocol.values import Publication
 
     return Publication(msgspec.Raw(json.dumps(f"{number} " + "x" * 4000).encode()))
 

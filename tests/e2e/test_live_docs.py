@@ -16,7 +16,7 @@ from test_live_js import MODULES, flags
 from support.live import KEY, SECONDS, SECRET, Gateway, WebSocket, request, token
 from support.needed import needs
 from support.nginx import free_port
-from yelpaze.live import codes
+from yelpaze.live.protocol import codes
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "live.md").read_text()

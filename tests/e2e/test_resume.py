@@ -69,7 +69,7 @@ def test_what_was_written_and_not_committed_is_undone(place, service):
         with (place.path / name).open("a") as file:
             file.write('{"row":4,"result":null}\n{"row":5,"res')
     with (place.path / "in.results.jsonl.journal").open("a") as file:
-        file.write('{"standing":{"run":')
+        file.write('{"checkpoint":{"run":')
     place(*RUN, code=0)
     assert place.numbers() == [1, 2, 3, 4, 5, 6]
     assert place.letters == {}

@@ -17,13 +17,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from support import servicers
 from support.waiting import until_true
+from yelpaze.grpc.address import Address
+from yelpaze.grpc.options import Options
+from yelpaze.grpc.peers import Target
+from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.observe.serving import ServerCollector
 from yelpaze.rpc import Channel, Security
-from yelpaze.serving.address import Address
-from yelpaze.serving.options import Options
-from yelpaze.serving.peers import Target
-from yelpaze.serving.supervisor import Supervisor
 
 KINDS = {"async": (servicers.register, None), "threads": (servicers.register_threads, 2)}
 
@@ -84,7 +84,7 @@ async def test_all_processes_answer_and_are_counted_together(kind):
 
 
 async def test_calls_made_at_once_after_opening_go_to_all_processes(monkeypatch):
-    monkeypatch.setattr("yelpaze.serving.peers._MOMENT", 30)  # the wait ends when all have answered
+    monkeypatch.setattr("yelpaze.grpc.peers._MOMENT", 30)  # the wait ends when all have answered
     async with served() as server, Channel(server.address) as channel:
         assert len(await many(channel)) == 2
 
@@ -211,7 +211,7 @@ async def test_calls_under_way_end_when_it_stops(kind, tmp_path):
 async def test_watchers_do_not_hold_up_the_end(kind):
     async with served(kind, grace=60) as server:
         channel = grpc.aio.insecure_channel(server.address)
-        watch = channel.unary_stream("/yelpaze.serving.v1.Processes/Watch")(b"")
+        watch = channel.unary_stream("/yelpaze.grpc.v1.Processes/Watch")(b"")
         assert await watch.read()
         async with asyncio.timeout(40):
             await server.stop()

@@ -171,7 +171,7 @@ async def test_hedging_hides_slow_answers_and_leaks_no_slot(raw):
         for turn in range(10):
             urls = [f"{server.url}/{turn * 20 + number}" for number in range(20)]
             sending = asyncio.gather(*(engine.send(get(url)) for url in urls))
-            await until_true(lambda: visits[b"/%d" % (turn * 20)] and engine.statistics().in_flight == 1)  # noqa: B023
+            await until_true(lambda: visits[b"/%d" % (turn * 20)] and engine.statistics().in_flight <= 1)  # noqa: B023
             loop.advance(0.1)
             outcomes += await sending
         assert kinds_of(outcomes) == {"ok": 200}
@@ -605,7 +605,7 @@ async def test_an_answer_cut_anywhere_is_no_answer(raw, tmp_path, reply, how):
 # ── closing ─────────────────────────────────────────────────────────────────────
 
 
-def standing() -> tuple[int, int, int]:
+def resources() -> tuple[int, int, int]:
     """Descriptors, tasks and timers."""
     timers = asyncio.get_running_loop()._scheduled
     return (
@@ -616,7 +616,7 @@ def standing() -> tuple[int, int, int]:
 
 
 def no_more_than(before: tuple[int, int, int]) -> bool:
-    return all(now <= then for now, then in zip(standing(), before, strict=True))
+    return all(now <= then for now, then in zip(resources(), before, strict=True))
 
 
 async def assert_closes_in_mid_flight(before, engine: Engine, tasks) -> None:
@@ -630,7 +630,7 @@ async def assert_closes_in_mid_flight(before, engine: Engine, tasks) -> None:
 
 async def test_closing_ends_hedged_calls(toxic):
     proxy = await toxic()
-    before = standing()
+    before = resources()
     async with engine_of(hedge=Hedge(after=0.05, share=1.0)) as engine:
         for _ in range(5):
             assert (await engine.send(get(proxy.url))).ok
@@ -656,7 +656,7 @@ async def test_closing_ends_what_a_hedge_has_beaten(raw):
             await peer.answer()
 
     server = await raw(answers_all_but_one)
-    before = standing()
+    before = resources()
     async with engine_of(connections=0, hedge=Hedge(after=0.05, share=1.0)) as engine:
         for _ in range(2):
             assert (await engine.send(get(server.url))).ok
@@ -671,7 +671,7 @@ async def test_closing_ends_what_a_hedge_has_beaten(raw):
 async def test_timers_set_by_timers_wake_the_loop_once_each():
     loop = asyncio.get_running_loop()
     timers = Timers(loop, loop.time)
-    before, wakes, fire = standing(), 0, timers._fire
+    before, wakes, fire = resources(), 0, timers._fire
     done = asyncio.Event()
 
     def counted() -> None:
@@ -697,7 +697,7 @@ async def test_timers_set_by_timers_wake_the_loop_once_each():
 async def test_closing_ends_parked_calls(toxic):
     proxy = await toxic()
     await proxy.turn("refuse")
-    before = standing()
+    before = resources()
     async with engine_of() as engine:
         stream = engine.stream(get(proxy.url) for _ in range(100))
         tasks = [asyncio.create_task(anext(stream))]
@@ -713,7 +713,7 @@ async def test_closing_ends_parked_calls(toxic):
 
 async def test_closing_ends_paused_calls(raw):
     server = await raw(busy(after="60"))
-    before = standing()
+    before = resources()
     async with engine_of() as engine:
         tasks = [asyncio.create_task(engine.send(get(server.url)))]
         await until_true(lambda: server.url in engine.statistics().hosts)
@@ -725,7 +725,7 @@ async def test_closing_ends_paused_calls(raw):
 
 async def test_closing_ends_calls_that_look_a_name_up_or_wait_for_a_slot(raw):
     server = await raw(stuck)
-    before = standing()
+    before = resources()
     async with engine_of(concurrency=2, per_host=1) as engine:
         tasks = [asyncio.create_task(engine.send(get(server.url), deadline=9)) for _ in range(5)]
         tasks.append(asyncio.create_task(engine.send(get(f"http://localhost:{server.port}/"), deadline=9)))
@@ -751,7 +751,7 @@ def raises(_outcome) -> None:
 async def test_a_callback_that_raises_does_not_stop_closing(raw, reported):
     server = await raw(stuck)
     told = []
-    before = standing()
+    before = resources()
     async with engine_of() as engine:
         engine.submit(get(server.url), raises)
         engine.submit(get(server.url), told.append)

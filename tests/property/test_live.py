@@ -10,20 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.live import frame as masked
-from yelpaze.live import frames, framing
-from yelpaze.live.backlog import OVERHEAD, Backlog
-from yelpaze.live.channels import Rules
-from yelpaze.live.codes import Failure, Refused
 from yelpaze.live.config import Channel, Duration
-from yelpaze.live.events import opening
-from yelpaze.live.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameError, FrameReader
-from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip
-from yelpaze.live.plain import position_of
-from yelpaze.live.protocol import Command, decode
+from yelpaze.live.core.backlog import OVERHEAD, Backlog
+from yelpaze.live.core.channels import Rules
+from yelpaze.live.core.stream import Joined
+from yelpaze.live.core.wheel import Wheel
+from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol import frames
+from yelpaze.live.protocol.codes import Failure, Refused
+from yelpaze.live.protocol.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    FrameError,
+    FrameReader,
+)
+from yelpaze.live.protocol.handshake import Rejected, Request, accept, check_origin, client_ip
+from yelpaze.live.protocol.messages import Command, decode
+from yelpaze.live.protocol.values import History, Position, Publication, on_one_line
+from yelpaze.live.sessions.plain import position_of
 from yelpaze.live.settings import SettingError, config_of, from_environment, merged
-from yelpaze.live.stream import Joined
-from yelpaze.live.values import History, Position, Publication, on_one_line
-from yelpaze.live.wheel import Wheel
+from yelpaze.live.transports.event_stream import opening
 
 LIMIT = 1000
 

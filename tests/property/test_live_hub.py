@@ -15,13 +15,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from yelpaze.live import eager, framing
-from yelpaze.live.broker import BrokerAwayError, Query
-from yelpaze.live.codes import Refused
+from yelpaze.live.brokers.broker import BrokerAwayError, Query
 from yelpaze.live.config import ChannelOptions
-from yelpaze.live.hub import Hub
-from yelpaze.live.stream import Membership
-from yelpaze.live.values import History, Position, Publication
+from yelpaze.live.core import eager
+from yelpaze.live.core.hub import Hub
+from yelpaze.live.core.stream import Membership
+from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol.codes import Refused
+from yelpaze.live.protocol.values import History, Position, Publication
 
 NAME = "news"
 KEPT = 6

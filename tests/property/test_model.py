@@ -6,9 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from yelpaze import Headers, MisuseError, Request, Timeout, get, head, post, request
-from yelpaze.io.protocol import Ledger
 from yelpaze.model.histogram import Histogram
 from yelpaze.model.url import checked, join, origin_of, with_params
+from yelpaze.policy.acks import AckTracker
 
 
 @given(st.text())
@@ -206,15 +206,15 @@ def test_quantiles_are_right_within_two_percent(values, share):
 
 @given(st.lists(st.integers(1, 60), unique=True).map(sorted), st.randoms(use_true_random=False))
 def test_the_ledger_covers_exactly_what_is_done(numbers, rng):
-    ledger = Ledger()
+    tracker = AckTracker()
     started: list[int] = []
     open_: list[int] = []
     for number in numbers:
-        ledger.start(number)
+        tracker.start(number)
         started.append(number)
         open_.append(number)
         if rng.random() < 0.6:
-            ledger.done(open_.pop(rng.randrange(len(open_))))
-        progress = ledger.progress()
+            tracker.done(open_.pop(rng.randrange(len(open_))))
+        progress = tracker.state()
         assert {n for n in started if progress.has(n)} == set(started) - set(open_)
     assert msgspec.json.decode(msgspec.json.encode(progress)) if numbers else True

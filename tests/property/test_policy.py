@@ -87,9 +87,9 @@ class Ticket:
 
 @given(st.integers(1, 5), st.integers(1, 5), st.data())
 def test_slots_keep_their_bounds_and_strand_nobody(total, per_host, data):
-    dozing: list = []
-    slots = Slots(total=total, on_doze=dozing.append)
-    lanes = [slots.lane(per_host) for _ in range(3)]
+    blocked: list = []
+    slots = Slots(total=total, on_blocked=blocked.append)
+    queues = [slots.queue(per_host) for _ in range(3)]
     running: list = []
     waiting: list[Ticket] = []
     where: dict[Ticket, object] = {}
@@ -97,25 +97,25 @@ def test_slots_keep_their_bounds_and_strand_nobody(total, per_host, data):
 
     def granted(ticket) -> None:
         assert not ticket.abandoned
-        assert where[ticket].shut_until <= now
+        assert where[ticket].blocked_until <= now
         waiting.remove(ticket)
         running.append(where[ticket])
 
     for _ in range(data.draw(st.integers(0, 60))):
         action = data.draw(st.sampled_from(["start", "end", "abandon", "shut", "later"]))
         if action == "start":
-            lane = data.draw(st.sampled_from(lanes))
-            if slots.take(lane, now):
-                assert lane.shut_until <= now
-                running.append(lane)
+            queue = data.draw(st.sampled_from(queues))
+            if slots.take(queue, now):
+                assert queue.blocked_until <= now
+                running.append(queue)
             else:
                 ticket = Ticket()
-                where[ticket] = lane
+                where[ticket] = queue
                 waiting.append(ticket)
-                slots.wait(lane, ticket, now)
+                slots.wait(queue, ticket, now)
         elif action == "end" and running:
-            lane = running.pop(data.draw(st.integers(0, len(running) - 1)))
-            ticket = slots.give(lane, now)
+            queue = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            ticket = slots.give(queue, now)
             if ticket is not None:
                 granted(ticket)
         elif action == "abandon" and waiting:
@@ -123,30 +123,32 @@ def test_slots_keep_their_bounds_and_strand_nobody(total, per_host, data):
             ticket.abandoned = True
             where[ticket].left()
         elif action == "shut":
-            data.draw(st.sampled_from(lanes)).shut_until = now + data.draw(st.integers(1, 5))
+            data.draw(st.sampled_from(queues)).blocked_until = now + data.draw(st.integers(1, 5))
         elif action == "later":
             now += 3
-            for lane in list(dozing):
-                if lane.shut_until <= now:
-                    dozing.remove(lane)
-                    slots.open(lane, now)
+            for queue in list(blocked):
+                if queue.blocked_until <= now:
+                    blocked.remove(queue)
+                    slots.open(queue, now)
                     while (ticket := slots.next_ticket(now)) is not None:
                         granted(ticket)
         assert slots.busy == len(running) <= total
-        for lane in lanes:
-            assert lane.busy == running.count(lane) <= per_host
+        for queue in queues:
+            assert queue.busy == running.count(queue) <= per_host
         # Whoever waits does so because all slots are taken, or all of its host's, or it is shut
         # and somebody has been told to open it (or will be, when its turn comes).
         for ticket in waiting:
-            lane = where[ticket]
-            assert slots.busy == total or lane.busy == per_host or lane.shut_until > now or lane in dozing
+            queue = where[ticket]
+            assert (
+                slots.busy == total or queue.busy == per_host or queue.blocked_until > now or queue in blocked
+            )
     now += 10
-    while running or dozing:
+    while running or blocked:
         ticket = slots.give(running.pop(), now) if running else None
         if ticket is not None:
             granted(ticket)
-        while dozing:
-            slots.open(dozing.pop(), now)
+        while blocked:
+            slots.open(blocked.pop(), now)
         while (ticket := slots.next_ticket(now)) is not None:
             granted(ticket)
     assert not waiting
@@ -155,35 +157,35 @@ def test_slots_keep_their_bounds_and_strand_nobody(total, per_host, data):
 
 def test_free_slots_go_round_the_hosts():
     slots = Slots(total=1)
-    slow, fast = slots.lane(1), slots.lane(1)
+    slow, fast = slots.queue(1), slots.queue(1)
     assert slots.take(slow, 0.0)
     tickets = {}
-    for name, lane in (("slow", slow),) * 3 + (("fast", fast),):
+    for name, queue in (("slow", slow),) * 3 + (("fast", fast),):
         ticket = Ticket()
-        tickets[ticket] = (name, lane)
-        slots.wait(lane, ticket, 0.0)
-    order, lane = [], slow
-    while (ticket := slots.give(lane, 0.0)) is not None:
-        name, lane = tickets[ticket]
+        tickets[ticket] = (name, queue)
+        slots.wait(queue, ticket, 0.0)
+    order, queue = [], slow
+    while (ticket := slots.give(queue, 0.0)) is not None:
+        name, queue = tickets[ticket]
         order.append(name)
     assert order == ["fast", "slow", "slow", "slow"] or order == ["slow", "fast", "slow", "slow"]
 
 
 def test_a_rate_over_all_lanes_spreads_their_starts():
-    dozing: list = []
-    slots = Slots(total=100, rate=Gcra(Rate.parse("10/s")), on_doze=dozing.append)
-    lanes = [slots.lane(100) for _ in range(4)]
+    blocked: list = []
+    slots = Slots(total=100, rate=Gcra(Rate.parse("10/s")), on_blocked=blocked.append)
+    queues = [slots.queue(100) for _ in range(4)]
     now, started = 0.0, []
     for number in range(40):
-        lane = lanes[number % 4]
-        if slots.take(lane, now):
+        queue = queues[number % 4]
+        if slots.take(queue, now):
             started.append(now)
         else:
-            slots.wait(lane, Ticket(), now)
-    while dozing:
-        lane = dozing.pop()
-        now = max(now, lane.shut_until)
-        slots.open(lane, now)
+            slots.wait(queue, Ticket(), now)
+    while blocked:
+        queue = blocked.pop()
+        now = max(now, queue.blocked_until)
+        slots.open(queue, now)
         while slots.next_ticket(now) is not None:
             started.append(now)
     assert len(started) == 40

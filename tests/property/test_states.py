@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from yelpaze.model.headers import Headers
 from yelpaze.policy.adaptive import Adaptive
-from yelpaze.policy.breaker import Breaker, Circuit, State
-from yelpaze.policy.budget import Budget, Purse
-from yelpaze.policy.hedge import Hedge, Hedger
+from yelpaze.policy.breaker import Breaker, BreakerState, State
+from yelpaze.policy.budget import Budget, BudgetState
+from yelpaze.policy.hedge import Hedge, HedgeState
 from yelpaze.policy.quota import Quota, read_quota
 from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.window import Window
@@ -34,14 +34,14 @@ def test_a_window_counts_what_is_not_too_old(events):
 @given(steps, st.floats(0, 1), st.floats(0, 5))
 def test_a_purse_never_pays_more_than_its_budget(events, share, per_second):
     budget = Budget(share=share, per_second=per_second, ttl=10)
-    purse, now, calls, paid = Purse(budget), 0.0, [], []
+    budget, now, calls, paid = BudgetState(budget), 0.0, [], []
     for wait, is_call in events:
         now += wait
         if is_call:
-            purse.window.roll(now)
-            purse.window.calls += 1
+            budget.window.roll(now)
+            budget.window.calls += 1
             calls.append(now)
-        elif purse.withdraw(now):
+        elif budget.withdraw(now):
             paid.append(now)
             within = [when for when in paid if now - when <= 9.0]
             assert len(within) <= share * sum(now - when <= 10.0 for when in calls) + per_second * 10 + 1e-6
@@ -49,7 +49,7 @@ def test_a_purse_never_pays_more_than_its_budget(events, share, per_second):
 
 @given(steps)
 def test_a_circuit_moves_only_as_its_table_says(events):
-    circuit, now = Circuit(Breaker(calls=5, pause=4, probes=3)), 0.0
+    breaker, now = BreakerState(Breaker(calls=5, pause=4, probes=3)), 0.0
     row = 0
     allowed = {
         (State.CLOSED, State.OPEN),
@@ -59,20 +59,20 @@ def test_a_circuit_moves_only_as_its_table_says(events):
     }
     for wait, good in events:
         now += wait
-        before = circuit.state
-        if circuit.cool(now):
+        before = breaker.state
+        if breaker.cool(now):
             assert before is State.OPEN
-            assert now >= circuit.until
-            before = circuit.state
-        generation = circuit.generation
-        changed = circuit.record(now, good, generation)
+            assert now >= breaker.until
+            before = breaker.state
+        generation = breaker.generation
+        changed = breaker.record(now, good, generation)
         row = 0 if good or changed or before is not State.CLOSED else row + 1
-        if circuit.state is not before:
+        if breaker.state is not before:
             assert changed
-            assert (before, circuit.state) in allowed
-            assert circuit.generation == generation + 1
+            assert (before, breaker.state) in allowed
+            assert breaker.generation == generation + 1
         assert row < 5  # five in a row would have opened it
-        assert not circuit.record(now, False, circuit.generation - 1)  # old news
+        assert not breaker.record(now, False, breaker.generation - 1)  # old news
 
 
 def test_half_open_judges_by_its_probes_alone():
@@ -83,12 +83,12 @@ def test_half_open_judges_by_its_probes_alone():
         ((True, False, False, True, False), State.OPEN),
         ((True, True), State.HALF_OPEN),
     ):
-        circuit = Circuit(Breaker(probes=5, pause=1))
-        circuit.trip(0.0)
-        assert circuit.cool(1.0)
+        breaker = BreakerState(Breaker(probes=5, pause=1))
+        breaker.trip(0.0)
+        assert breaker.cool(1.0)
         for good in results:
-            circuit.record(1.0, good, circuit.generation)
-        assert circuit.state is state, results
+            breaker.record(1.0, good, breaker.generation)
+        assert breaker.state is state, results
 
 
 @given(
@@ -106,14 +106,14 @@ def test_an_adaptive_limit_stays_within_its_bounds(events, most):
 
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=300), st.floats(0.01, 1))
 def test_hedges_are_no_more_than_their_share(latencies, share):
-    hedger, paid = Hedger(Hedge(share=share)), 0
+    hedge, paid = HedgeState(Hedge(share=share)), 0
     for number, seconds in enumerate(latencies, 1):
-        hedger.answered(seconds)
-        paid += hedger.may()
+        hedge.answered(seconds)
+        paid += hedge.may()
         assert paid <= share * number + 1 + 1e-6
-        assert (hedger.after == float("inf")) == (number < 100)
+        assert (hedge.after == float("inf")) == (number < 100)
     if len(latencies) >= 100:
-        assert min(latencies) <= hedger.after <= max(latencies) * 1.05
+        assert min(latencies) <= hedge.after <= max(latencies) * 1.05
 
 
 @given(st.floats(0.5, 1000), st.integers(1, 20), st.lists(st.floats(0, 2), min_size=1, max_size=100))

@@ -7,9 +7,10 @@ import os
 import sqlite3
 from pathlib import Path
 
-from yelpaze.app.places import open_sink
+from yelpaze.io.backends import open_sink
 from yelpaze.io.file_sink import FileSink
-from yelpaze.io.protocol import DeadLetter, Progress, Sink, Standing
+from yelpaze.io.protocol import Checkpoint, DeadLetter, Sink
+from yelpaze.policy.acks import AckState
 
 _NUMBERS = itertools.count(1)
 
@@ -27,10 +28,10 @@ def letter(row: int, **changes) -> DeadLetter:
     return DeadLetter(row=row, **(fields | changes))
 
 
-def standing(through: int, *, failed: int = 0, **changes) -> Standing:
+def checkpoint(through: int, *, failed: int = 0, **changes) -> Checkpoint:
     """As if all rows up to that one were done."""
     counts = {"succeeded": through - failed, "failed": failed} | changes
-    return Standing(run="test", identity={}, progress=Progress(through), **counts)
+    return Checkpoint(run="test", identity={}, acks=AckState(through), **counts)
 
 
 class Output:
@@ -57,7 +58,7 @@ class Output:
     def begun(self, annotation: object = None) -> Sink:
         """A sink that goes on from the last commit, whose output is as it was left."""
         sink = self.sink(annotation)
-        sink.standing()
+        sink.checkpoint()
         assert sink.damage() is None
         sink.resume()
         return sink
@@ -69,7 +70,7 @@ class Output:
             sink.write(row, result(row))
         for row in failed:
             sink.fail(letter(row))
-        sink.commit(standing(len(rows) + len(failed), failed=len(failed)), is_last=is_last)()
+        sink.commit(checkpoint(len(rows) + len(failed), failed=len(failed)), is_last=is_last)()
         sink.close()
 
     def crash(self, sink: Sink) -> None:
@@ -115,7 +116,7 @@ class Output:
     def damage(self) -> str | None:
         """As the next life would find."""
         sink = self.sink()
-        sink.standing()
+        sink.checkpoint()
         damage = sink.damage()
         self.crash(sink)
         return damage

@@ -2,10 +2,10 @@
 
 import pytest
 
-from yelpaze.app.committer import Committer
 from yelpaze.io.file_sink import FileSink
 from yelpaze.io.jsonl import JsonlLayout
-from yelpaze.io.protocol import Standing
+from yelpaze.io.protocol import Checkpoint
+from yelpaze.jobs.committer import Committer
 
 
 class Sink:
@@ -15,9 +15,9 @@ class Sink:
         self.waiting = 0
         self.commits = []
 
-    def commit(self, standing, *, is_last=False):
+    def commit(self, checkpoint, *, is_last=False):
         def work():
-            self.commits.append(standing)
+            self.commits.append(checkpoint)
             if len(self.commits) == 1:
                 raise RuntimeError("away")
 
@@ -26,9 +26,9 @@ class Sink:
 
 async def test_after_a_commit_that_failed_there_is_no_other():
     sink, told = Sink(), []
-    standing = Standing(run="r", identity={})
+    checkpoint = Checkpoint(run="r", identity={})
     committer = Committer(
-        sink, lambda _: standing, seconds=60, after=lambda: told.append(1), on_error=told.append
+        sink, lambda _: checkpoint, seconds=60, after=lambda: told.append(1), on_error=told.append
     )
     with pytest.raises(RuntimeError):
         await committer.commit()
@@ -40,7 +40,7 @@ async def test_after_a_commit_that_failed_there_is_no_other():
 
 def begun(path):
     sink = FileSink(JsonlLayout(path), path.with_name("out.failures.jsonl"))
-    assert sink.standing() is None
+    assert sink.checkpoint() is None
     return sink
 
 

@@ -75,7 +75,7 @@ def test_edges_and_columns():
 
 
 def test_mermaid():
-    lines = [line.strip() for line in mermaid(diamond()).splitlines()]
+    lines = [line.strip() for line in mermaid(diamond().plan).splitlines()]
     assert lines[:2] == ["flowchart LR", "row([row])"]
     assert set(lines[2:7]) == {
         's_base("base")', 's_left("left")', 's_right("right")', 's_constant["constant"]', 's_total["total"]',
@@ -97,7 +97,7 @@ def test_mermaid():
     ],
 )
 def test_mermaid_names_are_each_ones_own_and_no_words_of_its_language(names):
-    text = mermaid(chain(*names))
+    text = mermaid(chain(*names).plan)
     found = dict(re.findall(r'^ {4}(\w+)\["(\w+)"\]$', text, re.MULTILINE))
     assert sorted(found.values()) == sorted(names)
     assert not set(found) & WORDS
@@ -119,10 +119,10 @@ def boxes(drawing: ET.Element) -> list[tuple[float, float, float, float]]:
 
 def test_svg_has_every_step_and_arrow_within_its_bounds():
     flow = diamond()
-    drawing = ET.fromstring(svg(flow))
+    drawing = ET.fromstring(svg(flow.plan))
     width, height = float(drawing.get("width")), float(drawing.get("height"))
     texts = [text.text for text in drawing.iter(f"{SVG}text")]
-    for name in ("row", *flow.steps):
+    for name in ("row", *flow.plan.steps):
         assert texts.count(name) == 1
     assert "request, optional" in texts
     paths = [path for path in drawing.iter(f"{SVG}path") if path.get("marker-end")]
@@ -140,7 +140,7 @@ def test_svg_has_every_step_and_arrow_within_its_bounds():
 
 def test_a_long_name_stays_within_its_box():
     name = "prices_of_all_competitors_in_this_market"
-    drawing = ET.fromstring(svg(chain(name)))
+    drawing = ET.fromstring(svg(chain(name).plan))
     x1, _, x2, _ = boxes(drawing)[1]
     (text,) = [text for text in drawing.iter(f"{SVG}text") if name.startswith((text.text or "").rstrip("…"))]
     # A bold letter of 13 px is 7 px wide or so.
@@ -148,9 +148,9 @@ def test_a_long_name_stays_within_its_box():
 
 
 def test_drawing_is_steady_and_needs_nothing_else():
-    assert svg(diamond()) == svg(diamond())
-    assert mermaid(diamond()) == mermaid(diamond())
-    source = svg(diamond())
+    assert svg(diamond().plan) == svg(diamond())
+    assert mermaid(diamond().plan) == mermaid(diamond())
+    source = svg(diamond().plan)
     assert re.findall(r"https?://[^\"']+", source) == ["http://www.w3.org/2000/svg"]
     assert "<script" not in source
 
@@ -163,4 +163,4 @@ def test_description():
     assert "  total(left: dict | Failure, right: dict, constant: int)  [compute, 60 s at the most]" in lines
     assert lines[-1] == "result: total → int"
     flow = chain("one")
-    assert description(flow)[-1] == "result: one → anything that JSON can carry (no annotation)"
+    assert description(flow.plan)[-1] == "result: one → anything that JSON can carry (no annotation)"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yelpaze import Failure, Flow, Response, get
-from yelpaze.flow.letters import answers_to, letter_of
-from yelpaze.flow.row import SKIPPED
+from yelpaze.flow.dead_letters import answers_to, letter_of
+from yelpaze.flow.execution import SKIPPED
 from yelpaze.io.lines import line_of
 from yelpaze.io.protocol import BadRow, DeadLetter
 from yelpaze.model.errors import Error, ErrorKind
@@ -58,7 +58,7 @@ def outcome(body=b"{}", status=200, headers="", url=URL) -> Outcome:
 
 
 def letter(
-    raw=b'{"n":1}', value=None, answers=None, failure=FAILED, secrets=(), mark=(0, 0, 1)
+    raw=b'{"n":1}', value=None, answers=None, failure=FAILED, secrets=(), cursor=(0, 0, 1)
 ) -> DeadLetter:
     """The dead letter as it comes back from its file."""
     row = SimpleNamespace(
@@ -68,7 +68,7 @@ def letter(
         graph=GRAPH,
         answers=lambda: {NUMBER[name]: answer for name, answer in (answers or {}).items()},
     )
-    made = letter_of(row, failure, secrets=Secrets(secrets), mark=mark, wall=1_800_000_100.0, clock=500.0)
+    made = letter_of(row, failure, secrets=Secrets(secrets), cursor=cursor, wall=1_800_000_100.0, clock=500.0)
     return msgspec.json.decode(line_of(made), type=DeadLetter)
 
 
@@ -96,7 +96,7 @@ def back(answers, **options):
 )
 def test_a_row_without_secrets_is_kept_to_the_letter(raw):
     row = SimpleNamespace(number=7, raw=raw, value=None, graph=GRAPH, answers=dict)
-    made = letter_of(row, FAILED, secrets=Secrets(), mark=None, wall=0.0, clock=0.0)
+    made = letter_of(row, FAILED, secrets=Secrets(), cursor=None, wall=0.0, clock=0.0)
     assert bytes(made.input) == raw.strip()
     assert (made.is_partial, made.is_text) == (False, False)
     assert msgspec.json.decode(line_of(made))["input"] == msgspec.json.decode(raw)
@@ -106,7 +106,7 @@ def test_a_row_with_secrets_is_partial():
     found = letter(raw=b'{"n":1,"password":"hunter2","url":"http://me:hunter2@a.test/"}')
     assert found.input == {"n": 1, "password": HIDDEN, "url": "http://a.test/"}
     assert (found.is_partial, found.is_text) == (True, False)
-    assert found.mark == [0, 0, 1]
+    assert found.cursor == [0, 0, 1]
     found = letter(raw=b'{"shop-id":1}', secrets=["shop_id"])
     assert (found.input, found.is_partial) == ({"shop-id": HIDDEN}, True)
 

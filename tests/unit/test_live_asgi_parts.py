@@ -7,13 +7,13 @@ import itertools
 import pytest
 
 from yelpaze import InputError, Live, MisuseError
-from yelpaze.live import asgi
-from yelpaze.live.asgi import AsgiApp
-from yelpaze.live.codes import SHUTDOWN
-from yelpaze.live.memory import MemoryBroker
-from yelpaze.live.node import Node
+from yelpaze.live.brokers.memory import MemoryBroker
+from yelpaze.live.core.node import Node
+from yelpaze.live.protocol.codes import SHUTDOWN
+from yelpaze.live.protocol.values import Publication, raw
 from yelpaze.live.settings import config_of
-from yelpaze.live.values import Publication, raw
+from yelpaze.live.transports import asgi
+from yelpaze.live.transports.asgi import AsgiApp
 
 SECONDS = 20
 OPEN = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yelpaze.live import eager
-from yelpaze.live.client import CONNECTED, NEW, Client
-from yelpaze.live.cluster import Command, NodeInfo, _glob
-from yelpaze.live.memory import MemoryBroker
-from yelpaze.live.node import Node
+from yelpaze.live.brokers.memory import MemoryBroker
+from yelpaze.live.core import eager
+from yelpaze.live.core.cluster import Command, NodeInfo, _glob
+from yelpaze.live.core.node import Node
+from yelpaze.live.core.statistics import Totals, added
+from yelpaze.live.core.stream import Membership
+from yelpaze.live.sessions.client import CONNECTED, NEW, Client
 from yelpaze.live.settings import config_of
-from yelpaze.live.statistics import Totals, added
-from yelpaze.live.stream import Membership
 
 
 class Peer:
@@ -105,7 +105,7 @@ async def test_clients_are_sent_away_in_batches_oldest_first(houses, monkeypatch
         pauses.append(seconds)
         sizes.append(sum(bool(peer.ended) for peer in peers))
 
-    monkeypatch.setattr("yelpaze.live.node.asyncio.sleep", sleep)
+    monkeypatch.setattr("yelpaze.live.core.node.asyncio.sleep", sleep)
     await house.node.drain(seconds)
     monkeypatch.undo()
     assert house.node.is_draining
@@ -119,7 +119,7 @@ async def test_clients_are_sent_away_in_batches_oldest_first(houses, monkeypatch
 
 
 async def test_who_does_not_go_is_cut_off(houses, monkeypatch):
-    monkeypatch.setattr("yelpaze.live.node._GOODBYE", 0.1)
+    monkeypatch.setattr("yelpaze.live.core.node._GOODBYE", 0.1)
     house = await houses()
     peer = Peer(house.node, "u")
     await house.node.close()
@@ -250,7 +250,7 @@ async def test_channels_are_asked_of_all_nodes_and_added_up(houses):
 
 
 async def test_a_node_that_does_not_answer_is_not_waited_for_without_end(houses, monkeypatch):
-    monkeypatch.setattr("yelpaze.live.cluster._SURVEY", 0.01)
+    monkeypatch.setattr("yelpaze.live.core.cluster._SURVEY", 0.01)
     house = await houses()
     await house.node.cluster.tell(Command(node=other("b")))
     await joined(house, "a")

@@ -8,17 +8,17 @@ import jwt
 import msgspec
 import pytest
 
-from yelpaze.live import framing
-from yelpaze.live.broker import BrokerAwayError, Keep
-from yelpaze.live.centrifugo import CentrifugoSession
-from yelpaze.live.cluster import Command
-from yelpaze.live.codes import Ending
-from yelpaze.live.connection import Connection
-from yelpaze.live.memory import MemoryBroker
-from yelpaze.live.node import Node
-from yelpaze.live.plain import PlainSession
+from yelpaze.live.brokers.broker import BrokerAwayError, Keep
+from yelpaze.live.brokers.memory import MemoryBroker
+from yelpaze.live.core.cluster import Command
+from yelpaze.live.core.node import Node
+from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol.codes import Ending
+from yelpaze.live.protocol.values import Publication
+from yelpaze.live.sessions.centrifugo import CentrifugoSession
+from yelpaze.live.sessions.plain import PlainSession
 from yelpaze.live.settings import config_of
-from yelpaze.live.values import Publication
+from yelpaze.live.transports.connection import Connection
 
 SECRET = "a secret of the tests that is long enough for HS256"
 NOW = 1_700_000_000

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from yelpaze.app.live_config import load
-from yelpaze.live.channels import Rules
-from yelpaze.live.codes import Refused
 from yelpaze.live.config import Channel, ChannelOptions, Config, Duration, Namespace
-from yelpaze.live.handshake import Rejected, Request, accept, check_origin, client_ip
+from yelpaze.live.core.channels import Rules
+from yelpaze.live.protocol.codes import Refused
+from yelpaze.live.protocol.handshake import Rejected, Request, accept, check_origin, client_ip
 from yelpaze.live.settings import SettingError, config_of
 from yelpaze.model.errors import InputError
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from yelpaze.live.config import Token
-from yelpaze.live.tokens import BadTokenError, Claims, ExpiredTokenError, Jwks, KeysAwayError, Verifier
+from yelpaze.live.core.tokens import BadTokenError, Claims, ExpiredTokenError, Jwks, KeysAwayError, Verifier
 from yelpaze.model.errors import InputError
 
 SECRET = "a secret that is long enough for every hash function: sixty-four."

@@ -14,7 +14,7 @@ from structlog.testing import CapturingLogger
 
 import yelpaze
 from support.simulated import Answer, Simulation
-from yelpaze import EngineCollector, MisuseError, Retry, get, log_hooks, open_telemetry
+from yelpaze import EngineCollector, MisuseError, Retry, get, log_events, open_telemetry
 
 API = "http://10.0.0.1/x"
 
@@ -70,7 +70,7 @@ def test_statistics_have_quantiles_for_each_host():
 def test_events_have_the_trace_id():
     logger = CapturingLogger()
     log = structlog.wrap_logger(logger, processors=[])
-    sim = Simulation(lambda *_: Answer(500), **{**log_hooks(log), "retry": Retry(attempts=2)})
+    sim = Simulation(lambda *_: Answer(500), **{**log_events(log), "retry": Retry(attempts=2)})
     outcome = sim.run(lambda engine: engine.send(get(API)))
     said = [(call.method_name, call.kwargs) for call in logger.calls]
     assert [(level, event["event"]) for level, event in said] == [
@@ -85,7 +85,7 @@ def test_events_have_the_trace_id():
 def test_a_breaker_that_opens_is_logged():
     logger = CapturingLogger()
     sim = Simulation(
-        lambda *_: Answer(500), **{**log_hooks(structlog.wrap_logger(logger, processors=[])), "retry": None}
+        lambda *_: Answer(500), **{**log_events(structlog.wrap_logger(logger, processors=[])), "retry": None}
     )
 
     async def main(engine):

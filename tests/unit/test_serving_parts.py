@@ -6,15 +6,15 @@ import socket
 import grpc
 import pytest
 
+from yelpaze.grpc.address import Address
+from yelpaze.grpc.child import ServerProcess
+from yelpaze.grpc.control import BUCKETS, Report
+from yelpaze.grpc.counting import Tally, counted
+from yelpaze.grpc.crew import own_address
+from yelpaze.grpc.options import Options
+from yelpaze.grpc.replacing import pause_after, worn
+from yelpaze.grpc.totals import summed, totals
 from yelpaze.model.errors import StoppedError
-from yelpaze.serving.address import Address
-from yelpaze.serving.child import ServerProcess
-from yelpaze.serving.control import BUCKETS, Report
-from yelpaze.serving.counting import Tally, counted
-from yelpaze.serving.crew import own_address
-from yelpaze.serving.options import Options
-from yelpaze.serving.replacing import pause_after, worn
-from yelpaze.serving.totals import summed, totals
 
 # ── when a process is worn ──────────────────────────────────────────────────────
 

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from yelpaze.app.live_node import opened_node
+from yelpaze.grpc.address import Address, reason_of
 from yelpaze.live.config import Config
-from yelpaze.live.server import Server, listening
-from yelpaze.live.statistics import Totals
+from yelpaze.live.core.statistics import Totals
+from yelpaze.live.transports.server import Server, listening
 from yelpaze.model.errors import InputError
-from yelpaze.serving.address import Address, reason_of
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _SPARE = 100  # descriptors for what is no client

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 
 from yelpaze.http.engine import Engine
-from yelpaze.live.broker import Broker
+from yelpaze.live.brokers.broker import Broker
+from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.config import Config
-from yelpaze.live.memory import MemoryBroker
-from yelpaze.live.node import Fetch, Node
+from yelpaze.live.core.node import Fetch, Node
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import get
 
@@ -29,7 +29,7 @@ def broker_of(config: Config, report: Callable[[str], None]) -> Broker:
     if config.broker.type == "memory":
         return MemoryBroker(time.monotonic, new_epoch)
     try:
-        from yelpaze.live.redis import RedisBroker  # noqa: PLC0415  an extra of its own
+        from yelpaze.live.brokers.redis import RedisBroker  # noqa: PLC0415  an extra of its own
     except ImportError:
         raise MisuseError("Redis between nodes needs an extra: pip install 'yelpaze[redis]'") from None
     return RedisBroker(config.broker.redis, new_epoch, report)

@@ -17,13 +17,13 @@ check_extras()  # first: it tells what is missing
 
 from yelpaze.app.live_config import broker_setting, load  # noqa: E402
 from yelpaze.app.live_node import opened_node  # noqa: E402
-from yelpaze.live.asgi import AsgiApp  # noqa: E402
-from yelpaze.live.broker import BrokerAwayError, Query  # noqa: E402
-from yelpaze.live.cluster import Command  # noqa: E402
-from yelpaze.live.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
-from yelpaze.live.node import Node  # noqa: E402
-from yelpaze.live.tokens import check_keys  # noqa: E402
-from yelpaze.live.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
+from yelpaze.live.brokers.broker import BrokerAwayError, Query  # noqa: E402
+from yelpaze.live.core.cluster import Command  # noqa: E402
+from yelpaze.live.core.node import Node  # noqa: E402
+from yelpaze.live.core.tokens import check_keys  # noqa: E402
+from yelpaze.live.protocol.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
+from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
+from yelpaze.live.transports.asgi import AsgiApp  # noqa: E402
 from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
 
 _LOOK_SECONDS = 0.2

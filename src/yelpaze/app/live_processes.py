@@ -12,14 +12,14 @@ import msgspec
 
 from yelpaze.app.live import LiveOptions, Stop, collect_seldom, greeting, measured, stopping
 from yelpaze.app.live_node import opened_node
+from yelpaze.grpc.address import Address, Held, can_share_ports
 from yelpaze.live.config import Config
-from yelpaze.live.server import Server, listening
-from yelpaze.live.statistics import Totals, added
+from yelpaze.live.core.statistics import Totals, added
+from yelpaze.live.transports.server import Server, listening
 from yelpaze.model.errors import MisuseError, StoppedError
 from yelpaze.process.child import Child
 from yelpaze.process.frames import encode
 from yelpaze.process.parenthood import Parent
-from yelpaze.serving.address import Address, Held, can_share_ports
 
 _MAIN = "yelpaze.app.live_processes:child_main"
 _REPORT_SECONDS = 0.5

@@ -24,9 +24,9 @@ def observing_options(
 
         options["tracing"] = open_telemetry()
     if log is not None:
-        from yelpaze.observe.log import log_hooks  # noqa: PLC0415
+        from yelpaze.observe.log import log_events  # noqa: PLC0415
 
-        options |= log_hooks(_logger(_opened(log, stack)), secrets=secrets)
+        options |= log_events(_logger(_opened(log, stack)), secrets=secrets)
     return options
 
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from yelpaze.grpc.options import Options
+from yelpaze.grpc.supervisor import STOPPING, Supervisor
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import MisuseError
-from yelpaze.serving.options import Options
-from yelpaze.serving.supervisor import STOPPING, Supervisor
 
 
 def serve(

@@ -14,10 +14,10 @@ from yelpaze.app.serving import run_server
 from yelpaze.compute.front import FrontOptions, served
 from yelpaze.compute.protocol import Exports, Target
 from yelpaze.flow.exports import exports_of
+from yelpaze.grpc.address import Address
+from yelpaze.grpc.options import Options
+from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.model.errors import MisuseError
-from yelpaze.serving.address import Address
-from yelpaze.serving.options import Options
-from yelpaze.serving.supervisor import Supervisor
 
 _PROCESSES_A_FRONT = 8  # one event loop feeds that many, and has time to spare
 _LINGER_SECONDS = 5.0

@@ -4,8 +4,8 @@ import click
 
 from yelpaze.cli.policies import explain
 from yelpaze.flow.checking import description
+from yelpaze.flow.context import engine_for
 from yelpaze.flow.loading import find
-from yelpaze.flow.machine import engine_for
 
 _ROWS = 256
 
@@ -18,6 +18,6 @@ def command(flow: str) -> None:
     What is wrong is told with file and line, with exit code 2.
     """
     found = find(flow)
-    engine = engine_for(found, concurrency=_ROWS)
-    click.echo("\n".join([*description(found), "", "policies:"]))
+    engine = engine_for(found.plan, concurrency=_ROWS)
+    click.echo("\n".join([*description(found.plan), "", "policies:"]))
     click.echo("\n".join(f"  {line}" for line in explain(engine)))

@@ -21,7 +21,7 @@ from yelpaze.model.errors import InputError
 def command(flow: str, kind: str | None, output: str | None) -> None:
     """Draw the graph of FLOW: as Mermaid (Markdown of GitHub and GitLab shows it) or SVG."""
     is_svg = kind == "svg" or (kind is None and output is not None and output.endswith(".svg"))
-    text = svg(find(flow)) if is_svg else mermaid(find(flow))
+    text = svg(find(flow).plan) if is_svg else mermaid(find(flow).plan)
     if output is None or output == "-":
         click.echo(text, nl=False)
         return

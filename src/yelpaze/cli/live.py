@@ -8,9 +8,9 @@ import click
 
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import Seconds
+from yelpaze.grpc.address import Address
 from yelpaze.live.needed import check_extras
 from yelpaze.model.errors import InputError
-from yelpaze.serving.address import Address
 
 
 @click.command("live")
@@ -47,7 +47,7 @@ def command(
 
     from yelpaze.app.live import LiveOptions, serve_live  # noqa: PLC0415
     from yelpaze.app.live_config import load  # noqa: PLC0415
-    from yelpaze.live.tokens import check_keys  # noqa: PLC0415
+    from yelpaze.live.core.tokens import check_keys  # noqa: PLC0415
 
     def note(text: str) -> None:
         if not quiet or text.startswith("warning"):

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from yelpaze.app.retry import RetryJob, Selection
-from yelpaze.app.runs import RunRecord, Runs
 from yelpaze.cli.policies import policy_options
 from yelpaze.cli.running import call_options, carry_out, own_stdout, row_options, taken_apart
 from yelpaze.flow.failure import KINDS
 from yelpaze.flow.loading import find
+from yelpaze.jobs.job import retry_job
+from yelpaze.jobs.retry_feed import Selection
+from yelpaze.jobs.runs import RunRecord, Runs
 from yelpaze.model.errors import InputError
 
 
@@ -60,11 +61,11 @@ def command(
         found = find(flow or _flow_of(record))
         _check_words(kinds, statuses)
         for step in steps:
-            if step not in found.steps:
+            if step not in found.plan.steps:
                 raise InputError(
-                    f"--step {step}: no step of {found.name}; steps are: {', '.join(found.steps)}"
+                    f"--step {step}: no step of {found.plan.name}; steps are: {', '.join(found.plan.steps)}"
                 )
-        make = partial(RetryJob, found, selection=selection, all_steps=all_steps)
+        make = partial(retry_job, found, selection=selection, all_steps=all_steps)
         return carry_out(found, options, manner, make, out)
 
 

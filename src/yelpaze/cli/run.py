@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from yelpaze.app.run import Job
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import policy_options
 from yelpaze.cli.running import call_options, carry_out, own_stdout, row_options, taken_apart
 from yelpaze.flow.loading import find
+from yelpaze.jobs.job import run_job
 
 
 @click.command("run")
@@ -53,8 +53,8 @@ def command(flow: str, dry_run: bool, **flags: Any) -> int:
     with own_stdout() as out:
         found = find(flow)
         if dry_run and not manner.explain_only:
-            from yelpaze.app.dry_run import preview  # noqa: PLC0415
+            from yelpaze.jobs.dry_run import preview  # noqa: PLC0415
 
-            click.echo("\n".join(preview(found, options)), file=out)
+            click.echo("\n".join(preview(found.plan, options)), file=out)
             return Exit.OK
-        return carry_out(found, options, manner, partial(Job, found), out)
+        return carry_out(found, options, manner, partial(run_job, found), out)

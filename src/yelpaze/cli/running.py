@@ -12,18 +12,18 @@ import click
 import msgspec
 
 from yelpaze.app.observing import observing_options, served_metrics
-from yelpaze.app.options import RunOptions, Summary
-from yelpaze.app.run import Job
 from yelpaze.app.stopping import until_stopped
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, with_options
 from yelpaze.cli.progress import Progress, duration, troubles
 from yelpaze.compute.workers import Workers, who
+from yelpaze.flow.context import engine_for
 from yelpaze.flow.flow import Flow
-from yelpaze.flow.machine import engine_for
+from yelpaze.grpc.target import Security
+from yelpaze.jobs.job import Job
+from yelpaze.jobs.options import RunOptions, Summary
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
-from yelpaze.serving.target import Security
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -221,11 +221,11 @@ def carry_out(
 ) -> int:
     """Do the job that `make` gives for the options, or explain its policies."""
     if manner.explain_only:
-        engine = engine_for(flow, concurrency=options.concurrency, overrides=options.engine)
+        engine = engine_for(flow.plan, concurrency=options.concurrency, overrides=options.engine)
         click.echo("\n".join(explain(engine)), file=out)
         return Exit.OK
     with ExitStack() as stack:
-        watched = observing_options(manner.log, stack, flow.secrets)
+        watched = observing_options(manner.log, stack, flow.plan.secrets)
         job = make(msgspec.structs.replace(options, engine=options.engine | watched))
         stack.enter_context(served_metrics(job.engine, manner.metrics))
         return _work(job, quiet=manner.quiet, as_json=manner.as_json, out=out)
@@ -278,36 +278,36 @@ class _View:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self.title = job.flow.name
+        self.title = job.plan.name
 
     @property
     def total(self) -> float | None:
-        return self._job.progress[1]
+        return self._job.feed.progress[1]
 
     @property
     def position(self) -> float:
-        return self._job.progress[0]
+        return self._job.feed.progress[0]
 
     @property
     def before(self) -> int:
-        return self._job.counted - self._job.ended
+        return self._job.feed.counted - self._job.tally.ended
 
     @property
     def has_begun(self) -> bool:
-        return self._job.machine is not None
+        return self._job.context is not None
 
     @property
     def done(self) -> int:
-        return self._job.counted
+        return self._job.feed.counted
 
     @property
     def requests(self) -> int:
         return self._job.engine.statistics(by_host=False).attempts
 
     def notes(self) -> list[str]:
-        failures = [f"{kind}: {count:,}" for kind, count in self._job.failures.most_common(3)]
+        failures = [f"{kind}: {count:,}" for kind, count in self._job.tally.failures.most_common(3)]
         stopping = ["stopping"] if self._job.is_stopping else []
-        compute = self._job.machine.compute.trouble if self._job.machine is not None else ""
+        compute = self._job.context.compute.trouble if self._job.context is not None else ""
         return [compute][: bool(compute)] + stopping + failures + troubles(self._job.engine.troubles())
 
 

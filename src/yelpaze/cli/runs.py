@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from yelpaze.app.report import duration, page, text, when
-from yelpaze.app.runs import RunRecord, Runs, as_dict
+from yelpaze.jobs.report import duration, page, text, when
+from yelpaze.jobs.runs import RunRecord, Runs, as_dict
 from yelpaze.model.errors import InputError
 
 

@@ -10,9 +10,9 @@ from yelpaze.app.worker import WorkerOptions, serve_worker
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import Seconds
 from yelpaze.cli.running import Size
+from yelpaze.grpc.options import Options
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
-from yelpaze.serving.options import Options
 
 _LEAST_MESSAGE = 64 << 10
 _FILE = click.Path(dir_okay=False)

@@ -7,7 +7,7 @@ import msgspec
 from yelpaze.compute.protocol import Target
 
 if TYPE_CHECKING:
-    from yelpaze.serving.process import Server
+    from yelpaze.grpc.process import Server
 
 
 class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,8 +16,8 @@ from yelpaze.compute import worker_pb2 as pb
 from yelpaze.compute.protocol import CallError, Codec, Fault, OnResult
 from yelpaze.compute.roster import RemoteWorker, Roster
 from yelpaze.compute.workers import Workers
+from yelpaze.grpc.needed import grpc
 from yelpaze.model.errors import StoppedError
-from yelpaze.serving.needed import grpc
 
 _TRIES = 5  # workers that a call may lose
 _BATCH_BYTES = 4 << 20

@@ -8,9 +8,9 @@ from yelpaze.compute import worker_pb2 as pb
 from yelpaze.compute.protocol import Unit
 from yelpaze.compute.service import PROTOCOL, SERVICE
 from yelpaze.compute.workers import Workers
+from yelpaze.grpc.needed import grpc
+from yelpaze.grpc.peers import Peer, Peers
 from yelpaze.model.errors import InputError
-from yelpaze.serving.needed import grpc
-from yelpaze.serving.peers import Peer, Peers
 from yelpaze.version import __version__
 
 _BLIND = 256  # calls at a worker that does not tell what it takes

@@ -21,9 +21,9 @@ from yelpaze.compute.front import FrontOptions
 from yelpaze.compute.handler import load
 from yelpaze.compute.processes import Call, Processes
 from yelpaze.compute.protocol import Exports, Fault, Unit
-from yelpaze.serving.counting import Counts
-from yelpaze.serving.needed import grpc
-from yelpaze.serving.process import Server
+from yelpaze.grpc.counting import Counts
+from yelpaze.grpc.needed import grpc
+from yelpaze.grpc.process import Server
 from yelpaze.version import __version__
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Worker"].full_name

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from yelpaze.grpc.target import Security, Target
 from yelpaze.model.errors import MisuseError
-from yelpaze.serving.target import Security, Target
 
 LOCAL = "local"
 

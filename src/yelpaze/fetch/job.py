@@ -17,7 +17,7 @@ from yelpaze.fetch.record import Reason, Record, Tally, described, record_of
 from yelpaze.http.engine import Engine
 from yelpaze.http.options import Pending
 from yelpaze.http.spool import Spool
-from yelpaze.io.feed import Feed
+from yelpaze.io.stoppable import StoppableReader
 from yelpaze.model.errors import StoppedError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.url import shown
@@ -100,7 +100,7 @@ class FetchJob:
         self._claimed: set[str] = set()
         self._folders: set[str] = set()
         self._room: asyncio.Future[None] | None = None
-        self._feed: Feed[list[Item]] | None = None
+        self._feed: StoppableReader[list[Item]] | None = None
         self._error: BaseException | None = None
 
     async def run(self, blocks: AsyncIterator[list[Item]]) -> Tally:
@@ -135,7 +135,7 @@ class FetchJob:
     # ── items ───────────────────────────────────────────────────────────────────
 
     async def _drive(self, blocks: AsyncIterator[list[Item]]) -> None:
-        feed = self._feed = Feed(blocks)
+        feed = self._feed = StoppableReader(blocks)
         while not self._over and (block := await feed.next()) is not None:
             for item in block:
                 if not await self._until(lambda: self._ahead.has_room):
@@ -155,9 +155,9 @@ class FetchJob:
     def _over(self) -> bool:
         return self.interrupted or self._error is not None
 
-    def set_aside(self, change: int) -> None:
+    def on_parked(self, change: int) -> None:
         """A call waits for its host, or no longer does."""
-        self._ahead.aside += change
+        self._ahead.parked += change
         if change > 0:
             self._wake()
 
@@ -189,7 +189,7 @@ class FetchJob:
             item.request,
             lambda outcome: self._done(item, outcome, spool, target),
             spool=spool,
-            aside=self,
+            park_listener=self,
         )
         if not call.abandoned:
             self._calls[item.number] = call

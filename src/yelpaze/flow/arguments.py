@@ -1,7 +1,7 @@
 """From answers to arguments, the same way in this process and in a worker.
 
-An argument travels *carried*: `bytes` are a JSON body still to be decoded, a one-tuple
-holds a value that is passed as it is, a list or dict holds carried items. So a worker, not
+An argument travels *packed*: `bytes` are a JSON body still to be decoded, a one-tuple
+holds a value that is passed as it is, a list or dict holds packed items. So a worker, not
 the event loop, pays for decoding what only its function reads.
 """
 
@@ -14,42 +14,44 @@ from yelpaze.flow.failure import Failure
 from yelpaze.flow.graph import Node, Parameter
 from yelpaze.model.outcome import Outcome
 
-Carried = bytes | tuple[Any] | list[Any] | dict[str, Any]
+Packed = bytes | tuple[Any] | list[Any] | dict[str, Any]
 
 
-def carry(parameter: Parameter, value: Any) -> Carried:
+def pack(parameter: Parameter, value: Any) -> Packed:
     """Pack a step's value for this parameter."""
     want = parameter.want
     if type(value) is Outcome:
         return (value,) if want.whole else value.body
     if type(value) is list:
-        return [_carry_item(item, whole=want.item_whole) for item in value]
+        return [_pack_item(item, whole=want.item_whole) for item in value]
     if type(value) is dict:
-        return {name: _carry_item(item, whole=want.item_whole) for name, item in value.items()}
+        return {name: _pack_item(item, whole=want.item_whole) for name, item in value.items()}
     return (value,)
 
 
-def _carry_item(item: Any, *, whole: bool) -> Any:
+def _pack_item(item: Any, *, whole: bool) -> Any:
     return item.body if type(item) is Outcome and not whole else (item,)
 
 
-def carry_row(parameter: Parameter, raw: bytes | None, value: Any, *, lax: bool = False) -> Carried:
+def pack_row(parameter: Parameter, raw: bytes | None, value: Any, *, coerce: bool = False) -> Packed:
     """Pack the input record: its raw JSON if there is one, to be decoded where it is used.
 
-    `lax`: the values are texts, which are read as what the flow asks for.
+    `coerce`: the values are texts, which are read as what the flow asks for.
     """
     if raw is not None:
         return raw
     wanted = parameter.want.type
     if wanted is not Any and not isinstance(value, Failure):
         try:
-            return (_lax(value, wanted) if lax else msgspec.convert(value, wanted, from_attributes=True),)
+            return (
+                _coerce(value, wanted) if coerce else msgspec.convert(value, wanted, from_attributes=True),
+            )
         except msgspec.ValidationError as error:
             raise CallError("input", f"the row does not fit: {error}") from None
     return (value,)
 
 
-def _lax(value: dict[str, Any], wanted: Any) -> Any:
+def _coerce(value: dict[str, Any], wanted: Any) -> Any:
     """Convert texts; an empty one that does not fit as such is None."""
     while True:
         try:
@@ -61,47 +63,55 @@ def _lax(value: dict[str, Any], wanted: Any) -> Any:
             value = value | {name: None}
 
 
-def size_of(carried: Carried) -> int:
+def size_of(packed: Packed) -> int:
     """The bytes of the answers in it."""
-    if type(carried) is bytes:
-        return len(carried)
-    if type(carried) is tuple:
-        return len(carried[0].body) if type(carried[0]) is Outcome else 0
-    items = carried.values() if isinstance(carried, dict) else carried
+    if type(packed) is bytes:
+        return len(packed)
+    if type(packed) is tuple:
+        return len(packed[0].body) if type(packed[0]) is Outcome else 0
+    items = packed.values() if isinstance(packed, dict) else packed
     return sum(map(size_of, items))
 
 
-def opened(node: Node, carried: list[Carried]) -> dict[str, Any]:
+def unpack(node: Node, packed: list[Packed]) -> dict[str, Any]:
     """Unpack all arguments of a step. Raises CallError for one that does not fit."""
     return {
-        parameter.name: open_one(parameter, item)
-        for parameter, item in zip(node.parameters, carried, strict=True)
+        parameter.name: unpack_one(parameter, item)
+        for parameter, item in zip(node.parameters, packed, strict=True)
     }
 
 
-def open_one(parameter: Parameter, carried: Carried) -> Any:
+def unpack_one(parameter: Parameter, packed: Packed) -> Any:
     """Unpack one argument."""
-    kind = type(carried)
+    kind = type(packed)
     if kind is tuple:
-        return carried[0]  # type: ignore[index]
+        return packed[0]  # type: ignore[index]
     want = parameter.want
     try:
         if kind is bytes:
-            return want.decode(carried)  # type: ignore[arg-type]
+            return want.decode(packed)  # type: ignore[arg-type]
         decode = want.item_decode
         if kind is list:
-            return [decode(item) if type(item) is bytes else item[0] for item in carried]  # type: ignore[index]
+            return [decode(item) if type(item) is bytes else item[0] for item in packed]  # type: ignore[index]
         return {
             name: decode(item) if type(item) is bytes else item[0]
-            for name, item in carried.items()  # type: ignore[union-attr]
+            for name, item in packed.items()  # type: ignore[union-attr]
         }
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _misfit(parameter, error) from None
+        raise _mismatch(parameter, error) from None
 
 
-def _misfit(parameter: Parameter, error: Exception) -> CallError:
+def _mismatch(parameter: Parameter, error: Exception) -> CallError:
     fits = isinstance(error, msgspec.ValidationError)
     if parameter.source < 0:
         return CallError("input", f"the row {'does not fit' if fits else 'is not JSON'}: {error}")
     what = "does not fit" if fits else "is not JSON"
     return CallError("validation", f"the answer of {parameter.name!r} {what}: {error}")
+
+
+def encoded(value: Any) -> bytes:
+    """The value as one line of JSON. Raises CallError if it has none."""
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise CallError("result", f"the result cannot be written as JSON: {error}") from None

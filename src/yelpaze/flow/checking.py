@@ -3,17 +3,18 @@
 from typing import Any, get_type_hints
 
 from yelpaze.flow.drawing import ranks_of
-from yelpaze.flow.flow import Flow, Step
 from yelpaze.flow.graph import Node
+from yelpaze.flow.plan import Plan
+from yelpaze.flow.step import Step
 
 
-def description(flow: Flow) -> list[str]:
+def description(plan: Plan) -> list[str]:
     """Lines for people. Raises FlowError for a flow that cannot run."""
-    graph = flow.graph()
+    graph = plan.graph()
     ranks = ranks_of(graph)
-    lines = [f"{flow.name} ({flow.where})"]
-    if flow.deadline is not None:
-        lines.append(f"  a row has {flow.deadline:g} s")
+    lines = [f"{plan.name} ({plan.where})"]
+    if plan.deadline is not None:
+        lines.append(f"  a row has {plan.deadline:g} s")
     for rank in sorted(set(ranks)):
         nodes = [node for node in graph.nodes if ranks[node.number] == rank]
         together = ", at the same time" if len(nodes) > 1 else ""

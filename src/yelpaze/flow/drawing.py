@@ -2,8 +2,8 @@
 
 from html import escape
 
-from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import ROW, Graph, Node
+from yelpaze.flow.plan import Plan
 
 _LEAST_WIDTH, _LETTER, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 150, 9, 44, 60, 22, 20
 
@@ -15,9 +15,9 @@ def edges_of(graph: Graph) -> list[tuple[int, int]]:
     return sorted(found | starts)
 
 
-def mermaid(flow: Flow) -> str:
+def mermaid(plan: Plan) -> str:
     """A Mermaid flowchart: rounded boxes call, square ones compute, dashed ones are optional."""
-    graph = flow.graph()
+    graph = plan.graph()
     lines = ["flowchart LR", "    row([row])"]
     for node in graph.nodes:
         name = node.step.name
@@ -43,9 +43,9 @@ def ranks_of(graph: Graph) -> list[int]:
     return ranks
 
 
-def svg(flow: Flow) -> str:
+def svg(plan: Plan) -> str:
     """The graph from left to right: what stands in one column runs at the same time."""
-    graph = flow.graph()
+    graph = plan.graph()
     ranks = ranks_of(graph)
     wide = max(_LEAST_WIDTH, *(20 + _LETTER * len(node.step.name) for node in graph.nodes))
     columns: dict[int, list[int]] = {0: [ROW]}

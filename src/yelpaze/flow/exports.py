@@ -17,9 +17,9 @@ import msgspec
 
 from yelpaze.compute.protocol import CallError, Exports, Handler, Target, Unit
 from yelpaze.compute.source import files_of
+from yelpaze.flow.codec import bytes_handler_of, unit_of
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.loading import find, load_file
-from yelpaze.flow.wire import unit_of, wire_handler_of
 from yelpaze.model.errors import FlowError
 
 _arguments = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any]]).decode
@@ -49,12 +49,12 @@ class _Found:
     def __init__(self, spec: str) -> None:
         flows, module = _loaded(spec)
         functions = _functions_of(module, flows) if module is not None else {}
-        units = [unit_of(flow) for flow in flows]
+        units = [unit_of(flow.plan) for flow in flows]
         units = [unit for unit in units if unit.functions]
         calls: list[Callable[[bytes], bytes]] = []
         for flow in flows:
-            handle = wire_handler_of(flow)
-            calls += [partial(handle, number) for number in range(len(unit_of(flow).functions))]
+            handle = bytes_handler_of(flow.plan)
+            calls += [partial(handle, number) for number in range(len(unit_of(flow.plan).functions))]
         if module is not None and functions:
             path = Path(module.__file__ or "")
             units.append(Unit(_name_of(module, spec), tuple(functions), files_of(path)))
@@ -106,7 +106,9 @@ def _imported(spec: str) -> ModuleType:
 
 def _functions_of(module: ModuleType, flows: Iterable[Flow]) -> Mapping[str, Callable[..., Any]]:
     """Those that anyone may call. Request steps are not for workers."""
-    requests = {id(step.function) for flow in flows for step in flow.steps.values() if not step.is_compute}
+    requests = {
+        id(step.function) for flow in flows for step in flow.plan.steps.values() if not step.is_compute
+    }
     return {
         name: value
         for name, value in vars(module).items()

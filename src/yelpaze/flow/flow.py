@@ -17,39 +17,18 @@ stay what they were and can be called and tested as such.
 import inspect
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-import msgspec
-
+from yelpaze.compute.workers import Who
+from yelpaze.flow.graph import Graph
+from yelpaze.flow.plan import Plan
+from yelpaze.flow.result import Result
+from yelpaze.flow.step import Accept, Step
 from yelpaze.model.errors import FlowError, MisuseError
-from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Timeout
 from yelpaze.policy.retry import Retry
 
-if TYPE_CHECKING:
-    from yelpaze.compute.workers import Who
-    from yelpaze.flow.graph import Graph
-    from yelpaze.flow.runner import Result
-
 F = TypeVar("F", bound=Callable[..., Any])
-Accept = Callable[[Outcome], bool]
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One function of a flow and how to run it; `where` is `file:line`."""
-
-    name: str
-    function: Callable[..., Any]
-    where: str
-    is_compute: bool
-    optional: bool
-    timeout: float = 0.0
-    idempotent: bool | None = None
-    accept: Accept | None = None
-    limits: Timeout | None = None
-    retry: bool | Retry = True
-    idempotency_key: bool = False
 
 
 class Flow:
@@ -80,23 +59,19 @@ class Flow:
     ) -> None:
         if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
             raise MisuseError(f"Flow(deadline=…) takes a positive number of seconds: {deadline!r}")
-        self.name = name
-        self.deadline = deadline
-        self.secrets = tuple(secrets)
-        self.engine_options = dict(engine or {})
-        self.steps: dict[str, Step] = {}
         caller = sys._getframe(1)  # noqa: SLF001  where the flow is defined, for workers and messages
-        self.where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-        self.module = str(caller.f_globals.get("__name__", ""))
-        self._graph: Graph | None = None
+        self.plan = Plan(
+            name,
+            where=f"{caller.f_code.co_filename}:{caller.f_lineno}",
+            module=str(caller.f_globals.get("__name__", "")),
+            owner=self,
+            engine_options=engine or {},
+            deadline=deadline,
+            secrets=secrets,
+        )
 
     def __repr__(self) -> str:
-        return f"Flow({self.name!r}, steps={list(self.steps)})"
-
-    @property
-    def file(self) -> Path:
-        """Where it is defined."""
-        return Path(self.where.rpartition(":")[0])
+        return f"Flow({self.plan.name!r}, steps={list(self.plan.steps)})"
 
     # ── steps ───────────────────────────────────────────────────────────────────
 
@@ -167,29 +142,20 @@ class Flow:
         return register if function is None else register(function)
 
     def _add(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        name = getattr(function, "__name__", "")
         code = getattr(inspect.unwrap(function), "__code__", None)
-        where = f"{code.co_filename}:{code.co_firstlineno}" if code else self.where
-        if name == "row":
-            raise FlowError(f"{where}: a step can't be called `row`: that is the input record")
-        if name in self.steps:
-            raise FlowError(f"{where}: there is a step {name!r} already, at {self.steps[name].where}")
+        where = f"{code.co_filename}:{code.co_firstlineno}" if code else self.plan.where
+        name = getattr(function, "__name__", "")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise FlowError(f"{where}: step {name!r} must be a plain function: it returns what to call")
-        self.steps[name] = Step(name=name, function=function, where=where, **options)
-        self._graph = None
+        self.plan.add(Step(name=name, function=function, where=where, **options))
 
     # ── running ─────────────────────────────────────────────────────────────────
 
-    def graph(self) -> "Graph":
+    def graph(self) -> Graph:
         """The checked graph. Raises FlowError, with file and line, for one that cannot run."""
-        if self._graph is None:
-            from yelpaze.flow.graph import build  # noqa: PLC0415  graph.py needs Step from here
+        return self.plan.graph()
 
-            self._graph = build(self)
-        return self._graph
-
-    async def run(self, rows: Iterable[Any] | AsyncIterable[Any], **options: Any) -> "list[Result]":
+    async def run(self, rows: Iterable[Any] | AsyncIterable[Any], **options: Any) -> list[Result]:
         """Run all rows; their results in the rows' order. Options are those of `stream`."""
         results = [result async for result in self.stream(rows, **options)]
         results.sort(key=lambda result: result.row)
@@ -200,9 +166,9 @@ class Flow:
         rows: Iterable[Any] | AsyncIterable[Any],
         *,
         concurrency: int = 256,
-        workers: "Who" = 0,
+        workers: Who = 0,
         batch: int = 64,
-    ) -> "AsyncIterator[Result]":
+    ) -> AsyncIterator[Result]:
         """Run rows taken lazily; results come as they complete, numbered from 1.
 
         At most `concurrency` rows are under way. `workers` processes run the CPU steps; 0 runs them
@@ -211,7 +177,7 @@ class Flow:
         """
         from yelpaze.flow.streaming import stream  # noqa: PLC0415  loads the HTTP client
 
-        return stream(self, rows, concurrency=concurrency, workers=workers, batch=batch)
+        return stream(self.plan, rows, concurrency=concurrency, workers=workers, batch=batch)
 
 
 def _predicate(accept: Collection[int] | Accept | None) -> Accept | None:

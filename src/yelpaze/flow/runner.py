@@ -1,65 +1,47 @@
 """Many rows at once, within bounds: no more are taken than can be under way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
 
-import msgspec
-
+from yelpaze.flow.context import RunContext
+from yelpaze.flow.execution import RowExecution
 from yelpaze.flow.failure import Failure
-from yelpaze.flow.machine import Machine
-from yelpaze.flow.row import RowRun
-from yelpaze.io.feed import Feed
 from yelpaze.io.protocol import Row
+from yelpaze.io.stoppable import StoppableReader
 from yelpaze.policy.look_ahead import LookAhead
 
 _TURN = 256
-Deliver = Callable[[RowRun, Any, Failure | None], None]
 
 
-class Result(msgspec.Struct, frozen=True):
-    """What became of a row: its number (from 1), the row, and a value or a failure."""
+class RowConsumer(Protocol):
+    """Is notified of each row's start and end, in two calls on the event loop."""
 
-    row: int
-    input: Any
-    value: Any
-    failure: Failure | None
+    def begin(self, number: int) -> Mapping[int, Any] | None:
+        """A row starts. Returns the answers of its steps that are known from before, by step number."""
 
-    @property
-    def ok(self) -> bool:
-        """Whether there is a value."""
-        return self.failure is None
+    def end(self, row: RowExecution, value: Any, failure: Failure | None) -> None:
+        """A row has ended. It counts as held until `Runner.release(row)`. An exception ends the run."""
 
 
 class Runner:
-    """Starts rows while fewer than `concurrency` are held, and hands each end to `deliver`.
+    """Starts rows while fewer than `concurrency` are held.
 
-    A row is held until `release` is called for it, so that a slow consumer holds up the
-    input. Rows whose calls wait for a host don't count, up to eight times as many, so that one
-    host that is away does not hold up the others. No row starts while those under way hold
-    as many answers as the engine's `memory` allows. What `deliver` raises ends the run: `drive`
-    raises it. `answers_of` gives what is known of a row's steps from before.
+    A row is held until `release` is called for it, so a slow consumer slows the input down. Rows whose calls
+    are parked do not count, up to eight times as many, so one host that is away does not block the others.
+    No row starts while those under way hold as many answers as the engine's `memory` allows. What `consumer`
+    raises ends the run: `drive` raises it.
     """
 
-    def __init__(
-        self,
-        machine: Machine,
-        deliver: Deliver,
-        *,
-        concurrency: int,
-        on_start: Callable[[int], None] | None = None,
-        answers_of: Callable[[int], Mapping[int, Any] | None] | None = None,
-    ) -> None:
-        self._machine = machine
-        self._deliver = deliver
-        self._on_start = on_start
-        self._answers_of = answers_of
+    def __init__(self, context: RunContext, consumer: RowConsumer, *, concurrency: int) -> None:
+        self._context = context
+        self._consumer = consumer
         self._ahead = LookAhead(concurrency)
         self._low = concurrency - max(1, concurrency // 8)
-        self._rows: dict[RowRun, None] = {}
+        self._rows: dict[RowExecution, None] = {}
         self._room: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
-        self._feed: Feed[list[Row]] | None = None
+        self._reader: StoppableReader[list[Row]] | None = None
         self._draining = self._is_short = False
         self.stopped = False
 
@@ -67,8 +49,8 @@ class Runner:
         """Run all rows; return when the last has ended, or after `stop`."""
         try:
             started = 0
-            feed = self._feed = Feed(blocks)
-            while (block := await feed.next()) is not None:
+            reader = self._reader = StoppableReader(blocks)
+            while (block := await reader.next()) is not None:
                 for number, raw, value in block:
                     while not (self._has_room() or self.stopped or self._draining):
                         await self._wait()
@@ -86,57 +68,56 @@ class Runner:
                 raise self._error
 
     def _start(self, number: int, raw: bytes | None, value: Any) -> None:
-        row = RowRun(self._machine, number, raw, value, self._ended, self._set_aside)
+        row = RowExecution(self._context, number, raw, value, self._ended, self._on_parked)
         self._rows[row] = None
         self._ahead.held += 1
-        if self._on_start is not None:
-            self._on_start(number)
-        answers = self._answers_of(number) if self._answers_of is not None else None
+        answers = self._consumer.begin(number)
         if answers:
             row.start_with(answers)
         else:
             row.start()
 
-    def _ended(self, row: RowRun, value: Any, failure: Failure | None) -> None:
+    def _ended(self, row: RowExecution, value: Any, failure: Failure | None) -> None:
         del self._rows[row]
         if not self._rows:
             self._wake()
         if self.stopped:
             return
         try:
-            self._deliver(row, value, failure)
+            self._consumer.end(row, value, failure)
         except BaseException as error:  # noqa: BLE001  raised by drive()
             self._error = error
             self.stop()
 
-    def _set_aside(self, change: int) -> None:
-        """A row waits for a host, or no longer does."""
-        self._ahead.aside += change
+    def _on_parked(self, change: int) -> None:
+        """A row is parked, or no longer."""
+        self._ahead.parked += change
         if change > 0 and self._ahead.busy <= self._low:
             self._wake()
 
-    def release(self) -> None:
-        """A delivered row has been dealt with: one more may start."""
+    def release(self, row: RowExecution) -> None:
+        """The consumer is done with an ended row: one more may start."""
+        row.let_go()
         self._ahead.held -= 1
         if self._ahead.busy <= self._low or self._is_short:
             self._wake()
 
     def _has_room(self) -> bool:
-        self._is_short = self._machine.engine.is_full and bool(self._rows)
+        self._is_short = self._context.engine.is_full and bool(self._rows)
         return self._ahead.has_room and not self._is_short
 
     def drain(self) -> None:
         """Take no more rows; those under way go on to their end."""
         self._draining = True
-        if self._feed is not None:
-            self._feed.stop()
+        if self._reader is not None:
+            self._reader.stop()
         self._wake()
 
     def stop(self) -> None:
         """Take no more rows and drop those under way."""
         self.stopped = True
-        if self._feed is not None:
-            self._feed.stop()
+        if self._reader is not None:
+            self._reader.stop()
         self._wake()
 
     def _cancel_rows(self) -> None:

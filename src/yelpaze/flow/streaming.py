@@ -7,17 +7,18 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
 from yelpaze.compute.workers import Who, who
+from yelpaze.flow.context import ExecutionOptions, engine_for, open_context
+from yelpaze.flow.execution import RowExecution
 from yelpaze.flow.failure import Failure
-from yelpaze.flow.flow import Flow
-from yelpaze.flow.machine import Manner, engine_for, machine_for
-from yelpaze.flow.row import RowRun
-from yelpaze.flow.runner import Result, Runner
+from yelpaze.flow.plan import Plan
+from yelpaze.flow.result import Result
+from yelpaze.flow.runner import Runner
 from yelpaze.io.protocol import Row
 from yelpaze.model.errors import MisuseError
 
 
 async def stream(
-    flow: Flow,
+    plan: Plan,
     rows: Iterable[Any] | AsyncIterable[Any],
     *,
     concurrency: int,
@@ -28,32 +29,43 @@ async def stream(
     if concurrency < 1 or batch < 1:
         raise MisuseError("concurrency and batch take at least 1")
     found = who(workers)
-    ready: deque[Result] = deque()
-    arrived = asyncio.Event()
-
-    def deliver(row: RowRun, value: Any, failure: Failure | None) -> None:
-        ready.append(Result(row.number, row.value, value, failure))
-        arrived.set()
-
-    engine = engine_for(flow, concurrency=concurrency)
-    manner = Manner(key=uuid.uuid4().hex)
-    async with machine_for(flow, engine, workers=found, batch=batch, manner=manner) as machine:
-        runner = Runner(machine, deliver, concurrency=concurrency)
+    engine = engine_for(plan, concurrency=concurrency)
+    options = ExecutionOptions(key=uuid.uuid4().hex)
+    results = _Results()
+    async with open_context(plan, engine, workers=found, batch=batch, options=options) as context:
+        runner = Runner(context, results, concurrency=concurrency)
         driving = asyncio.ensure_future(runner.drive(_blocks(rows)))
-        driving.add_done_callback(lambda _: arrived.set())
+        driving.add_done_callback(lambda _: results.arrived.set())
         try:
-            while not driving.done() or ready:
-                while ready:
-                    yield ready.popleft()
-                    runner.release()
-                arrived.clear()
+            while not driving.done() or results.ready:
+                while results.ready:
+                    row, result = results.ready.popleft()
+                    yield result
+                    runner.release(row)
+                results.arrived.clear()
                 if not driving.done():
-                    await arrived.wait()
+                    await results.arrived.wait()
             await driving
         finally:
             runner.stop()
             driving.cancel()
             await asyncio.gather(driving, return_exceptions=True)
+
+
+class _Results:
+    """A RowConsumer: results that have not been taken yet."""
+
+    def __init__(self) -> None:
+        self.ready: deque[tuple[RowExecution, Result]] = deque()
+        self.arrived = asyncio.Event()
+
+    def begin(self, number: int) -> None:
+        """See RowConsumer."""
+
+    def end(self, row: RowExecution, value: Any, failure: Failure | None) -> None:
+        """See RowConsumer."""
+        self.ready.append((row, Result(row.number, row.value, value, failure)))
+        self.arrived.set()
 
 
 async def _blocks(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Row]]:

@@ -1,4 +1,4 @@
-"""What all calls of one engine share: limits, hosts, transport, timers, counters, hooks."""
+"""State that all calls of one engine share: limits, hosts, transport, timers, counters, events."""
 
 import asyncio
 import random
@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.http.call import Call
 from yelpaze.http.host import Host
-from yelpaze.http.options import Hooks, Tracing
+from yelpaze.http.options import EngineEvents, QueuedCall, Tracing
 from yelpaze.http.resolver import Resolver
 from yelpaze.http.timers import Timers
 from yelpaze.http.tracer import Tracer
@@ -23,7 +22,7 @@ from yelpaze.model.url import Origin, origin_of
 from yelpaze.policy.breaker import State
 from yelpaze.policy.host import Policies
 from yelpaze.policy.rate import Gcra
-from yelpaze.policy.slots import Lane, Slots, Ticket
+from yelpaze.policy.slots import HostQueue, Slots
 
 _MAX_HOSTS = 10_000
 _MAX_PREFIXES = 20_000
@@ -34,7 +33,7 @@ _EVENTS: dict[State, EventKind] = {
 }
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's options as its calls need them."""
 
     policies: Policies
@@ -44,7 +43,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_redirects: int
     max_body: int
     secret_headers: frozenset[str]
-    hooks: Hooks
+    events: EngineEvents
     tracing: Tracing | None
 
 
@@ -53,7 +52,7 @@ class Core:
 
     def __init__(
         self,
-        rules: Rules,
+        rules: EngineOptions,
         *,
         transport: Transport,
         resolver: Resolver | None,
@@ -70,8 +69,10 @@ class Core:
         self.random = rng
         self.max_redirects = rules.max_redirects
         self.max_body = rules.max_body
-        self.slots = Slots(total=rules.concurrency, rate=rules.rate, on_doze=self._doze)
-        self.calls: dict[Call, None] = {}
+        self.slots: Slots[QueuedCall] = Slots(
+            total=rules.concurrency, rate=rules.rate, on_blocked=self._on_blocked
+        )
+        self.calls: dict[QueuedCall, None] = {}
         self.next_order = count().__next__
         self.requests = self.attempts = self.retries = self.hedges = self.shared = 0
         self._loop = loop
@@ -81,10 +82,10 @@ class Core:
         self.soon: Callable[..., Any] = loop.call_soon
         self._by_prefix: dict[str, Host] = {}
         self._hosts: dict[Origin, Host] = {}
-        self._by_lane: dict[Lane, Host] = {}
-        self._granting: list[Ticket] | None = None
+        self._by_queue: dict[HostQueue[QueuedCall], Host] = {}
+        self._granting: list[QueuedCall] | None = None
         self.closing = False
-        self.on_attempt, self.on_outcome = rules.hooks.on_attempt, rules.hooks.on_outcome
+        self.on_attempt, self.on_outcome = rules.events.on_attempt, rules.events.on_outcome
         self.tracing = rules.tracing
 
     # ── hosts ───────────────────────────────────────────────────────────────────
@@ -123,7 +124,7 @@ class Core:
                 needs_look_up=needs_look_up,
                 wall=self.wall,
             )
-            self._by_lane[host.lane] = host
+            self._by_queue[host.queue] = host
             if inner is None:
                 inner = host
             else:
@@ -143,119 +144,117 @@ class Core:
             if not any(host.is_in_use(now) for host in chain):
                 del self._hosts[origin]
                 for host in chain:
-                    del self._by_lane[host.lane]
+                    del self._by_queue[host.queue]
         self._by_prefix.clear()
 
     def all_hosts(self) -> list[Host]:
         """Every record, those for shares of requests too."""
-        return list(self._by_lane.values())
+        return list(self._by_queue.values())
 
     # ── limits ──────────────────────────────────────────────────────────────────
 
-    def grant(self, ticket: Ticket) -> None:
+    def grant(self, call: QueuedCall) -> None:
         """Start calls that the limiter has let in, one after the other, not nested."""
         if self._granting is not None:
-            self._granting.append(ticket)
+            self._granting.append(call)
             return
-        self._granting = [ticket]
+        self._granting = [call]
         try:
             for number in count():
                 if number >= len(self._granting):
                     break
-                call = self._granting[number]
-                if isinstance(call, Call):
-                    try:
-                        call.granted()
-                    except Exception as error:  # noqa: BLE001  the next in line still get their turn
-                        self.report("a call could not start", error)
+                try:
+                    self._granting[number].granted()
+                except Exception as error:  # noqa: BLE001  the next in line still get their turn
+                    self.report("a call could not start", error)
         finally:
             self._granting = None
 
     def give_slot(self, host: Host, now: float) -> None:
         """An attempt is over: the next in line may start."""
-        ticket = self.slots.give(host.lane, now)
-        if ticket is not None and not self.closing:
-            self.grant(ticket)
+        call = self.slots.give(host.queue, now)
+        if call is not None and not self.closing:
+            self.grant(call)
 
     def grant_all(self, now: float) -> None:
         """Start whatever may start."""
-        while not self.closing and (ticket := self.slots.next_ticket(now)) is not None:
-            self.grant(ticket)
+        while not self.closing and (call := self.slots.next_ticket(now)) is not None:
+            self.grant(call)
 
-    def _doze(self, lane: Lane) -> None:
-        """Calls wait for a lane that is shut: come back when it opens, or is given up."""
-        when = lane.shut_until
-        host = self._by_lane.get(lane)
-        if host is not None and not host.down:
+    def _on_blocked(self, queue: HostQueue[QueuedCall]) -> None:
+        """Calls wait in a blocked queue: wake it when it opens, or when its host is given up."""
+        when = queue.blocked_until
+        host = self._by_queue.get(queue)
+        if host is not None and not host.given_up:
             when = min(when, host.give_up_at(self.rules.park))
-        self.timers.at(when, lambda: self._wake(lane))
+        self.timers.at(when, lambda: self._wake(queue))
 
-    def _wake(self, lane: Lane) -> None:
+    def _wake(self, queue: HostQueue[QueuedCall]) -> None:
         now = self.now()
-        host = self._by_lane.get(lane)
+        host = self._by_queue.get(queue)
         if host is not None:
             if now >= host.give_up_at(self.rules.park):
                 self.give_up(host)
-            if host.circuit is not None and host.circuit.cool(now):
+            if host.breaker is not None and host.breaker.cool(now):
                 self.reconsider(host, now)
-        self.slots.open(lane, now)
+        self.slots.open(queue, now)
         self.grant_all(now)
 
     def reconsider(self, host: Host, now: float) -> None:
-        """The host's breaker, pause or limit has changed: tell the hooks and who waits."""
+        """The host's breaker, pause or limit has changed: emit events, and start or refuse waiting calls."""
         host.refit(now)
-        circuit = host.circuit
-        if circuit is not None and circuit.generation != host.told_generation:
-            host.told_generation = circuit.generation
-            self.tell(_EVENTS[circuit.state], host, max(0.0, circuit.until - now))
-            if circuit.state is State.OPEN:
+        breaker = host.breaker
+        if breaker is not None and breaker.generation != host.notified_generation:
+            host.notified_generation = breaker.generation
+            self.notify(_EVENTS[breaker.state], host, max(0.0, breaker.until - now))
+            if breaker.state is State.OPEN:
                 _refuse(host, ErrorKind.BREAKER_OPEN, "the host's breaker is open", parked=False)
-        if host.paused_until > now >= host.told_pause:
-            host.told_pause = host.paused_until
+        if host.paused_until > now >= host.notified_pause:
+            host.notified_pause = host.paused_until
             for sibling in host.siblings:
                 sibling.pause(host.paused_until)
                 sibling.refit(now)
-            self.tell("host.paused", host, host.paused_until - now)
-        if host.told_down and not host.down:
-            host.told_down = False
-            self.tell("host.up", host, 0.0)
-        self.slots.open(host.lane, now)
+            self.notify("host.paused", host, host.paused_until - now)
+        if host.notified_given_up and not host.given_up:
+            host.notified_given_up = False
+            self.notify("host.up", host, 0.0)
+        self.slots.open(host.queue, now)
         self.grant_all(now)
 
     def give_up(self, host: Host) -> None:
         """The host has been away for too long: end what waits for it."""
-        host.down = True
-        if not host.told_down:
-            host.told_down = True
-            self.tell("host.down", host, 0.0)
-        _refuse(host, ErrorKind.HOST_DOWN, self.down_message(host), parked=True)
+        host.given_up = True
+        if not host.notified_given_up:
+            host.notified_given_up = True
+            self.notify("host.down", host, 0.0)
+        _refuse(host, ErrorKind.HOST_DOWN, self.given_up_message(host), parked=True)
 
-    def down_message(self, host: Host) -> str:
+    def given_up_message(self, host: Host) -> str:
         """Why a host was given up."""
         return f"{host.label} has had no success for {self.rules.park:g} s"
 
-    # ── hooks ───────────────────────────────────────────────────────────────────
+    # ── events ───────────────────────────────────────────────────────────────────
 
-    def tell(self, kind: EventKind, host: Host, seconds: float) -> None:
+    def notify(self, kind: EventKind, host: Host, seconds: float) -> None:
         """Report a change of a host."""
-        if self.rules.hooks.on_event is not None:
-            self._hooked(self.rules.hooks.on_event, HostEvent(kind, host.label, seconds))
+        if self.rules.events.on_event is not None:
+            self._call_hook(self.rules.events.on_event, HostEvent(kind, host.label, seconds))
 
-    def tell_attempt(self, request: Request, attempt: Attempt, trace_id: str) -> None:
+    def notify_attempt(self, request: Request, attempt: Attempt, trace_id: str) -> None:
         """Report the end of an attempt."""
         if self.on_attempt is not None:
-            self._hooked(self.on_attempt, request, attempt, trace_id)
+            self._call_hook(self.on_attempt, request, attempt, trace_id)
 
-    def tell_outcome(self, outcome: Outcome) -> None:
+    def notify_outcome(self, outcome: Outcome) -> None:
         """Report the end of a call."""
         if self.on_outcome is not None:
-            self._hooked(self.on_outcome, outcome)
+            self._call_hook(self.on_outcome, outcome)
 
     def report(self, message: str, error: Exception) -> None:
         """Tell of an exception in somebody's callback."""
         report(self._loop, message, error)
 
-    def _hooked(self, hook: Callable[..., object], *arguments: object) -> None:
+    def _call_hook(self, hook: Callable[..., object], *arguments: object) -> None:
         try:
             hook(*arguments)
         except Exception as error:  # noqa: BLE001  a hook watches, it does not decide
@@ -271,6 +270,6 @@ def _chain(host: Host) -> list[Host]:
 
 def _refuse(host: Host, kind: ErrorKind, message: str, *, parked: bool) -> None:
     """End the waiting calls that park (or those that don't)."""
-    for ticket in list(host.lane.waiting):
-        if isinstance(ticket, Call) and ticket.parks is parked and not ticket.abandoned:
-            ticket.refuse(kind, message)
+    for call in list(host.queue.waiting):
+        if call.parks is parked and not call.abandoned:
+            call.refused(kind, message)

@@ -21,19 +21,20 @@ import certifi
 import msgspec
 
 from yelpaze.http.call import Call
-from yelpaze.http.core import Core, Rules
-from yelpaze.http.flight import Flight
-from yelpaze.http.handle import HttpVersion, Wire
-from yelpaze.http.options import Aside, Defaults, Hooks, OnDone, Pending, Tracing
+from yelpaze.http.core import Core, EngineOptions
+from yelpaze.http.handle import HttpVersion, TransportConfig
+from yelpaze.http.options import Defaults, EngineEvents, OnDone, ParkListener, Pending, Tracing
 from yelpaze.http.resolver import AsyncResolver, Resolver
+from yelpaze.http.shard import SHARD
+from yelpaze.http.shared_call import SharedCall
 from yelpaze.http.spool import Spool, Target
 from yelpaze.http.stream import stream
 from yelpaze.http.timers import Timer
 from yelpaze.http.tracer import Tracer
-from yelpaze.http.transport import SHARD, Transport
-from yelpaze.model.errors import FanOutError, MisuseError
+from yelpaze.http.transport import Transport
+from yelpaze.model.errors import MisuseError
 from yelpaze.model.event import HostEvent
-from yelpaze.model.outcome import Attempt, Outcome
+from yelpaze.model.outcome import Attempt, FanOutError, Outcome
 from yelpaze.model.request import Request, Timeout, check_headers
 from yelpaze.model.statistics import HostStatistics, Statistics
 from yelpaze.model.url import shown
@@ -83,7 +84,7 @@ class Engine:
       Cookie and X-API-Key. `correlation_header`: a second one to carry the trace id, such as
       X-Request-ID. `omit_headers`: those that are sent by default and shall not be, such as
       User-Agent, Accept or traceparent.
-    - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch (`log_hooks()`);
+    - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch (`log_events()`);
       `tracing`: spans (`open_telemetry()`).
     - `rng`, `clock`, `wall_clock`, `transport`: the source of jitter and ids, monotonic seconds,
       UNIX seconds, and what carries attempts, for tests.
@@ -171,7 +172,7 @@ class Engine:
         self._memory = memory
         self._correlation_header = correlation_header
         self._dedupe = dedupe
-        self._rules = Rules(
+        self._rules = EngineOptions(
             policies=self.policies,
             concurrency=concurrency,
             rate=None if rate is None else Gcra(Rate.parse(rate)),
@@ -180,9 +181,9 @@ class Engine:
             max_body=max_body,
             secret_headers=self.secret_headers,
             tracing=tracing,
-            hooks=Hooks(on_attempt=on_attempt, on_outcome=on_outcome, on_event=on_event),
+            events=EngineEvents(on_attempt=on_attempt, on_outcome=on_outcome, on_event=on_event),
         )
-        self._wire = Wire(
+        self._config = TransportConfig(
             connect_timeout=default.timeout.connect,
             ca_file=_ca_file(ca_file),
             client_cert=_certificate(client_cert),
@@ -196,7 +197,7 @@ class Engine:
             omit=tuple(name for name in omit_headers if name.lower() != "traceparent"),
         )
         self._traced = not any(name.lower() == "traceparent" for name in omit_headers)
-        self._flights: dict[Hashable, Flight] = {}
+        self._shared_calls: dict[Hashable, SharedCall] = {}
         self._core: Core | None = None
         self._closed = False
 
@@ -209,7 +210,7 @@ class Engine:
         self._core = Core(
             self._rules,
             transport=self._transport(
-                self._wire,
+                self._config,
                 connections=self._connections // -(-widest // SHARD),
                 memory=self._memory,
                 loop=loop,
@@ -232,7 +233,7 @@ class Engine:
         await self.close()
 
     def _new_resolver(self) -> Resolver | None:
-        if self._wire.proxy or self._resolver == "system":
+        if self._config.proxy or self._resolver == "system":
             return None  # the proxy looks names up, or libcurl does
         return AsyncResolver() if self._resolver == "auto" else self._resolver()
 
@@ -258,15 +259,15 @@ class Engine:
         trace_id: str | None = None,
         spool: Spool | None = None,
         defaults: Defaults = Defaults(),  # noqa: B008  frozen
-        aside: Aside | None = None,
+        park_listener: ParkListener | None = None,
         deadline_at: float = float("inf"),
         order: int | None = None,
     ) -> Pending:
         """Start a call without a task or future; `on_done` gets the outcome, on the event loop.
 
         `trace_id` (32 hex digits) makes the call part of a trace that has begun elsewhere;
-        `defaults` holds where the request itself says nothing. With `aside` the call is one
-        of many: it parks while its host is away, and `aside` hears when it waits.
+        `defaults` holds where the request itself says nothing. With `park_listener` the call is one
+        of many: it parks while its host is away, and `park_listener` hears when it waits.
         `deadline_at` is a time of the engine's `clock`. `order` (`next_order()`) is the age of
         what the call belongs to: while memory is short, the oldest goes on.
         """
@@ -275,7 +276,7 @@ class Engine:
             raise MisuseError(f"a request is made by get(…), post(…) and so on, not {type(request).__name__}")
         shared = self._dedupe if request.dedupe is None else request.dedupe
         if shared and spool is None and request.method in ("GET", "HEAD") and request.body is None:
-            return self._join(core, request, on_done, trace_id, defaults, aside, deadline_at)
+            return self._join(core, request, on_done, trace_id, defaults, park_listener, deadline_at)
         call = Call(
             core,
             request,
@@ -283,7 +284,7 @@ class Engine:
             spool=spool,
             trace_id=trace_id,
             defaults=defaults,
-            aside=aside,
+            park_listener=park_listener,
             deadline_at=deadline_at,
             order=order,
         )
@@ -321,27 +322,33 @@ class Engine:
         on_done: OnDone,
         trace_id: str | None,
         defaults: Defaults,
-        aside: Aside | None,
+        park_listener: ParkListener | None,
         deadline_at: float,
     ) -> Pending:
         """Share the answer of an identical call under way, or be the first of them."""
-        parks = aside is not None
+        parks = park_listener is not None
         options = (request.timeout, request.deadline, request.retry, defaults, parks)
         key = (request.method, request.url, request.headers, options)
-        flight = self._flights.get(key)
-        if flight is not None:
+        shared_call = self._shared_calls.get(key)
+        if shared_call is not None:
             core.shared += 1
-            return flight.join(request, on_done, aside, deadline_at)
+            return shared_call.join(request, on_done, park_listener, deadline_at)
         trace_id = trace_id or core.tracer.trace_id_of(request)
-        flight = self._flights[key] = Flight(core, trace_id, lambda: self._flights.pop(key, None))
-        first = flight.join(request, on_done, aside, deadline_at)
+        shared_call = self._shared_calls[key] = SharedCall(
+            core, trace_id, lambda: self._shared_calls.pop(key, None)
+        )
+        first = shared_call.join(request, on_done, park_listener, deadline_at)
         alone = msgspec.structs.replace(request, dedupe=False)
         try:
-            flight.call = self.submit(
-                alone, flight.landed, trace_id=trace_id, defaults=defaults, aside=flight if parks else None
+            shared_call.call = self.submit(
+                alone,
+                shared_call.completed,
+                trace_id=trace_id,
+                defaults=defaults,
+                park_listener=shared_call if parks else None,
             )
         except BaseException:
-            del self._flights[key]
+            del self._shared_calls[key]
             raise
         return first
 
@@ -428,8 +435,8 @@ class Engine:
 
         `concurrency` bounds calls under way and outcomes not yet taken, so memory does not
         depend on the input's length. Calls that wait for a host (its limit, a pause, an open
-        breaker) are set aside, up to eight times as many, so that other hosts go on.
-        `ordered=True` keeps the input's order and sets none aside.
+        breaker) are set park_listener, up to eight times as many, so that other hosts go on.
+        `ordered=True` keeps the input's order and sets none park_listener.
         """
         self._open()
         size = concurrency or self._rules.concurrency
@@ -459,7 +466,9 @@ class Engine:
         if core is None:
             return {}
         now = core.now()
-        ill = (host for host in core.all_hosts() if host.ailing or host.down or host.paused_until > now)
+        ill = (
+            host for host in core.all_hosts() if host.breaker_open or host.given_up or host.paused_until > now
+        )
         return {host.label: host.statistics(now) for host in ill}
 
     async def close(self, *, drain: float = 0.0) -> None:

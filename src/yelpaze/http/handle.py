@@ -11,13 +11,12 @@ body, a fresh connection.
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 import pycurl
 
-if TYPE_CHECKING:
-    from yelpaze.http.transport import Shard
+from yelpaze.http.shard import Shard
 
 HttpVersion = Literal["auto", "1.1", "2"]
 Shape = tuple[str, bool, bool]  # method, has a body, can be replayed
@@ -36,7 +35,7 @@ _DNS_CACHE_SECONDS = 900
 _WITH_EMPTY_BODY = ("POST", "PUT", "PATCH")
 
 
-class Wire(msgspec.Struct, frozen=True, kw_only=True):
+class TransportConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The options that belong to a whole engine, since kept connections are shared."""
 
     connect_timeout: float
@@ -72,10 +71,10 @@ class Handle:
         "write_error",
     )
 
-    def __init__(self, wire: Wire, shape: Shape) -> None:
+    def __init__(self, config: TransportConfig, shape: Shape) -> None:
         self.shape = shape
         self.url = ""
-        self.connect_timeout = wire.connect_timeout
+        self.connect_timeout = config.connect_timeout
         self.easy = pycurl.Curl()
         self.head = bytearray()
         self.body = bytearray()
@@ -88,15 +87,15 @@ class Handle:
         is_post = shape[1] or shape[0] in _WITH_EMPTY_BODY
         self._suppressed = (
             *(_SUPPRESSED_IN_POST if is_post else _SUPPRESSED),
-            *(f"{name}:" for name in wire.omit),
+            *(f"{name}:" for name in config.omit),
         )
-        _set_wire(self.easy, wire)
+        _set_config(self.easy, config)
         _set_shape(self.easy, shape)
         self.easy.setopt(pycurl.HEADERFUNCTION, self.head.extend)
         self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
 
     def limit_connect(self, seconds: float) -> None:
-        """Give connecting that long, in this attempt and until told otherwise."""
+        """Set the connect timeout, for this attempt and those after it."""
         if seconds != self.connect_timeout:
             self.easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(seconds * 1000)))
             self.connect_timeout = seconds
@@ -170,31 +169,31 @@ class Handle:
         self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
 
 
-def _set_wire(easy: pycurl.Curl, wire: Wire) -> None:
+def _set_config(easy: pycurl.Curl, config: TransportConfig) -> None:
     easy.setopt(pycurl.NOSIGNAL, 1)
     easy.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     easy.setopt(pycurl.FOLLOWLOCATION, 0)
     easy.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-    easy.setopt(pycurl.PROXY, wire.proxy or "")  # empty: none, from the environment neither
-    easy.setopt(pycurl.HTTP_VERSION, _VERSIONS[wire.http_version])
+    easy.setopt(pycurl.PROXY, config.proxy or "")  # empty: none, from the environment neither
+    easy.setopt(pycurl.HTTP_VERSION, _VERSIONS[config.http_version])
     # Wait for a connection under way that will carry many streams. Not in "auto", where libcurl
     # waits for the first *answer* before it knows: one stalled call would hold up all others.
-    easy.setopt(pycurl.PIPEWAIT, int(wire.http_version == "2" and wire.keep_alive))
-    if wire.compressed:
+    easy.setopt(pycurl.PIPEWAIT, int(config.http_version == "2" and config.keep_alive))
+    if config.compressed:
         easy.setopt(pycurl.ACCEPT_ENCODING, "")  # all that this libcurl can decode, and no more
     easy.setopt(pycurl.HTTP09_ALLOWED, 0)
-    easy.setopt(pycurl.USERAGENT, wire.user_agent)
-    easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(wire.connect_timeout * 1000)))
-    easy.setopt(pycurl.MAXFILESIZE_LARGE, wire.max_body)
+    easy.setopt(pycurl.USERAGENT, config.user_agent)
+    easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(config.connect_timeout * 1000)))
+    easy.setopt(pycurl.MAXFILESIZE_LARGE, config.max_body)
     easy.setopt(pycurl.DNS_CACHE_TIMEOUT, _DNS_CACHE_SECONDS)
-    easy.setopt(pycurl.SSL_VERIFYPEER, int(wire.verify))
-    easy.setopt(pycurl.SSL_VERIFYHOST, 2 if wire.verify else 0)
+    easy.setopt(pycurl.SSL_VERIFYPEER, int(config.verify))
+    easy.setopt(pycurl.SSL_VERIFYHOST, 2 if config.verify else 0)
     easy.setopt(pycurl.TCP_NODELAY, 1)
-    easy.setopt(pycurl.FORBID_REUSE, int(not wire.keep_alive))
-    if wire.ca_file is not None:
-        easy.setopt(pycurl.CAINFO, wire.ca_file)
-    if wire.client_cert is not None:
-        certificate, key, password = wire.client_cert
+    easy.setopt(pycurl.FORBID_REUSE, int(not config.keep_alive))
+    if config.ca_file is not None:
+        easy.setopt(pycurl.CAINFO, config.ca_file)
+    if config.client_cert is not None:
+        certificate, key, password = config.client_cert
         easy.setopt(pycurl.SSLCERT, certificate)
         if key is not None:
             easy.setopt(pycurl.SSLKEY, key)

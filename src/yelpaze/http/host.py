@@ -7,25 +7,26 @@ for calls that wait is for `Core.reconsider` to act on.
 from collections import defaultdict
 from collections.abc import Callable
 
-from yelpaze.http.transport import SHARD, Shard
+from yelpaze.http.options import QueuedCall
+from yelpaze.http.shard import SHARD, Shard
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.headers import Headers
 from yelpaze.model.histogram import Histogram
 from yelpaze.model.statistics import HostStatistics
 from yelpaze.model.url import Origin
 from yelpaze.policy.adaptive import Adaptive
-from yelpaze.policy.breaker import Circuit, State
-from yelpaze.policy.budget import Purse
-from yelpaze.policy.hedge import Hedger
+from yelpaze.policy.breaker import BreakerState, State
+from yelpaze.policy.budget import BudgetState
+from yelpaze.policy.hedge import HedgeState
 from yelpaze.policy.host import Policy
 from yelpaze.policy.quota import read_quota
 from yelpaze.policy.rate import Gcra
 from yelpaze.policy.retry import Retry, retry_after_seconds
-from yelpaze.policy.slots import Lane
+from yelpaze.policy.slots import HostQueue
 
-_MAX_TOLD = 10_000
-# libcurl keeps an address that it was given for 15 minutes; tell it again well before.
-_RETELL = 600.0
+_MAX_ADDRESSES = 10_000
+# libcurl keeps an address for 15 minutes; it is given again well before that.
+_REFRESH_ADDRESSES = 600.0
 _ONCE = Retry(attempts=1)
 _TOO_MANY, _UNAVAILABLE = 429, 503
 _NEVER = float("inf")
@@ -50,24 +51,27 @@ class Host:
         "_wall",
         "_width",
         "adaptive",
-        "ailing",
         "attempts",
-        "circuit",
-        "down",
+        "breaker",
+        "breaker_open",
+        "budget",
         "failing",
         "failures",
-        "hedger",
+        "given_up",
+        "hedge",
         "hedges",
         "label",
-        "lane",
         "last_success",
         "latency",
         "name",
         "needs_look_up",
+        "notified_generation",
+        "notified_given_up",
+        "notified_pause",
         "origin",
         "paused_until",
         "policy",
-        "purse",
+        "queue",
         "queueing",
         "requests",
         "retries",
@@ -76,9 +80,6 @@ class Host:
         "siblings",
         "silent_since",
         "streak",
-        "told_down",
-        "told_generation",
-        "told_pause",
         "used",
     )
 
@@ -101,17 +102,17 @@ class Host:
         self.adaptive = Adaptive(most) if limit.concurrency == "auto" else None
         self._width = most if limit.concurrency == "auto" else min(limit.concurrency, most)
         pace = limit.pace
-        self.lane = Lane(self._width, Gcra(pace, limit.burst) if pace else None)
-        self.circuit = Circuit(policy.breaker) if policy.breaker else None
-        self.purse = Purse(policy.budget) if policy.budget else None
-        self.hedger = Hedger(policy.hedge) if policy.hedge else None
+        self.queue: HostQueue[QueuedCall] = HostQueue(self._width, Gcra(pace, limit.burst) if pace else None)
+        self.breaker = BreakerState(policy.breaker) if policy.breaker else None
+        self.budget = BudgetState(policy.budget) if policy.budget else None
+        self.hedge = HedgeState(policy.hedge) if policy.hedge else None
         if self.adaptive is not None:
-            self.lane.limit = self.adaptive.limit
-        self.ailing = False  # the breaker is not closed
-        self.down = False  # given up
+            self.queue.limit = self.adaptive.limit
+        self.breaker_open = False  # or half-open: not closed
+        self.given_up = False
         self.paused_until = -_NEVER
-        # What the hooks know already.
-        self.told_generation, self.told_pause, self.told_down = 0, -_NEVER, False
+        # What the events know already.
+        self.notified_generation, self.notified_pause, self.notified_given_up = 0, -_NEVER, False
         # What the host said it has left, until when.
         self._quota_left, self._quota_until = 0, _NEVER
         self.last_success = -_NEVER
@@ -138,20 +139,24 @@ class Host:
         """A transfer of that shard is over."""
         self._free.append(number)
 
-    def untell(self, shard: Shard) -> None:
-        """Have the shard told again, next time."""
-        shard.told.pop(self._key, None)
+    def forget_addresses(self, shard: Shard) -> None:
+        """Give the shard the addresses again at the next transfer."""
+        shard.known_addresses.pop(self._key, None)
 
     def resolve_entry(self, addresses: tuple[str, ...], shard: Shard, now: float) -> str | None:
-        """What libcurl must be told of this host's addresses, or None if it knows."""
+        """The addresses as an entry for libcurl's RESOLVE option; None if the shard already has them."""
         listed = ",".join(f"[{a}]" if ":" in a else a for a in addresses)
         entry = f"+{self._key}:{listed}"
-        told = shard.told.get(self._key)
-        if told is not None and told[0] == entry and now - told[1] < _RETELL:
+        known_addresses = shard.known_addresses.get(self._key)
+        if (
+            known_addresses is not None
+            and known_addresses[0] == entry
+            and now - known_addresses[1] < _REFRESH_ADDRESSES
+        ):
             return None
-        if len(shard.told) >= _MAX_TOLD:
-            shard.told.clear()
-        shard.told[self._key] = (entry, now)
+        if len(shard.known_addresses) >= _MAX_ADDRESSES:
+            shard.known_addresses.clear()
+        shard.known_addresses[self._key] = (entry, now)
         return entry
 
     # ── policies ────────────────────────────────────────────────────────────────
@@ -159,7 +164,7 @@ class Host:
     @property
     def generation(self) -> int:
         """Of the breaker: to be given back with how the attempt ended."""
-        return 0 if self.circuit is None else self.circuit.generation
+        return 0 if self.breaker is None else self.breaker.generation
 
     def learn(
         self, now: float, status: int, error: Error | None, seconds: float, headers: Headers, generation: int
@@ -169,8 +174,8 @@ class Host:
         if status:
             self.latency.add(seconds)
             self._seen_status[status] += 1
-            if self.hedger is not None:
-                self.hedger.answered(seconds)
+            if self.hedge is not None:
+                self.hedge.answered(seconds)
         good = error is None or _is_well(status, error)
         if good:
             self.last_success = now
@@ -179,11 +184,11 @@ class Host:
         else:
             self.failures += 1
             self.silent_since = now if self.silent_since is None else self.silent_since
-        if self.circuit is not None and (status != _TOO_MANY or self.ailing):
-            changed |= self.circuit.record(now, good, generation)
+        if self.breaker is not None and (status != _TOO_MANY or self.breaker_open):
+            changed |= self.breaker.record(now, good, generation)
         if self.adaptive is not None:
             if error is None:
-                changed |= self.adaptive.sample(seconds, self.lane.busy)
+                changed |= self.adaptive.sample(seconds, self.queue.busy)
             else:
                 changed |= self._adapt(status, error, seconds)
         if (error is not None and status) or _ABOUT_LIMITS in headers.raw:
@@ -194,27 +199,31 @@ class Host:
         return False
 
     def refit(self, now: float) -> None:
-        """Bring the lane in line with breaker, pause, quota and adaptive limit."""
-        lane, circuit = self.lane, self.circuit
-        lane.limit = self._width if self.adaptive is None else self.adaptive.limit
+        """Update the queue by breaker, pause, quota and adaptive limit."""
+        queue, breaker = self.queue, self.breaker
+        queue.limit = self._width if self.adaptive is None else self.adaptive.limit
         shut = self.paused_until
-        self.ailing = circuit is not None and circuit.state is not State.CLOSED
-        if circuit is not None and self.policy.breaker is not None and self.ailing:
-            lane.limit = min(lane.limit, self.policy.breaker.probes)
-            shut = max(shut, circuit.until)
+        self.breaker_open = breaker is not None and breaker.state is not State.CLOSED
+        if breaker is not None and self.policy.breaker is not None and self.breaker_open:
+            queue.limit = min(queue.limit, self.policy.breaker.probes)
+            shut = max(shut, breaker.until)
         if now >= self._quota_until:
             self._quota_until = _NEVER
         elif self._quota_until < _NEVER:
             # Those under way may use up what is left: no more than that at once.
-            lane.limit = min(lane.limit, max(self._quota_left, 1))
+            queue.limit = min(queue.limit, max(self._quota_left, 1))
         if shut > now:
-            lane.shut_until = max(lane.shut_until, shut)
+            queue.blocked_until = max(queue.blocked_until, shut)
 
     def is_in_use(self, now: float) -> bool:
         """Whether something is known that must not be forgotten: calls, a pause, an open breaker."""
-        lane = self.lane
+        queue = self.queue
         return bool(
-            lane.busy or lane.waiting or self.ailing or lane.shut_until > now or self.paused_until > now
+            queue.busy
+            or queue.waiting
+            or self.breaker_open
+            or queue.blocked_until > now
+            or self.paused_until > now
         )
 
     def pause(self, until: float) -> None:
@@ -231,17 +240,17 @@ class Host:
         """A new request: what failed before a time without any is no silence."""
         self.requests += 1
         self.used = now
-        if self.purse is not None:
-            window = self.purse.window
+        if self.budget is not None:
+            window = self.budget.window
             if now >= window.ends:
                 window.roll(now)
             window.calls += 1
-        if self.silent_since is not None and not (self.down or self.lane.busy or self.lane.waiting):
+        if self.silent_since is not None and not (self.given_up or self.queue.busy or self.queue.waiting):
             self.silent_since = None
 
     def trip(self, now: float) -> bool:
         """Open the breaker; whether that changed anything."""
-        if self.circuit is None or not self.circuit.trip(now):
+        if self.breaker is None or not self.breaker.trip(now):
             return False
         self.refit(now)
         return True
@@ -251,14 +260,14 @@ class Host:
         self.silent_since = None
         self.failing = 0
         self.streak += 1
-        was_down, self.down = self.down, False
+        was_down, self.given_up = self.given_up, False
         return was_down
 
     def _adapt(self, status: int, error: Error | None, seconds: float) -> bool:
         assert self.adaptive is not None
         if status in (_TOO_MANY, _UNAVAILABLE) or (error is not None and error.kind in _DROPS):
             return self.adaptive.dropped()
-        return bool(status) and self.adaptive.sample(seconds, self.lane.busy)
+        return bool(status) and self.adaptive.sample(seconds, self.queue.busy)
 
     def _obey(self, now: float, status: int, headers: Headers) -> bool:
         """Pause by Retry-After, else by what the quota fields leave."""
@@ -281,13 +290,13 @@ class Host:
             self._quota_left, self._quota_until = quota.remaining, until
         else:  # answers may overtake each other: the least counts
             self._quota_left = min(quota.remaining, self._quota_left)
-        return quota.remaining < self._width or self.lane.limit < self._width
+        return quota.remaining < self._width or self.queue.limit < self._width
 
     # ── counts ──────────────────────────────────────────────────────────────────
 
     def statistics(self, now: float) -> HostStatistics:
         """A snapshot."""
-        lane, circuit = self.lane, self.circuit
+        queue, breaker = self.queue, self.breaker
         return HostStatistics(
             requests=self.requests,
             attempts=self.attempts,
@@ -295,11 +304,11 @@ class Host:
             hedges=self.hedges,
             failures=self.failures,
             statuses={str(status): count for status, count in sorted(self._seen_status.items())},
-            state="down" if self.down else circuit.state.value if circuit else "closed",
-            paused=max(0.0, lane.shut_until - now),
-            limit=lane.limit,
-            in_flight=lane.busy,
-            waiting=len(lane.waiting),
+            state="down" if self.given_up else breaker.state.value if breaker else "closed",
+            paused=max(0.0, queue.blocked_until - now),
+            limit=queue.limit,
+            in_flight=queue.busy,
+            waiting=len(queue.waiting),
             latency=self.latency.copy(),
             queueing=self.queueing.copy(),
         )

@@ -1,20 +1,22 @@
-"""What comes with a call from the part that makes it, and what that part wants to hear."""
+"""What a call is made with, and the Protocols by which calls, limiter and callers notify each other."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
+from yelpaze.model.errors import ErrorKind
 from yelpaze.model.event import HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request, Timeout
 from yelpaze.policy.retry import Retry
+from yelpaze.policy.slots import Ticket
 
 OnDone = Callable[[Outcome], None]
 
 
 class Pending(Protocol):
-    """A call under way, as the one who made it sees it."""
+    """A call under way, as its caller sees it."""
 
     @property
     def abandoned(self) -> bool:
@@ -24,11 +26,28 @@ class Pending(Protocol):
         """Stop now, without telling the outcome; harmless when it is over."""
 
 
-class Aside(Protocol):
-    """Who makes calls in bulk: told how many of them wait for a host, so as to go on with others."""
+class QueuedCall(Ticket, Protocol):
+    """A call, as the limiter and the host's state changes see it."""
 
-    def set_aside(self, change: int) -> None:
-        """One more call waits (+1), or one less (-1)."""
+    @property
+    def parks(self) -> bool:
+        """Whether it waits for a host that is away, instead of failing."""
+
+    def granted(self) -> None:
+        """A slot is free, and taken for it."""
+
+    def refused(self, kind: ErrorKind, message: str) -> None:
+        """A policy ends it."""
+
+    def abort(self, why: str) -> None:
+        """The engine is being closed."""
+
+
+class ParkListener(Protocol):
+    """A bulk caller. It is notified when calls park, so that it can continue with other hosts."""
+
+    def on_parked(self, change: int) -> None:
+        """One more call is parked (+1), or one less (-1)."""
 
 
 class CallSpan(Protocol):
@@ -61,8 +80,8 @@ class Defaults(msgspec.Struct, frozen=True):
     retry: bool | Retry = True
 
 
-class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """Plain callables that watch: every attempt with its trace id, every outcome, every change of a host."""
+class EngineEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """Callbacks for each attempt with its trace id, each outcome, and each change of a host."""
 
     on_attempt: Callable[[Request, Attempt, str], object] | None = None
     on_outcome: Callable[[Outcome], object] | None = None

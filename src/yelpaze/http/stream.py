@@ -15,7 +15,7 @@ from yelpaze.policy.look_ahead import LookAhead
 class Submit(Protocol):
     """Engine.submit."""
 
-    def __call__(self, request: Request, on_done: OnDone, *, aside: "_Window") -> Pending:
+    def __call__(self, request: Request, on_done: OnDone, *, park_listener: "_Window") -> Pending:
         """Start a call."""
 
 
@@ -48,15 +48,15 @@ class _Window:
     def __init__(self, submit: Submit, size: int, *, ordered: bool) -> None:
         self._submit = submit
         self._ordered = ordered
-        self.ahead = LookAhead(size, sets_aside=not ordered)
+        self.ahead = LookAhead(size, parks=not ordered)
         self._ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
         self._calls: dict[int, Pending] = {}
         self._next_in = self._next_out = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def set_aside(self, change: int) -> None:
-        self.ahead.aside += change
+    def on_parked(self, change: int) -> None:
+        self.ahead.parked += change
         if change > 0:
             self.wake()
 
@@ -69,7 +69,7 @@ class _Window:
             self._calls.pop(number, None)
             self._arrived(number, outcome)
 
-        call = self._submit(request, on_done, aside=self)
+        call = self._submit(request, on_done, park_listener=self)
         if not call.abandoned:
             self._calls[number] = call
 

@@ -27,11 +27,11 @@ import asyncio
 
 import pycurl
 
-from yelpaze.http.handle import Done, Handle, Shape, Wire
+from yelpaze.http.handle import Done, Handle, Shape, TransportConfig
 from yelpaze.http.memory import Memory
 from yelpaze.http.poller import READ, Poller, new_poller
+from yelpaze.http.shard import SHARD, Shard
 
-SHARD = 64
 _IDLE_HANDLES = 1024
 _KICK_EVENTS = 16  # transfers that go on in one kick, or so
 _ROUNDS = 16
@@ -43,20 +43,6 @@ def report(loop: asyncio.AbstractEventLoop, message: str, error: Exception) -> N
     loop.call_exception_handler({"message": message, "exception": error})
 
 
-class Shard:
-    """One multi handle and when it wants to be called."""
-
-    __slots__ = ("due", "multi", "number", "told")
-
-    def __init__(self, number: int, connections: int) -> None:
-        self.number = number
-        self.multi = pycurl.CurlMulti()
-        self.multi.setopt(pycurl.M_MAXCONNECTS, connections)
-        self.due: float | None = None
-        # host:port → the addresses that this multi handle was told, and when.
-        self.told: dict[str, tuple[str, float]] = {}
-
-
 class Transport:
     """Runs attempts; each ends in exactly one call of its `done`, unless it is cancelled.
 
@@ -64,8 +50,10 @@ class Transport:
     must then be given back with `release`, after its buffers have been read.
     """
 
-    def __init__(self, wire: Wire, *, connections: int, memory: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._wire = wire
+    def __init__(
+        self, config: TransportConfig, *, connections: int, memory: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._config = config
         self._loop = loop
         self._connections = max(SHARD, connections)
         self._poller: Poller = new_poller()
@@ -94,7 +82,7 @@ class Transport:
         if idle:
             self._idle_count -= 1
             return idle.pop()
-        handle = Handle(self._wire, shape)
+        handle = Handle(self._config, shape)
         handle.easy.setopt(pycurl.SOCKOPTFUNCTION, self._on_new_socket)
         return handle
 

@@ -1,7 +1,7 @@
 """Columns for formats that have some: from the flow's return annotation, or from the first results.
 
 A result that is an object has its fields as columns; any other is one column, `result`. The
-first column is `row`. A value that does not fit its column is a Misfit: the row fails, with the
+first column is `row`. A value that does not fit its column is a SchemaMismatch: the row fails, with the
 field's name, and nothing else is harmed. What has no simple type is kept as JSON text.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
-from yelpaze.io.protocol import Misfit
+from yelpaze.io.protocol import SchemaMismatch
 
 RESULT = "result"
 FIRST_ROWS = 1000  # so many results are looked at before the columns are settled, if they come
@@ -105,11 +105,11 @@ class Columns:
         return [column.name for column in self.columns]
 
     def values(self, result: bytes) -> list[Any]:
-        """A result's values, in the columns' order. Raises Misfit."""
+        """A result's values, in the columns' order. Raises SchemaMismatch."""
         try:
             decoded = self._decode(_renamed(result) if self._has_odd else result)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Misfit(f"the result does not fit the output's columns: {error}") from None
+            raise SchemaMismatch(f"the result does not fit the output's columns: {error}") from None
         if decoded is None:
             return [None] * len(self.columns)
         values = [decoded] if self.is_single else list(msgspec.structs.astuple(decoded))
@@ -119,7 +119,7 @@ class Columns:
                 limit = 1 << (self.columns[place].bits - 1)
                 if not -limit <= value < limit:
                     name = self.columns[place].field
-                    raise Misfit(
+                    raise SchemaMismatch(
                         f"the result does not fit the output's columns: {value} at `$.{name}` "
                         f"is beyond {self.columns[place].bits} bits"
                     )
@@ -158,7 +158,7 @@ class Table:
         return Columns(columns, is_single=is_single, is_loose=self._is_loose)
 
     def add(self, row: int, result: bytes) -> None:
-        """Take a result. Raises Misfit."""
+        """Take a result. Raises SchemaMismatch."""
         if self.columns is None:
             self._first.append((row, result))
             if len(self._first) >= FIRST_ROWS:

@@ -84,17 +84,17 @@ class DelimitedSource(LineSource):
     The delimiter is the one of `, ; tab |` that the header has most of.
     """
 
-    lax = True
+    coerce = True
 
     def __init__(self, paths: list[str]) -> None:
         super().__init__(paths)
         self._headers: dict[int, tuple[list[str], str]] = {}
 
-    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
+    async def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:
         header: tuple[list[str], str] | None = None
         place = None
-        if mark is not None:
-            *place, names, delimiter = mark
+        if cursor is not None:
+            *place, names, delimiter = cursor
             header = names, delimiter
         feed, file = _Feed(), -1
         async for chunk in self._lines.chunks(place):

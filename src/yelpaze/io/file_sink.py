@@ -17,7 +17,7 @@ import msgspec
 
 from yelpaze.io.journal import Commit, Journal
 from yelpaze.io.lines import Extent, LineFile, aside_name, line_of, sync_folder
-from yelpaze.io.protocol import DeadLetter, Fuse, Standing
+from yelpaze.io.protocol import Checkpoint, DeadLetter, FirstError
 from yelpaze.model.errors import InputError
 
 
@@ -33,7 +33,7 @@ class Layout(Protocol):
         """Bytes that were taken and not written."""
 
     def add(self, row: int, result: bytes) -> None:
-        """Take a result. Raises Misfit."""
+        """Take a result. Raises SchemaMismatch."""
 
     def take(self, *, is_last: bool) -> Callable[[], Any]:
         """What writes and syncs all that was taken, and gives the state.
@@ -62,7 +62,7 @@ class FileSink:
         self._letters = LineFile(failures)
         self._journal = Journal(layout.path.with_name(f"{layout.path.name}.journal"), output=str(layout.path))
         self._resolved: list[int] = []
-        self._fuse = Fuse()
+        self._first_error = FirstError()
         self.name = str(layout.path)
         self.failures = str(failures)
 
@@ -76,10 +76,10 @@ class FileSink:
 
     # ── before a run ────────────────────────────────────────────────────────────
 
-    def standing(self) -> Standing | None:
+    def checkpoint(self) -> Checkpoint | None:
         self._journal.lock()
         last = self._journal.read()
-        return None if last is None else last.standing
+        return None if last is None else last.checkpoint
 
     def is_foreign(self) -> bool:
         """Whether something lies there that no journal tells of."""
@@ -106,7 +106,7 @@ class FileSink:
         self._renewed.unlink(missing_ok=True)
         self._journal.begin()
         if last is not None and self._journal.resolved:
-            self._tidy(last.standing)
+            self._tidy(last.checkpoint)
 
     def restart(self) -> list[str]:
         kept = []
@@ -125,7 +125,7 @@ class FileSink:
 
     # ── during a run ────────────────────────────────────────────────────────────
 
-    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:  # noqa: ARG002
+    def write(self, row: int, result: bytes, *, cursor: Any = None, trace_id: str = "") -> None:  # noqa: ARG002
         self._layout.add(row, result)
 
     def fail(self, letter: DeadLetter) -> None:
@@ -141,18 +141,18 @@ class FileSink:
             except msgspec.DecodeError as error:
                 raise InputError(f"{self.failures}, line {number}: is no dead letter: {error}") from None
 
-    def commit(self, standing: Standing, *, is_last: bool = True) -> Callable[[], None]:
+    def commit(self, checkpoint: Checkpoint, *, is_last: bool = True) -> Callable[[], None]:
         write_results, write_letters = self._layout.take(is_last=is_last), self._letters.take()
         resolved, self._resolved = self._resolved, []
 
         def work() -> None:
             results, failures = write_results(), write_letters()
             self._journal.append(
-                Commit(standing=standing, results=results, failures=failures, resolved=resolved)
+                Commit(checkpoint=checkpoint, results=results, failures=failures, resolved=resolved)
             )
             self._layout.settled()
 
-        return lambda: self._fuse.run(work)
+        return lambda: self._first_error.run(work)
 
     def rejected(self) -> list[tuple[int, str]]:
         return []
@@ -160,9 +160,9 @@ class FileSink:
     def tidy(self) -> None:
         """Take the dead letters that were resolved out of their file."""
         if self._journal.last is not None and self._journal.resolved:
-            self._tidy(self._journal.last.standing)
+            self._tidy(self._journal.last.checkpoint)
 
-    def _tidy(self, standing: Standing) -> None:
+    def _tidy(self, checkpoint: Checkpoint) -> None:
         last, resolved = self._journal.last, set(self._journal.resolved)
         assert last is not None
         length = 0
@@ -179,7 +179,7 @@ class FileSink:
             os.fsync(file.fileno())
         extent = msgspec.structs.replace(_extent_of(self._renewed), length=length)
         self._journal.append(
-            Commit(standing=standing, results=last.results, failures=extent, is_renewed=True)
+            Commit(checkpoint=checkpoint, results=last.results, failures=extent, is_renewed=True)
         )
         if length:
             self._renewed.rename(self._letters.path)

@@ -15,20 +15,20 @@ from typing import Any
 import msgspec
 
 from yelpaze.io.lines import sync_folder
-from yelpaze.io.protocol import Standing
+from yelpaze.io.protocol import Checkpoint
 from yelpaze.model.errors import InputError
 
 _LONG = 1 << 20
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
-    """A line: the standing, how far results and failures reach, and which old letters are no more.
+    """A line: the checkpoint, how far results and failures reach, and which old letters are no more.
 
     `is_renewed`: the failures file was written anew, without those letters; it may still
     lie beside, under the name of `renewed`.
     """
 
-    standing: Standing
+    checkpoint: Checkpoint
     results: Any
     failures: Any
     resolved: list[int] = []

@@ -14,10 +14,10 @@ from yelpaze.io.reading import MAX_LINE, LineSource
 class JsonlSource(LineSource):
     """Files, or standard input for `-`. A row's number is its line, over all files; blank lines count."""
 
-    lax = False
+    coerce = False
 
-    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
-        async for chunk in self._lines.chunks(mark):
+    async def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:
+        async for chunk in self._lines.chunks(cursor):
             rows: list[Row]
             if chunk.too_long:
                 rows = [(chunk.number, None, too_long(chunk.lines[0]))]

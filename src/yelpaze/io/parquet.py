@@ -18,7 +18,8 @@ from yelpaze.io.columns import Column, Columns, Kind, Table
 from yelpaze.io.jsonl import result_line
 from yelpaze.io.lines import Extent, LineFile, sync_folder
 from yelpaze.io.protocol import BadRow, Block, Row
-from yelpaze.io.reading import fingerprint, in_thread
+from yelpaze.io.reading import fingerprint
+from yelpaze.io.threads import in_thread
 from yelpaze.model.errors import InputError, MisuseError
 
 try:
@@ -43,7 +44,7 @@ _TYPES = {
 class ParquetSource:
     """Rows as objects, by the columns' names. A row's number is its place over all files."""
 
-    lax = False
+    coerce = False
 
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
@@ -63,8 +64,8 @@ class ParquetSource:
     def identity(self) -> list[dict[str, Any]] | None:
         return [fingerprint(path) for path in self._paths]
 
-    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
-        first, group, before = mark or (0, 0, 0)
+    async def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:
+        first, group, before = cursor or (0, 0, 0)
         self.position = before
         for index in range(first, len(self._paths)):
             file = _file(self._paths[index])

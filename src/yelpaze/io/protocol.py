@@ -1,11 +1,11 @@
 """What a source and a sink promise.
 
-The sink owns progress. What `commit(standing)` gives back makes everything taken so far
-durable, together with that standing; `standing()` tells of the last commit, and `resume()`
+The sink owns progress. What `commit(checkpoint)` gives back makes everything taken so far
+durable, together with that checkpoint; `checkpoint()` tells of the last commit, and `resume()`
 undoes all that came after it. So after a crash each row is either wholly there and in the
 progress, or neither.
 
-A source's rows come in blocks, each with a *mark*: a JSON value from which the source can
+A source's rows come in blocks, each with a *cursor*: a JSON value from which the source can
 read that block again, without reading what lies before it.
 """
 
@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+
+from yelpaze.policy.acks import AckState
 
 # (number, raw JSON or None, value where there is no raw JSON); numbers count from 1 and
 # are places in the whole input, so they are the same in every run over it.
@@ -27,9 +29,9 @@ class BadRow(msgspec.Struct, frozen=True):
 
 
 class Block(NamedTuple):
-    """Rows in order, some at a time; `mark` is where reading them again begins, or a little before."""
+    """Rows in order, some at a time; `cursor` is where reading them again begins, or a little before."""
 
-    mark: Any
+    cursor: Any
     rows: list[Row]
 
 
@@ -37,7 +39,7 @@ class Source(Protocol):
     """Where rows come from."""
 
     @property
-    def lax(self) -> bool:
+    def coerce(self) -> bool:
         """Whether values are texts, to be read as the types that a flow asks for (CSV)."""
 
     @property
@@ -51,35 +53,19 @@ class Source(Protocol):
     def identity(self) -> list[dict[str, Any]] | None:
         """What it is recognised by when a run goes on; None if it can't be read twice."""
 
-    def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
-        """The rows from that mark on. Raises InputError if it can't be read on."""
+    def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:
+        """The rows from that cursor on. Raises InputError if it can't be read on."""
 
     def close(self) -> None:
         """Let go of files and connections."""
 
 
-class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The rows that are done: all up to `through` but those in `open`; `mark` lies before these.
-
-    >>> Progress(through=5, open=(2,)).has(2), Progress(through=5, open=(2,)).has(3)
-    (False, True)
-    """
-
-    through: int = 0
-    open: tuple[int, ...] = ()
-    mark: Any = None
-
-    def has(self, number: int) -> bool:
-        """Whether that row is done."""
-        return number <= self.through and number not in self.open
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a run stands: what it is recognised by, and how far it has come."""
 
     run: str
     identity: dict[str, Any]
-    progress: Progress = Progress()
+    acks: AckState = AckState()
     is_finished: bool = False
     limit: int | None = None
     succeeded: int = 0
@@ -87,14 +73,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kinds: dict[str, int] = {}
 
 
-class Misfit(ValueError):  # noqa: N818  a value's fault, not an error of the sink
+class SchemaMismatch(ValueError):  # noqa: N818  a value's fault, not an error of the sink
     """A result has no place in the sink: the message names the field."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A row that failed: all that is needed to understand it, and to run it again.
 
-    `answers` holds what the steps that succeeded had got, by name. `mark` is where the source
+    `answers` holds what the steps that succeeded had got, by name. `cursor` is where the source
     finds the row again, if `input` is not all of it (`is_partial`: secrets or types are lost).
     `is_text`: `input` is the text of what is no row at all.
     """
@@ -107,7 +93,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str = ""
     at: str = ""
     answers: dict[str, Any] = {}
-    mark: Any = None
+    cursor: Any = None
     is_partial: bool = False
     is_text: bool = False
 
@@ -126,7 +112,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 class Sink(Protocol):
     """Where results and dead letters go.
 
-    What may take long is called in a thread: `standing`, `resume`, `restart`, `dead_letters`
+    What may take long is called in a thread: `checkpoint`, `resume`, `restart`, `dead_letters`
     and what `commit` gives back. There, OSError means that the run can't go on.
     """
 
@@ -142,7 +128,7 @@ class Sink(Protocol):
     def waiting(self) -> int:
         """Bytes that were taken and are not yet durable."""
 
-    def standing(self) -> Standing | None:
+    def checkpoint(self) -> Checkpoint | None:
         """Lock the output and tell of its last commit; None where there is none.
 
         Raises InputError if another run holds the lock, or if something is there that no
@@ -158,10 +144,10 @@ class Sink(Protocol):
     def restart(self) -> list[str]:
         """Begin anew: put an earlier output aside, and tell under which names."""
 
-    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:
-        """Take a row's result, encoded as JSON. Raises Misfit.
+    def write(self, row: int, result: bytes, *, cursor: Any = None, trace_id: str = "") -> None:
+        """Take a row's result, encoded as JSON. Raises SchemaMismatch.
 
-        `mark` (where the source finds the row) and `trace_id` are for the dead letter, should the
+        `cursor` (where the source finds the row) and `trace_id` are for the dead letter, should the
         result be refused later.
         """
 
@@ -174,8 +160,8 @@ class Sink(Protocol):
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Those that were committed."""
 
-    def commit(self, standing: Standing, *, is_last: bool = True) -> Callable[[], None]:
-        """What makes durable all that was taken until now, and the standing with it.
+    def commit(self, checkpoint: Checkpoint, *, is_last: bool = True) -> Callable[[], None]:
+        """What makes durable all that was taken until now, and the checkpoint with it.
 
         `is_last`: nothing more is written for now. If it raises, what was taken is lost: so each
         later one raises the same, and only a sink that is opened anew goes on.
@@ -191,7 +177,7 @@ class Sink(Protocol):
         """Give lock and files back. What was not committed is undone later."""
 
 
-class Fuse:
+class FirstError:
     """Runs work one by one, until one fails; all later ones fail with the same error."""
 
     def __init__(self) -> None:
@@ -206,48 +192,3 @@ class Fuse:
         except Exception as error:
             self._error = error
             raise
-
-
-class Ledger:
-    """Turns rows that start in order and end in any order into a Progress.
-
-    >>> ledger = Ledger()
-    >>> ledger.block(0, first=1)
-    >>> for number in (1, 2, 4, 7):  # 3, 5 and 6 were blank lines
-    ...     ledger.start(number)
-    >>> for number in (1, 4, 7):
-    ...     ledger.done(number)
-    >>> ledger.progress()
-    Progress(through=7, open=(2,), mark=0)
-    """
-
-    def __init__(self, start: Progress = Progress()) -> None:  # noqa: B008  frozen
-        self._open = dict.fromkeys(start.open)
-        self._last = start.through
-        self._marks: list[tuple[int, Any]] = [(0, start.mark)]
-
-    def block(self, mark: Any, *, first: int) -> None:
-        """A block begins, whose first row has that number."""
-        oldest = next(iter(self._open), self._last + 1)
-        marks = self._marks
-        while len(marks) > 1 and marks[1][0] <= oldest:
-            marks.pop(0)
-        marks.append((first, mark))
-
-    def mark_of(self, number: int) -> Any:
-        """Where the source finds an open row."""
-        return next(mark for first, mark in reversed(self._marks) if first <= number)
-
-    def start(self, number: int) -> None:
-        """The row is under way."""
-        self._open[number] = None
-        self._last = max(self._last, number)
-
-    def done(self, number: int) -> None:
-        """The sink has taken the row."""
-        del self._open[number]
-
-    def progress(self) -> Progress:
-        """As it stands."""
-        oldest = next(iter(self._open), self._last + 1)
-        return Progress(self._last, tuple(self._open), self.mark_of(oldest))

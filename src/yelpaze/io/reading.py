@@ -1,6 +1,6 @@
-"""Lines of text inputs: several files, compressed or not, from any mark on.
+"""Lines of text inputs: several files, compressed or not, from any cursor on.
 
-A mark is (which file, byte in its text, line number): in a plain file that is a place to seek
+A cursor is (which file, byte in its text, line number): in a plain file that is a place to seek
 to; a compressed one is decompressed up to there, which needs no parsing.
 """
 
@@ -9,17 +9,15 @@ import gzip
 import io
 import os
 import select
-import threading
 import zlib
-from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, cast
 
+from yelpaze.io.threads import in_thread
 from yelpaze.model.errors import InputError, MisuseError
 
-T = TypeVar("T")
 _READ = 1 << 18
 _PACKED = 1 << 14
 _ENDS = 1 << 16
@@ -116,9 +114,9 @@ class Lines:
         """Size, time of change and a hash of both ends, for each file."""
         return [fingerprint(path) for path in self.paths] if self.is_plain else None
 
-    async def chunks(self, mark: Any = None) -> AsyncIterator[Chunk]:
-        """Lines from that mark on."""
-        first, at, number = mark or (0, 0, 1)
+    async def chunks(self, cursor: Any = None) -> AsyncIterator[Chunk]:
+        """Lines from that cursor on."""
+        first, at, number = cursor or (0, 0, 1)
         self.position = sum(_size_of(path) or 0 for path in self.paths[:first])
         for index in range(first, len(self.paths)):
             before = self.position
@@ -290,29 +288,6 @@ def fingerprint(path: str) -> dict[str, Any]:
         file.seek(max(0, status.st_size - _ENDS))
         digest.update(file.read(_ENDS) or b"")
     return {"file": path, "size": status.st_size, "changed": status.st_mtime_ns, "ends": digest.hexdigest()}
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run what may block in a thread that a stopping program need not wait for."""
-    loop = get_running_loop()
-    future = loop.create_future()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(value)
-
-    def run() -> None:
-        value, error = None, None
-        try:
-            value = function()
-        except BaseException as caught:  # noqa: BLE001  raised where it is awaited
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=run, daemon=True, name="yelpaze-io").start()
-    result: T = await future
-    return result
 
 
 class LineSource:

@@ -16,7 +16,7 @@ class Sampled:
     def __init__(self, source: Source, count: int) -> None:
         self._source = source
         self._count = count
-        self.lax = source.lax
+        self.coerce = source.coerce
 
     @property
     def size(self) -> int | None:
@@ -32,7 +32,7 @@ class Sampled:
     def identity(self) -> list[dict[str, Any]] | None:
         return self._source.identity()
 
-    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:  # noqa: ARG002  always drawn from all
+    async def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:  # noqa: ARG002  always drawn from all
         draw = random.Random(0).randrange  # noqa: S311  to be the same each time
         kept: list[Row] = []
         seen = 0

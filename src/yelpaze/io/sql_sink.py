@@ -1,7 +1,7 @@
 """Results into a table.
 
-Results, dead letters and standing are written in one transaction, so exactly once needs nothing
-else. The standing lies in `yelpaze_runs`, the dead letters in `TABLE_failures`.
+Results, dead letters and checkpoint are written in one transaction, so exactly once needs nothing
+else. The checkpoint lies in `yelpaze_runs`, the dead letters in `TABLE_failures`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ import msgspec
 from yelpaze.io.columns import Column, Columns, Kind, Table
 from yelpaze.io.database import Database, Place, Rows, first_line, qualified, quoted
 from yelpaze.io.lines import line_of
-from yelpaze.io.protocol import DeadLetter, Fuse, Standing
+from yelpaze.io.protocol import Checkpoint, DeadLetter, FirstError
 from yelpaze.io.sql_table import adopted, check_key, creation
 from yelpaze.model.errors import InputError
 
@@ -47,7 +47,7 @@ class SqlSink:
         self._resolved: list[int] = []
         self._rejected: list[tuple[int, str]] = []
         self._places: dict[int, tuple[Any, str]] = {}  # for dead letters of what the database refuses
-        self._fuse = Fuse()
+        self._first_error = FirstError()
         self.name = place.shown
         self._failures = f"{self._name}_failures"
         self._quoted, self._quoted_failures = qualified(self._name), qualified(self._failures)
@@ -64,12 +64,12 @@ class SqlSink:
 
     # ── before a run ────────────────────────────────────────────────────────────
 
-    def standing(self) -> Standing | None:
+    def checkpoint(self) -> Checkpoint | None:
         self._db = self._db or self._open()
         with self._db.reading():
-            return self._read_standing(self._db)
+            return self._read_checkpoint(self._db)
 
-    def _read_standing(self, database: Database) -> Standing | None:
+    def _read_checkpoint(self, database: Database) -> Checkpoint | None:
         if not self._is_locked:
             if not database.lock(self._name):
                 raise InputError(
@@ -93,20 +93,20 @@ class SqlSink:
             self._adopt(columns)
         return text
 
-    def _saved(self) -> tuple[Standing, dict[str, Any] | None, bool, int] | None:
+    def _saved(self) -> tuple[Checkpoint, dict[str, Any] | None, bool, int] | None:
         database = self._database
         if database.columns_of(RUNS) is None:
             return None
         rows = database.query(
-            f"SELECT standing, columns, is_ours, commits FROM {RUNS} "  # noqa: S608  ours
+            f"SELECT checkpoint, columns, is_ours, commits FROM {RUNS} "  # noqa: S608  ours
             f"WHERE output = {database.marker}",
             self._name,
         )
         if not rows:
             return None
-        standing, columns, is_ours, commits = rows[0]
+        checkpoint, columns, is_ours, commits = rows[0]
         return (
-            msgspec.json.decode(standing, type=Standing),
+            msgspec.json.decode(checkpoint, type=Checkpoint),
             msgspec.json.decode(columns),
             bool(is_ours),
             int(commits),
@@ -133,8 +133,8 @@ class SqlSink:
         found = self._saved()
         if found is None:
             return None
-        standing, state = found[:2]
-        succeeded = standing.succeeded - len((state or {}).get("first", ()))  # those are in no table yet
+        checkpoint, state = found[:2]
+        succeeded = checkpoint.succeeded - len((state or {}).get("first", ()))  # those are in no table yet
         if not succeeded:
             return None
         if database.columns_of(self._name) is None:
@@ -199,9 +199,9 @@ class SqlSink:
 
     # ── during a run ────────────────────────────────────────────────────────────
 
-    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:
+    def write(self, row: int, result: bytes, *, cursor: Any = None, trace_id: str = "") -> None:
         self._table.add(row, result)
-        self._places[row] = (mark, trace_id)
+        self._places[row] = (cursor, trace_id)
 
     def fail(self, letter: DeadLetter) -> None:
         self._letters.append(letter)
@@ -227,7 +227,7 @@ class SqlSink:
                 f"WHERE {number} > {after} ORDER BY 1 LIMIT 100"
             )
 
-    def commit(self, standing: Standing, *, is_last: bool = True) -> Callable[[], None]:
+    def commit(self, checkpoint: Checkpoint, *, is_last: bool = True) -> Callable[[], None]:
         rows = self._table.take(is_last=is_last)
         state = self._table.state()
         places, self._places = self._places, {}
@@ -242,7 +242,7 @@ class SqlSink:
                 self._rejected.clear()
                 with self._mutex, self._database.transaction():
                     self._write(rows, letters, resolved, places)
-                    self._save(standing, state, number)
+                    self._save(checkpoint, state, number)
 
             database = self._database
             try:
@@ -258,7 +258,7 @@ class SqlSink:
             self._commits = number
             self._is_made = True
 
-        return lambda: self._fuse.run(work)
+        return lambda: self._first_error.run(work)
 
     def _is_committed(self, number: int) -> bool:
         found = self._saved()
@@ -300,21 +300,21 @@ class SqlSink:
             names = ["row", "at", "step", "kind", "status", "message", "letter"]
             database.insert(self._failures, names, [_letter_row(letter) for letter in found], None)
 
-    def _save(self, standing: Standing, state: dict[str, Any] | None, number: int) -> None:
+    def _save(self, checkpoint: Checkpoint, state: dict[str, Any] | None, number: int) -> None:
         database, marker, lost = self._database, self._database.marker, len(self._rejected)
         if lost:
-            standing = msgspec.structs.replace(
-                standing,
-                succeeded=standing.succeeded - lost,
-                failed=standing.failed + lost,
-                kinds=standing.kinds | {"result": standing.kinds.get("result", 0) + lost},
+            checkpoint = msgspec.structs.replace(
+                checkpoint,
+                succeeded=checkpoint.succeeded - lost,
+                failed=checkpoint.failed + lost,
+                kinds=checkpoint.kinds | {"result": checkpoint.kinds.get("result", 0) + lost},
             )
         database.query(f"DELETE FROM {RUNS} WHERE output = {marker}", self._name)  # noqa: S608  ours
         database.query(
-            f"INSERT INTO {RUNS} (output, standing, columns, is_ours, commits) "  # noqa: S608  ours
+            f"INSERT INTO {RUNS} (output, checkpoint, columns, is_ours, commits) "  # noqa: S608  ours
             f"VALUES ({', '.join([marker] * 5)})",
             self._name,
-            msgspec.json.encode(standing).decode(),
+            msgspec.json.encode(checkpoint).decode(),
             msgspec.json.encode(state).decode(),
             int(self._is_ours),
             number,
@@ -344,7 +344,7 @@ class SqlSink:
     def _make(self) -> None:
         text, whole = self._database.types[Kind.TEXT], self._database.types[Kind.INT]
         self._database.query(
-            f"CREATE TABLE IF NOT EXISTS {RUNS} (output {text} PRIMARY KEY, standing {text} NOT NULL, "
+            f"CREATE TABLE IF NOT EXISTS {RUNS} (output {text} PRIMARY KEY, checkpoint {text} NOT NULL, "
             f"columns {text} NOT NULL, is_ours {whole} NOT NULL, commits {whole} NOT NULL)"
         )
         self._database.query(
@@ -366,7 +366,7 @@ class SqlSink:
             self._db = None
 
 
-def _refused(row: int, why: str, mark: Any, trace_id: str) -> DeadLetter:
+def _refused(row: int, why: str, cursor: Any, trace_id: str) -> DeadLetter:
     """The letter of a result that the database does not take; the source has the row."""
     return DeadLetter(
         row=row,
@@ -375,7 +375,7 @@ def _refused(row: int, why: str, mark: Any, trace_id: str) -> DeadLetter:
         error={"kind": "result", "message": why},
         trace_id=trace_id,
         at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        mark=mark,
+        cursor=cursor,
         is_partial=True,
     )
 

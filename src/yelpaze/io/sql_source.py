@@ -13,7 +13,7 @@ import msgspec
 
 from yelpaze.io.database import Database, Place, Rows, first_line, qualified, quoted
 from yelpaze.io.protocol import Block, Row
-from yelpaze.io.reading import in_thread
+from yelpaze.io.threads import in_thread
 from yelpaze.model.errors import InputError
 
 _PAGE = 1000
@@ -22,7 +22,7 @@ _PAGE = 1000
 class SqlSource:
     """Rows of a table or query as objects, by the columns' names, in the order of the key."""
 
-    lax = False
+    coerce = False
     size = None
 
     def __init__(self, open_database: Callable[[], Database], place: Place) -> None:
@@ -73,8 +73,8 @@ class SqlSource:
         """Let the database go."""
         self._database.close()
 
-    async def blocks(self, mark: Any = None) -> AsyncIterator[Block]:
-        number, last = mark or (0, None)
+    async def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:
+        number, last = cursor or (0, None)
         self.position = number
         key, place = quoted(self._key), self._names.index(self._key)
         if await in_thread(
@@ -102,7 +102,7 @@ class SqlSource:
             self._check(last)
 
     def _check(self, key: Any) -> None:
-        """A mark must come back from JSON as what the database takes for the same value."""
+        """A cursor must come back from JSON as what the database takes for the same value."""
         is_odd = isinstance(key, bytes) or (isinstance(key, float) and not isfinite(key))
         try:
             msgspec.json.encode(key)

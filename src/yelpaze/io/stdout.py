@@ -7,7 +7,7 @@ from typing import Any
 
 from yelpaze.io.jsonl import result_line
 from yelpaze.io.lines import Extent, LineFile, aside_name, line_of
-from yelpaze.io.protocol import DeadLetter, Standing
+from yelpaze.io.protocol import Checkpoint, DeadLetter
 
 
 class StdoutSink:
@@ -26,7 +26,7 @@ class StdoutSink:
     def waiting(self) -> int:
         return self._waiting + self._letters.waiting
 
-    def standing(self) -> Standing | None:
+    def checkpoint(self) -> Checkpoint | None:
         return None
 
     def damage(self) -> str | None:
@@ -43,7 +43,7 @@ class StdoutSink:
         self.resume()
         return []
 
-    def write(self, row: int, result: bytes, *, mark: Any = None, trace_id: str = "") -> None:  # noqa: ARG002
+    def write(self, row: int, result: bytes, *, cursor: Any = None, trace_id: str = "") -> None:  # noqa: ARG002
         line = result_line(row, result)
         self._lines.append(line)
         self._waiting += len(line)
@@ -59,7 +59,7 @@ class StdoutSink:
 
     def commit(
         self,
-        standing: Standing,  # noqa: ARG002  a pipe keeps no standing
+        checkpoint: Checkpoint,  # noqa: ARG002  a pipe keeps no checkpoint
         *,
         is_last: bool = True,  # noqa: ARG002
     ) -> Callable[[], None]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from yelpaze.live.config import ChannelOptions, Client, Config, Duration, Token
-from yelpaze.live.handshake import networks
+from yelpaze.live.protocol.handshake import networks
 from yelpaze.model.errors import InputError
 
 _PREFIX = "YELPAZE_LIVE__"

@@ -9,7 +9,7 @@ network or a peer does is an `Error` value inside an outcome and is never raised
     ├── InputError           an input or output that cannot be used at all
     ├── StoppedError         the run could not go on: disk full
     ├── RemoteError          a function that was called at a worker raised, or was lost
-    └── FanOutError          gather(mode="fail_fast"): the first failure, and what had arrived
+    └── FanOutError          gather(mode="fail_fast"): the first failure, and what had arrived (outcome.py)
 
     ErrorKind                in Outcome.error.kind
     ├── dns  connect  tls
@@ -20,14 +20,9 @@ network or a peer does is an `Error` value inside an outcome and is never raised
     └── status               an answer came, with a status of 400 or above, or Retry(when=…) refused it
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import msgspec
-
-if TYPE_CHECKING:
-    from yelpaze.model.outcome import Outcome
 
 
 class YelpazeError(Exception):
@@ -63,20 +58,6 @@ class RemoteError(YelpazeError):
         super().__init__(f"{kind}: {message}")
         if traceback:
             self.add_note(f"at the worker:\n{traceback}")
-
-
-class FanOutError(YelpazeError):
-    """One of several named calls failed and the rest were cancelled.
-
-    `name` and `outcome` tell the first failure; `arrived` maps the names of the calls
-    that had succeeded by then to their outcomes.
-    """
-
-    def __init__(self, name: str, outcome: "Outcome", arrived: Mapping[str, "Outcome"]) -> None:
-        self.name = name
-        self.outcome = outcome
-        self.arrived = dict(arrived)
-        super().__init__(f"{name!r} failed: {outcome.error}")
 
 
 def check_numbers(settings: msgspec.Struct) -> None:

@@ -1,11 +1,12 @@
 """What came of a call: one `Outcome` for every request, whatever the network did."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 # gc=False below: these hold no cycles, and tracking millions of them costs collections.
-from yelpaze.model.errors import Error
+from yelpaze.model.errors import Error, YelpazeError
 from yelpaze.model.headers import Headers
 from yelpaze.model.request import Request
 
@@ -85,6 +86,20 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         for what does not fit.
         """
         return msgspec.json.decode(self.body, type=type)
+
+
+class FanOutError(YelpazeError):
+    """One of several named calls failed and the rest were cancelled.
+
+    `name` and `outcome` tell the first failure; `arrived` maps the names of the calls
+    that had succeeded by then to their outcomes.
+    """
+
+    def __init__(self, name: str, outcome: Outcome, arrived: Mapping[str, Outcome]) -> None:
+        self.name = name
+        self.outcome = outcome
+        self.arrived = dict(arrived)
+        super().__init__(f"{name!r} failed: {outcome.error}")
 
 
 # In a flow a step asks for the whole answer by this name.

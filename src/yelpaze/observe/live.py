@@ -6,7 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from yelpaze.live.statistics import Totals
+from yelpaze.live.core.statistics import Totals
 
 _GAUGES = (
     ("users", "Users that are connected."),

@@ -1,6 +1,6 @@
 """What happens, as structlog events with trace ids.
 
-Engine(**log_hooks())
+Engine(**log_events())
 
 call.failed      warning   a call ended without success: kind, message, attempts, trace_id
 attempt.failed   debug     an attempt of it failed
@@ -21,13 +21,13 @@ from yelpaze.model.secrets import Secrets
 _GOOD_NEWS = frozenset({"breaker.closed", "breaker.half_open", "host.up"})
 
 
-def log_hooks(logger: Any = None, *, secrets: Iterable[str] = ()) -> dict[str, Callable[..., None]]:
+def log_events(logger: Any = None, *, secrets: Iterable[str] = ()) -> dict[str, Callable[..., None]]:
     """Hooks for an Engine that log to `logger`, or to structlog's `yelpaze`.
 
     `secrets`: names of URL parameters whose values are not shown, beside those that everybody knows.
 
-    >>> from yelpaze import Engine, log_hooks
-    >>> engine = Engine(**log_hooks())
+    >>> from yelpaze import Engine, log_events
+    >>> engine = Engine(**log_events())
     """
     shown = Secrets(secrets).url
     log = structlog.get_logger("yelpaze") if logger is None else logger

@@ -7,8 +7,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from yelpaze.serving.control import BUCKETS
-from yelpaze.serving.supervisor import Supervisor
+from yelpaze.grpc.control import BUCKETS
+from yelpaze.grpc.supervisor import Supervisor
 
 _METHOD = ["grpc_service", "grpc_method"]
 

@@ -59,15 +59,24 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
             raise MisuseError("Breaker's window and pause take seconds, more than 0")
 
 
-class Circuit:
+class BreakerState:
     """The breaker of one host as it stands."""
 
-    __slots__ = ("_bad", "_breaker", "_good", "_row", "_window", "generation", "state", "until")
+    __slots__ = (
+        "_bad",
+        "_breaker",
+        "_consecutive_failures",
+        "_good",
+        "_window",
+        "generation",
+        "state",
+        "until",
+    )
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker
         self._window = Window(breaker.window)
-        self._row = 0  # failures since the last success
+        self._consecutive_failures = 0  # failures since the last success
         self._good = self._bad = 0  # of the probes
         self.state = State.CLOSED
         self.until = float("-inf")  # when an open one is cooled
@@ -84,10 +93,10 @@ class Circuit:
                 window.roll(now)
             window.calls += 1
             if good:
-                self._row = 0
+                self._consecutive_failures = 0
                 return False
             window.marked += 1
-            self._row += 1
+            self._consecutive_failures += 1
             return self._is_failing() and self._move("failing", now)
         if self.state is State.OPEN:
             return False
@@ -105,7 +114,7 @@ class Circuit:
         window, breaker = self._window, self._breaker
         if window.calls >= breaker.calls and window.marked >= breaker.share * window.calls:
             return True
-        return self._row >= breaker.calls
+        return self._consecutive_failures >= breaker.calls
 
     def _probed(self, now: float, *, good: bool) -> bool:
         self._good += good
@@ -118,7 +127,7 @@ class Circuit:
     def _move(self, event: str, now: float) -> bool:
         self.state = _NEXT[self.state, event]
         self.generation += 1
-        self._good = self._bad = self._row = 0
+        self._good = self._bad = self._consecutive_failures = 0
         self._window.clear()
         if self.state is State.OPEN:
             self.until = now + self._breaker.pause

@@ -31,7 +31,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-class Purse:
+class BudgetState:
     """The budget of one host as it stands. Every request is counted in `window.calls`."""
 
     __slots__ = ("_floor", "_share", "window")

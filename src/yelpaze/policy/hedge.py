@@ -31,7 +31,7 @@ class Hedge(msgspec.Struct, frozen=True, kw_only=True):
             raise MisuseError("Hedge takes a quantile between 0 and 1, and a share above 0, at most 1")
 
 
-class Hedger:
+class HedgeState:
     """The hedging of one host as it stands."""
 
     __slots__ = ("_fresh", "_hedge", "_saved", "_seen", "_stale", "after")

@@ -1,37 +1,37 @@
-"""How far an input may be read ahead of what is done: the bound on memory.
+"""How far an input may be read ahead of the finished work: the bound on memory.
 
-Work whose calls wait for a host (its limit, a pause, an open breaker) does not count, up to
-eight times as much, so that one host that is away does not hold up the others.
+Items whose calls are parked (by a host's limit, a pause, an open breaker) do not count, up to eight times
+the bound. So one host that is away does not block the others.
 """
 
-_ASIDE = 8
+_PARKED_FACTOR = 8
 
 
 class LookAhead:
-    """Counts what is held of an input, and how much of it waits for a host.
+    """Counts the items held, and how many of them are parked.
 
     >>> ahead = LookAhead(2)
     >>> ahead.held = 2
     >>> ahead.has_room
     False
-    >>> ahead.aside = 1
+    >>> ahead.parked = 1
     >>> ahead.has_room
     True
     """
 
-    __slots__ = ("_most_aside", "aside", "held", "size")
+    __slots__ = ("_max_parked", "held", "parked", "size")
 
-    def __init__(self, size: int, *, sets_aside: bool = True) -> None:
+    def __init__(self, size: int, *, parks: bool = True) -> None:
         self.size = size
-        self._most_aside = size * _ASIDE if sets_aside else 0
-        self.held = self.aside = 0
+        self._max_parked = size * _PARKED_FACTOR if parks else 0
+        self.held = self.parked = 0
 
     @property
     def busy(self) -> int:
-        """What is held and does not wait."""
-        return self.held - min(self.aside, self._most_aside)
+        """Items that are held and not parked."""
+        return self.held - min(self.parked, self._max_parked)
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be taken from the input."""
+        """Whether one more item may be taken from the input."""
         return self.held < self.size or self.busy < self.size

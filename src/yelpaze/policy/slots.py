@@ -1,18 +1,18 @@
 """The limiter: how many calls may be under way, in all and for each host, and when.
 
 Waiting calls stand in a queue a host, and free slots go round the hosts in turn, so a
-slow host with a long queue neither starves the others nor loses its place. A lane that is
+slow host with a long queue neither starves the others nor loses its place. A queue that is
 shut for a time (its rate, a pause, an open breaker) leaves the round until it opens.
 
 >>> slots = Slots(total=2)
->>> a, b = slots.lane(1), slots.lane(1)
+>>> a, b = slots.queue(1), slots.queue(1)
 >>> slots.take(a, 0.0), slots.take(a, 0.0), slots.take(b, 0.0)
 (True, False, True)
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from yelpaze.policy.rate import Gcra
 
@@ -27,19 +27,22 @@ class Ticket(Protocol):
         """Whether the slot is no longer wanted."""
 
 
-class Lane:
-    """One host's share: how many are under way, who waits, and until when it is shut."""
+T = TypeVar("T", bound=Ticket)
 
-    __slots__ = ("_gone", "busy", "dozing", "in_ring", "limit", "rate", "shut_until", "waiting")
+
+class HostQueue(Generic[T]):
+    """One host's queue: calls under way, calls waiting, and until when it is blocked."""
+
+    __slots__ = ("_gone", "blocked", "blocked_until", "busy", "in_ring", "limit", "rate", "waiting")
 
     def __init__(self, limit: int, rate: Gcra | None = None) -> None:
         self.limit = limit
         self.rate = rate
         self.busy = 0
-        self.shut_until = float("-inf")
-        self.waiting: deque[Ticket] = deque()
+        self.blocked_until = float("-inf")
+        self.waiting: deque[T] = deque()
         self.in_ring = False
-        self.dozing = False  # shut with calls waiting: somebody will `open` it
+        self.blocked = False  # with calls waiting: `open` will be called for it
         self._gone = 0
 
     def left(self) -> None:
@@ -50,12 +53,12 @@ class Lane:
             self._gone = 0
 
 
-class Slots:
-    """A counting limiter, total and per lane. `take` or `wait`, then `give` back.
+class Slots(Generic[T]):
+    """A counting limiter, in total and per queue. `take` or `wait`, then `give` back.
 
-    `on_doze(lane)` is called when a lane has calls waiting and is shut: call `open` for it
-    when its time has come. With `rate`, starts of all lanes together are spread in time; the
-    lane that is told of is then `everything`.
+    `on_blocked(queue)` is called when a queue with waiting calls is blocked: call `open` for it at
+    `blocked_until`. With `rate`, the starts of all queues together are spread in time; the queue
+    passed to the callback is then `everything`.
     """
 
     def __init__(
@@ -63,107 +66,107 @@ class Slots:
         *,
         total: int,
         rate: Gcra | None = None,
-        on_doze: Callable[[Lane], None] = lambda _: None,
+        on_blocked: Callable[[HostQueue[T]], None] = lambda _: None,
     ) -> None:
-        self.everything = Lane(total, rate)
-        self._on_doze = on_doze
+        self.everything: HostQueue[T] = HostQueue(total, rate)
+        self._on_blocked = on_blocked
         # Lanes that could start a call of theirs as soon as a slot is free.
-        self._ring: deque[Lane] = deque()
+        self._ring: deque[HostQueue[T]] = deque()
 
     @staticmethod
-    def lane(limit: int, rate: Gcra | None = None) -> Lane:
-        """A new host's lane."""
-        return Lane(limit, rate)
+    def queue(limit: int, rate: Gcra | None = None) -> HostQueue[T]:
+        """A new host's queue."""
+        return HostQueue(limit, rate)
 
     @property
     def busy(self) -> int:
         """Calls under way."""
         return self.everything.busy
 
-    def take(self, lane: Lane, now: float) -> bool:
-        """Take a slot at once if one is free and nobody of this lane waits for it."""
+    def take(self, queue: HostQueue[T], now: float) -> bool:
+        """Take a slot at once if one is free and no call of this queue waits."""
         every = self.everything
         if (
-            lane.busy >= lane.limit
+            queue.busy >= queue.limit
             or every.busy >= every.limit
-            or lane.waiting
-            or lane.shut_until > now
-            or every.shut_until > now
+            or queue.waiting
+            or queue.blocked_until > now
+            or every.blocked_until > now
         ):
             return False
-        self._start(lane, now)
+        self._start(queue, now)
         return True
 
-    def wait(self, lane: Lane, ticket: Ticket, now: float) -> None:
-        """Queue for a slot; some later `next_ticket` hands the ticket out, its slot taken."""
-        lane.waiting.append(ticket)
-        self._join_ring(lane, now)
-        self._doze_if_shut(now)
+    def wait(self, queue: HostQueue[T], ticket: T, now: float) -> None:
+        """Wait for a slot; a later `next_ticket` returns the ticket, its slot taken."""
+        queue.waiting.append(ticket)
+        self._join_ring(queue, now)
+        self._notice_blocked(now)
 
-    def give(self, lane: Lane, now: float) -> Ticket | None:
-        """Give one slot back; the ticket returned, if any, has taken it (of any lane)."""
+    def give(self, queue: HostQueue[T], now: float) -> T | None:
+        """Give one slot back; the returned ticket (of any queue), if any, has taken it."""
         self.everything.busy -= 1
-        lane.busy -= 1
-        if lane.waiting:
-            self._join_ring(lane, now)
+        queue.busy -= 1
+        if queue.waiting:
+            self._join_ring(queue, now)
         return self.next_ticket(now) if self._ring else None
 
-    def open(self, lane: Lane, now: float) -> None:
-        """The lane may have opened, or its limit have grown: call `next_ticket` until None."""
-        lane.dozing = False
-        self._join_ring(lane, now)
+    def open(self, queue: HostQueue[T], now: float) -> None:
+        """The queue may be unblocked, or its limit higher: call `next_ticket` until it returns None."""
+        queue.blocked = False
+        self._join_ring(queue, now)
 
-    def next_ticket(self, now: float) -> Ticket | None:
+    def next_ticket(self, now: float) -> T | None:
         """Start the next waiting call if a slot is free for it."""
         ring, every = self._ring, self.everything
         while ring and every.busy < every.limit:
-            if every.shut_until > now:
-                self._doze_if_shut(now)
+            if every.blocked_until > now:
+                self._notice_blocked(now)
                 return None
-            lane = ring.popleft()
-            lane.in_ring = False
-            if lane.busy >= lane.limit:
+            queue = ring.popleft()
+            queue.in_ring = False
+            if queue.busy >= queue.limit:
                 continue
-            if lane.shut_until > now:
-                self._join_ring(lane, now)
+            if queue.blocked_until > now:
+                self._join_ring(queue, now)
                 continue
-            ticket = self._pop(lane)
+            ticket = self._pop(queue)
             if ticket is None:
                 continue
-            self._start(lane, now)
-            self._join_ring(lane, now)
+            self._start(queue, now)
+            self._join_ring(queue, now)
             return ticket
         return None
 
-    def _start(self, lane: Lane, now: float) -> None:
+    def _start(self, queue: HostQueue[T], now: float) -> None:
         every = self.everything
         every.busy += 1
-        lane.busy += 1
-        if lane.rate is not None:
-            lane.shut_until = lane.rate.take(now)
+        queue.busy += 1
+        if queue.rate is not None:
+            queue.blocked_until = queue.rate.take(now)
         if every.rate is not None:
-            every.shut_until = every.rate.take(now)
+            every.blocked_until = every.rate.take(now)
 
-    def _join_ring(self, lane: Lane, now: float) -> None:
-        if not lane.waiting or lane.in_ring or lane.busy >= lane.limit or lane is self.everything:
+    def _join_ring(self, queue: HostQueue[T], now: float) -> None:
+        if not queue.waiting or queue.in_ring or queue.busy >= queue.limit or queue is self.everything:
             return
-        if lane.shut_until <= now:
-            lane.in_ring = True
-            self._ring.append(lane)
-        elif not lane.dozing:
-            lane.dozing = True
-            self._on_doze(lane)
+        if queue.blocked_until <= now:
+            queue.in_ring = True
+            self._ring.append(queue)
+        elif not queue.blocked:
+            queue.blocked = True
+            self._on_blocked(queue)
 
-    def _doze_if_shut(self, now: float) -> None:
+    def _notice_blocked(self, now: float) -> None:
         every = self.everything
-        if self._ring and every.shut_until > now and not every.dozing:
-            every.dozing = True
-            self._on_doze(every)
+        if self._ring and every.blocked_until > now and not every.blocked:
+            every.blocked = True
+            self._on_blocked(every)
 
     @staticmethod
-    def _pop(lane: Lane) -> Ticket | None:
-        while lane.waiting:
-            ticket = lane.waiting.popleft()
+    def _pop(queue: HostQueue[T]) -> T | None:
+        while queue.waiting:
+            ticket = queue.waiting.popleft()
             if not ticket.abandoned:
                 return ticket
         return None

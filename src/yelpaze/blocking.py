@@ -1,0 +1,50 @@
+"""`yelpaze.run`: the one blocking form."""
+
+import asyncio
+from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
+from typing import Any, overload
+
+from yelpaze.flow.flow import Flow
+from yelpaze.flow.result import Result
+from yelpaze.http.engine import Engine
+from yelpaze.model.errors import MisuseError
+from yelpaze.model.outcome import Outcome
+from yelpaze.model.request import Request
+
+
+@overload
+def run(what: Flow, rows: Iterable[Any] | AsyncIterable[Any], **options: Any) -> list[Result]: ...
+@overload
+def run(what: Mapping[str, Request], **options: Any) -> dict[str, Outcome]: ...
+@overload
+def run(what: Request, **options: Any) -> Outcome: ...
+@overload
+def run(what: Iterable[Request], **options: Any) -> list[Outcome]: ...
+@overload
+def run(what: Coroutine[Any, Any, Any], **options: Any) -> Any: ...
+def run(what: Any, rows: Any = None, **options: Any) -> Any:
+    """The one blocking form: run a flow over rows, or make calls, and wait for all of it.
+
+    - `run(flow, rows, workers=2)`: a list of results in the rows' order.
+    - `run({"user": get(...), "orders": get(...)})`: a dict of outcomes.
+    - `run([get(...), get(...)])`: a list of outcomes in order; `run(get(...))`: one outcome.
+    - `run(coroutine)`: what it returns.
+
+    Options are those of `Flow.stream`, or of `Engine`. Not to be called from async code.
+    """
+    if isinstance(what, Flow):
+        return asyncio.run(what.run(rows if rows is not None else (), **options))
+    if isinstance(what, Coroutine):
+        return asyncio.run(what)
+    return asyncio.run(_call(what, options))
+
+
+async def _call(what: Any, options: dict[str, Any]) -> Any:
+    async with Engine(**options) as engine:
+        if isinstance(what, Request):
+            return await engine.send(what)
+        if isinstance(what, Mapping):
+            return await engine.gather(what)
+        if isinstance(what, Iterable) and not isinstance(what, str):
+            return [outcome async for outcome in engine.stream(what, ordered=True)]
+    raise MisuseError(f"run() takes a flow, requests or a coroutine, not {type(what).__name__}")

@@ -1,0 +1,93 @@
+"""A flow in its worker processes: imported again by name, its CPU steps called by number."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from yelpaze.compute.protocol import Handler
+from yelpaze.flow.arguments import Packed, encoded, unpack
+from yelpaze.flow.plan import Plan
+from yelpaze.model.errors import FlowError
+
+
+class FlowRef(msgspec.Struct, frozen=True):
+    """Where a worker finds a flow: a file, the module name to load it under, the variable."""
+
+    path: str
+    module: str
+    variable: str
+
+
+def load_module(path: Path, name: str) -> ModuleType:
+    """Run a Python file as the module of that name. Raises FlowError."""
+    path = path.resolve()
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FlowError(f"{path}: cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # modules beside the file, as `python path.py` would find them
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        place = f"{error.filename or path}:{error.lineno or 1}"
+        raise FlowError(f"{place}: syntax error: {error.msg}") from None
+    except FlowError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a user's file raises
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = f":{frames[-1].lineno}" if frames else ""
+        raise FlowError(f"{path}{line}: cannot be imported: {type(error).__name__}: {error}") from None
+    return module
+
+
+def reference(plan: Plan) -> FlowRef:
+    """How a worker process finds this flow again. Raises FlowError if it can't."""
+    module = sys.modules.get(plan.module)
+    names = [key for key, value in vars(module).items() if value is plan.owner] if module else []
+    if not names or not plan.file.is_file():
+        raise FlowError(
+            f"{plan.where}: worker processes can't find the flow {plan.name!r}: define it at the top "
+            "level of a file, or run it with workers=0"
+        )
+    return FlowRef(str(plan.file.resolve()), plan.module, names[0])
+
+
+def build_handler(ref: FlowRef) -> Handler:
+    """In a worker: import the flow, and give the function that runs its CPU steps."""
+    plan: Plan = getattr(_import_again(ref), ref.variable).plan
+    return handler_of(plan)
+
+
+def _import_again(ref: FlowRef) -> ModuleType:
+    if ref.module == "__main__":
+        # As multiprocessing does it: under another name, so that `if __name__ == "__main__"`
+        # holds its fire, and under both, so that values can be pickled back.
+        module = load_module(Path(ref.path), "__mp_main__")
+        sys.modules["__main__"] = module
+        return module
+    if ref.module.startswith("yelpaze_flow_"):
+        return load_module(Path(ref.path), ref.module)
+    return importlib.import_module(ref.module)
+
+
+def handler_of(plan: Plan) -> Handler:
+    """Run CPU steps by number. Payload: (packed arguments, whether to encode the value as JSON)."""
+    nodes = plan.graph().nodes
+    functions: list[Callable[..., Any]] = [node.step.function for node in nodes]
+
+    def handle(number: int, payload: tuple[list[Packed], bool]) -> Any:
+        packed, as_json = payload
+        value = functions[number](**unpack(nodes[number], packed))
+        return encoded(value) if as_json else value
+
+    return handle

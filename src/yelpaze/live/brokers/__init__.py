@@ -1,0 +1,1 @@
+"""What carries publications between nodes and keeps their history: one Protocol, one file a backend."""

@@ -1,0 +1,1 @@
+"""What is said: values, codes, messages and their bytes. No state."""

@@ -1,0 +1,1 @@
+"""The server API: methods over HTTP for the application's back end."""

@@ -1,0 +1,1 @@
+"""Clients by what they speak: their rights, commands and subscriptions. No sockets, no clock."""

@@ -1,0 +1,1 @@
+"""Connections: HTTP, WebSocket, server-sent events and ASGI."""

@@ -1,0 +1,72 @@
+"""Requests and answers of the gateway's HTTP side, in bytes: for its own connections and for ASGI."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import msgspec
+
+from yelpaze.live.brokers.broker import BrokerAwayError
+from yelpaze.live.core.node import Node
+from yelpaze.live.protocol.codes import CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Refused
+from yelpaze.live.protocol.handshake import Rejected, Request
+
+RETRY = (1000, 4000)  # milliseconds after which event sources come back, spread
+
+
+def channel_of(path: str, prefix: str) -> str | None:
+    """The channel that a path names after a prefix; None if it has not that prefix."""
+    return path.removeprefix(prefix) if path.startswith(prefix) and len(path) > len(prefix) else None
+
+
+def check_limits(node: Node, request: Request) -> None:
+    """Raise Rejected if there are too many connections, or too many new ones."""
+    if node.is_too_fast():
+        raise Rejected(429, "too many new connections", [("Retry-After", "1")])
+    if not node.accepts(request.ip):
+        raise Rejected(503, "no more connections are taken", [("Retry-After", "5")])
+
+
+def cors(request: Request, node: Node) -> list[tuple[str, str]]:
+    """What lets a page of an allowed origin read the answer."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return []
+    if "*" in node.config.client.allowed_origins:
+        return [("Access-Control-Allow-Origin", "*")]
+    return [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
+
+
+def rejection_of(error: Exception) -> Rejected | None:
+    """How an event stream is refused; None for a defect of ours."""
+    if isinstance(error, Ended):
+        if error.ending == CONNECTION_LIMIT:
+            return Rejected(503, "this user has too many connections", [("Retry-After", "5")])
+        return Rejected(401, error.ending.reason)
+    if isinstance(error, Refused):
+        denied = error.failure == PERMISSION_DENIED
+        return Rejected(403 if denied else 404, error.failure.message)
+    if isinstance(error, BrokerAwayError):
+        return Rejected(503, "the broker is away", [("Retry-After", "1")])
+    return None
+
+
+def head(
+    status: int, headers: Sequence[tuple[str, str]], length: int | None = None, *, is_last: bool = False
+) -> bytes:
+    """The head of an answer."""
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    if is_last:
+        lines.append("Connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def refusal(rejected: Rejected, headers: Sequence[tuple[str, str]], *, is_last: bool) -> bytes:
+    """An answer that says what is wrong."""
+    body = msgspec.json.encode({"error": {"code": rejected.status, "message": rejected.reason}})
+    every = [("Content-Type", "application/json"), *headers, *rejected.headers]
+    return head(rejected.status, every, len(body), is_last=is_last) + body
