@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from support.needed import needs
-from yelpaze.live.brokers.broker import UNUSED_TTL, BrokerAwayError, Keep, Query
+from yelpaze.live.brokers.broker import UNUSED_TTL, BrokerUnavailable, HistoryOptions, Query
 from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.protocol.values import ClientInfo, Position, Publication
 
 SECONDS = 20  # bound of every wait
 META = 600.0
-KEEP = Keep(size=5, ttl=60.0, meta_ttl=META)
+KEEP = HistoryOptions(size=5, ttl=60.0, meta_ttl=META)
 ALL = Query(limit=-1)
 
 numbers = itertools.count()
@@ -28,19 +28,19 @@ class Heard:
         self.messages = []
         self.changed = asyncio.Condition()
 
-    def published(self, channel, publication, epoch):
+    def on_publication(self, channel, publication, epoch):
         self.publications.append((channel, bytes(publication.data), publication.offset, epoch))
         self._tell()
 
-    def announced(self, channel, info, *, is_join):
+    def on_join_leave(self, channel, info, *, is_join):
         self.announcements.append((channel, info, is_join))
         self._tell()
 
-    def told(self, message):
+    def on_control(self, message):
         self.messages.append(message)
         self._tell()
 
-    def returned(self):
+    def on_reconnected(self):
         raise AssertionError("the broker was never away")
 
     def _tell(self):
@@ -253,7 +253,7 @@ async def test_history_that_was_never_there_can_be_removed(broker):
 
 
 async def test_publications_expire_before_the_position(house, broker):
-    positions = await filled(broker, 2, Keep(size=5, ttl=1.0, meta_ttl=META))
+    positions = await filled(broker, 2, HistoryOptions(size=5, ttl=1.0, meta_ttl=META))
     await house.pass_time(1.0)
     found = await broker.history("news", ALL, META)
     assert found.publications == ()
@@ -261,7 +261,7 @@ async def test_publications_expire_before_the_position(house, broker):
 
 
 async def test_a_stream_that_is_forgotten_begins_anew_under_another_epoch(house, broker):
-    (before,) = await filled(broker, 1, Keep(size=5, ttl=1.0, meta_ttl=1.0))
+    (before,) = await filled(broker, 1, HistoryOptions(size=5, ttl=1.0, meta_ttl=1.0))
     await house.pass_time(1.0)
     after = (await broker.history("news", ALL, META)).position
     assert after.offset == 0
@@ -270,7 +270,7 @@ async def test_a_stream_that_is_forgotten_begins_anew_under_another_epoch(house,
 
 
 async def test_reading_keeps_the_position_alive(house, broker):
-    (before,) = await filled(broker, 1, Keep(size=5, ttl=1.0, meta_ttl=1.0))
+    (before,) = await filled(broker, 1, HistoryOptions(size=5, ttl=1.0, meta_ttl=1.0))
     assert (await broker.history("news", Query(), 600.0)).position == before
     await house.pass_time(1.0)
     assert (await broker.history("news", Query(), 600.0)).position == before
@@ -278,7 +278,7 @@ async def test_reading_keeps_the_position_alive(house, broker):
 
 async def test_a_smaller_size_holds_from_the_next_publication_on(broker):
     await filled(broker, 5)
-    await broker.publish("news", text(6), Keep(size=2, ttl=60.0, meta_ttl=META))
+    await broker.publish("news", text(6), HistoryOptions(size=2, ttl=60.0, meta_ttl=META))
     assert offsets(await broker.history("news", ALL, META)) == [5, 6]
 
 
@@ -363,8 +363,8 @@ async def test_presence_ends_for_those_whose_node_is_gone(redis):
 async def test_joins_and_leaves_are_announced(broker, heard):
     await broker.subscribe("news")
     info = ClientInfo("c1", "ada")
-    await broker.announce("news", info, is_join=True)
-    await broker.announce("news", info, is_join=False)
+    await broker.publish_join_leave("news", info, is_join=True)
+    await broker.publish_join_leave("news", info, is_join=False)
     await heard.until(lambda: len(heard.announcements) == 2)
     assert heard.announcements == [("news", info, True), ("news", info, False)]
 
@@ -374,7 +374,7 @@ async def test_what_a_node_says_all_hear_it_too(house, broker, heard):
     for other in house.others():
         everyone.append(Heard())
         await other.start(everyone[-1])
-    await broker.tell(b'{"x":"\xc3\xa9"}')
+    await broker.publish_control(b'{"x":"\xc3\xa9"}')
     for one in everyone:
         await one.until(lambda one=one: one.messages == [b'{"x":"\xc3\xa9"}'])
 
@@ -395,7 +395,7 @@ async def test_a_channel_without_publications_is_soon_forgotten(redis):
     await broker.history("made up", ALL, 30 * 86_400.0)
     key = broker._key("meta", "made up")
     assert 0 < await broker._do("TTL", key) <= UNUSED_TTL
-    await broker.publish("made up", text(1), Keep(size=5, ttl=60.0, meta_ttl=30 * 86_400.0))
+    await broker.publish("made up", text(1), HistoryOptions(size=5, ttl=60.0, meta_ttl=30 * 86_400.0))
     assert await broker._do("TTL", key) > UNUSED_TTL
     await broker.close()
 
@@ -406,7 +406,7 @@ async def test_a_redis_that_takes_nothing_is_as_one_that_is_away(redis):
     await broker.start(Heard())
     await broker._do("CONFIG", "SET", "maxmemory", "1")
     try:
-        with pytest.raises(BrokerAwayError, match="maxmemory"):
+        with pytest.raises(BrokerUnavailable, match="maxmemory"):
             for number in (1, 2):  # Redis looks at its memory after a command, so the first may pass
                 await broker.publish("news", text(number), KEEP)
     finally:
@@ -418,7 +418,7 @@ async def test_a_redis_that_takes_nothing_is_as_one_that_is_away(redis):
 async def test_memory_forgets_what_has_expired():
     house = Memory()
     await house.broker.start(Heard())
-    await filled(house.broker, 2, Keep(size=5, ttl=10.0, meta_ttl=100.0))
+    await filled(house.broker, 2, HistoryOptions(size=5, ttl=10.0, meta_ttl=100.0))
     await house.broker.publish("news", text(3), None, "key")
     await house.pass_time(50)
     house.broker.sweep()

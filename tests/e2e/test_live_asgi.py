@@ -384,7 +384,7 @@ async def test_what_is_cancelled_leaves_nothing_behind(kind, path, blocks_at):
             task.cancel()
             await asyncio.sleep(0)
         assert task.cancelled()
-        assert (node.peers, node.hub.streams, node.users) == ({}, {}, {})
+        assert (node.clients.connections, node.hub.streams, node.clients.users) == ({}, {}, {})
         assert await live.presence("chat:a") == {}
 
 

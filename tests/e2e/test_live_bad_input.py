@@ -23,7 +23,7 @@ from support.live import (
     SECONDS,
     TEXT,
     Centrifugo,
-    Events,
+    BrokerEvents,
     WebSocket,
     Wire,
     frame,
@@ -122,8 +122,8 @@ def gateways_inside():
     yield start
     for gateway in made:
         gateway.stop()
-        assert not gateway.node.peers
-        assert not gateway.node.handshaking
+        assert not gateway.node.clients.connections
+        assert not gateway.node.clients.handshaking
         assert not [line for line in gateway.lines if "defect" in line], gateway.lines
     gc.unfreeze()
     gc.set_threshold(*thresholds)
@@ -278,7 +278,7 @@ def test_who_is_slow_to_ask_is_sent_away(impatient, gateways_inside, held):
         with contextlib.suppress(EOFError, ConnectionError):
             while True:
                 wire.read(1)
-    gateway.until(lambda: not gateway.node.handshaking)
+    gateway.until(lambda: not gateway.node.clients.handshaking)
 
 
 @pytest.mark.parametrize(
@@ -312,9 +312,9 @@ def test_pings_that_nobody_reads_the_answers_of_are_answered_once(gateways_insid
     gateway = gateways_inside({"channel": {"without_namespace": OPEN}})
     slow = held(sleepy(gateway, f"/ws/news?token={token('42')}"))
     gateway.until(lambda: gateway.node.hub.subscriptions == 1)
-    (peer,) = gateway.inside(lambda: list(gateway.node.peers))
+    (peer,) = gateway.inside(lambda: list(gateway.node.clients.connections))
     while gateway.inside(lambda: peer.backlog is None):
-        gateway.inside(lambda: gateway.node.hub.published("news", publication(1), ""))
+        gateway.inside(lambda: gateway.node.hub.on_publication("news", publication(1), ""))
     before = gateway.inside(lambda: len(peer.backlog))
     slow.send(frame(PING, b"x") * 5000 + frame(PING, b"last"))
     gateway.until(lambda: any(b"last" in (one.frame or b"") for one in peer.backlog._entries))
@@ -330,7 +330,7 @@ def test_answers_that_nobody_reads_are_not_piled_up(gateway, held):
     with pytest.raises(TimeoutError):
         while sent < 200 << 20:
             sent += wire._socket.send(asked)
-    (connection,) = gateway.inside(lambda: list(gateway.node.handshaking))
+    (connection,) = gateway.inside(lambda: list(gateway.node.clients.handshaking))
     assert gateway.inside(lambda: connection._transport.get_write_buffer_size()) < 4 << 20
     wire._socket.settimeout(SECONDS)
     assert wire.head()[0] == 200  # and goes on when it reads
@@ -380,8 +380,8 @@ def test_frames_that_must_not_be_close_with_their_code(gateway, held, path, sent
 def test_what_follows_a_broken_frame_is_not_kept(impatient, gateways_inside, held):
     gateway = gateways_inside()
     client = held(WebSocket(gateway.port, "/ws/news"))
-    gateway.until(lambda: gateway.node.peers)
-    (peer,) = gateway.inside(lambda: list(gateway.node.peers))
+    gateway.until(lambda: gateway.node.clients.connections)
+    (peer,) = gateway.inside(lambda: list(gateway.node.clients.connections))
     client.send(frame(TEXT, b"x", mask=None))
     client._socket.settimeout(0.2)
     with contextlib.suppress(OSError):
@@ -389,7 +389,7 @@ def test_what_follows_a_broken_frame_is_not_kept(impatient, gateways_inside, hel
             client.send(b"\x81" * (1 << 16))
             reader = peer._reader
             assert reader is None or not reader._rest
-    gateway.until(lambda: not gateway.node.peers)
+    gateway.until(lambda: not gateway.node.clients.connections)
 
 
 def test_a_message_that_never_ends_is_bounded_and_its_client_pinged_away(impatient, gateways_inside, held):
@@ -399,7 +399,7 @@ def test_a_message_that_never_ends_is_bounded_and_its_client_pinged_away(impatie
     client = held(WebSocket(gateway.port, f"/ws/news?token={token('42')}"))
     client.send(b"\x81\xfe\xff\xff" + b"mask" + b"x" * 60_000)
     assert client.closed()[0] == 3012
-    gateway.until(lambda: not gateway.node.peers)
+    gateway.until(lambda: not gateway.node.clients.connections)
 
 
 # ── tokens ──────────────────────────────────────────────────────────────────────────
@@ -454,7 +454,7 @@ def test_forged_tokens_let_nobody_in_and_are_never_told(gateway, keyed, held):
         late = held(WebSocket(where.port, "/ws/news"))
         late.say(made)
         assert late.closed()[0] == 4001
-        assert held(Events(where.port, "news", token=made)).status == 401
+        assert held(BrokerEvents(where.port, "news", token=made)).status == 401
         assert not [
             line
             for line in where.lines
@@ -467,7 +467,7 @@ def test_tokens_are_not_in_what_the_gateway_says(gateways, held):
     secret = token("42", jti="very secret")
     held(WebSocket(gateway.port, f"/ws/news?token={secret}"))
     held(WebSocket(gateway.port, f"/ws/news?token={secret}x")).closed()
-    held(Events(gateway.port, "news", token=secret))
+    held(BrokerEvents(gateway.port, "news", token=secret))
     held(Centrifugo(gateway.port, connect={"token": secret}))
     gateway.request("GET", f"/nowhere?token={secret}")
     held(Wire(gateway.port)).send(f"GET /ws/news?token={secret} HTTP/9.9\r\n\r\n".encode())
@@ -597,12 +597,12 @@ def test_who_does_not_read_delays_nobody_and_costs_little(impatient, gateways_in
     slow, quick = held(sleepy(gateway, path)), held(WebSocket(gateway.port, path))
     gateway.until(lambda: gateway.node.hub.subscriptions == 2)
     for number in range(1000):
-        gateway.inside(lambda number=number: gateway.node.hub.published("news", publication(number), ""))
+        gateway.inside(lambda number=number: gateway.node.hub.on_publication("news", publication(number), ""))
         assert quick.hear().startswith(f"{number} ")
-    peers = gateway.inside(lambda: list(gateway.node.peers))
+    peers = gateway.inside(lambda: list(gateway.node.clients.connections))
     if policy == "close":
         assert slow.closed()[0] in (3008, 1006)
-        gateway.until(lambda: len(gateway.node.peers) == 1)
+        gateway.until(lambda: len(gateway.node.clients.connections) == 1)
         assert gateway.inside(lambda: dict(gateway.node.statistics.closed)) == {3008: 1}
         return
     (backlog,) = [peer.backlog for peer in peers if peer.backlog is not None]
@@ -613,7 +613,7 @@ def test_who_does_not_read_delays_nobody_and_costs_little(impatient, gateways_in
         heard.append(int(slow.hear().split()[0]))
     assert heard == sorted(heard)
     assert len(heard) < 1000
-    gateway.until(lambda: all(peer.backlog is None for peer in gateway.node.peers))
+    gateway.until(lambda: all(peer.backlog is None for peer in gateway.node.clients.connections))
 
 
 def publication(number):
@@ -633,23 +633,23 @@ def test_a_reader_of_events_that_does_not_read_is_gone(impatient, gateways_insid
     sock.sendall(f"GET /sse/news?token={token('42')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     gateway.until(lambda: gateway.node.hub.subscriptions == 1)
     for number in range(200):
-        gateway.inside(lambda number=number: gateway.node.hub.published("news", publication(number), ""))
+        gateway.inside(lambda number=number: gateway.node.hub.on_publication("news", publication(number), ""))
     gateway.until(lambda: gateway.node.hub.subscriptions == 0)
-    gateway.until(lambda: not gateway.node.peers)
+    gateway.until(lambda: not gateway.node.clients.connections)
 
 
 def test_who_publishes_too_fast_is_not_read(gateways_inside, held):
     gateway = gateways_inside({"channel": {"without_namespace": {**OPEN, "publish_rate_limit": 50}}})
     client = held(WebSocket(gateway.port, f"/ws/news?token={token('42')}"))
     gateway.until(lambda: gateway.node.hub.subscriptions == 1)
-    (peer,) = gateway.inside(lambda: list(gateway.node.peers))
+    (peer,) = gateway.inside(lambda: list(gateway.node.clients.connections))
     client._socket.settimeout(0.3)
     data = frame(TEXT, b"x" * 1000) * 100
     with pytest.raises(TimeoutError):
         for _ in range(1000):
             client.send(data)
     assert gateway.inside(lambda: peer._is_read) is False
-    assert gateway.inside(lambda: len(peer.client._waiting)) < 2000
+    assert gateway.inside(lambda: len(peer.session._queue._waiting)) < 2000
     assert gateway.inside(lambda: gateway.node.statistics.published) < 500
 
 
@@ -668,14 +668,14 @@ def test_who_does_not_answer_a_ping_is_gone_and_who_does_stays(impatient, gatewa
     dead_too = held(Centrifugo(gateway.port))
     dead_too.say(json.dumps({"id": 1, "connect": {"token": token("42")}}))
     alive = held(WebSocket(gateway.port, f"/ws/news?token={token('42')}"))
-    gateway.until(lambda: len(gateway.node.peers) == 3)
+    gateway.until(lambda: len(gateway.node.clients.connections) == 3)
     for _ in range(6):
         opcode, payload = alive.receive()
         assert opcode == PING
         alive.send(frame(10, payload))
     assert dead.closed() == (3012, "no pong")
     assert dead_too.closed() == (3012, "no pong")
-    gateway.until(lambda: len(gateway.node.peers) == 1)
+    gateway.until(lambda: len(gateway.node.clients.connections) == 1)
     gateway.publish("news", "still")
     assert alive.hear() == "still"
 
@@ -693,7 +693,7 @@ def test_who_does_not_close_is_cut_off(impatient, gateways_inside, held):
     gateway = gateways_inside()
     client = held(sleepy(gateway, "/ws/news"))
     client.send(frame(BINARY, b"x"))
-    gateway.until(lambda: not gateway.node.peers)
+    gateway.until(lambda: not gateway.node.clients.connections)
     assert client.closed()[0] == 1003
 
 
@@ -715,20 +715,20 @@ def test_an_upgrade_that_is_not_ours_to_take_up_is_left(gateway, held):
 def test_only_so_many_connections(gateways_inside, held):
     gateway = gateways_inside({**OPENED, "client": {"connection_limit": 2}})
     first = held(connected(gateway))
-    held(Events(gateway.port, "news", token=token("42")))
+    held(BrokerEvents(gateway.port, "news", token=token("42")))
     third = held(WebSocket(gateway.port, "/ws/news"))
     assert third.status == 503
     assert "retry-after" in third.headers
-    assert held(Events(gateway.port, "news", token=token("42"), headers={"Accept": "*/*"})).status == 503
+    assert held(BrokerEvents(gateway.port, "news", token=token("42"), headers={"Accept": "*/*"})).status == 503
     # A browser's EventSource gives up for good at any other status: it is told when to come again.
-    refused = held(Events(gateway.port, "news", token=token("42")))
+    refused = held(BrokerEvents(gateway.port, "news", token=token("42")))
     assert refused.status == 200
     assert refused.line() == b": no more connections are taken"
     assert refused.line().startswith(b"retry: ")
     with pytest.raises(EOFError):
         refused.next()
     first.close()
-    gateway.until(lambda: len(gateway.node.peers) == 1)
+    gateway.until(lambda: len(gateway.node.clients.connections) == 1)
     held(connected(gateway))
 
 

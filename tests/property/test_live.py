@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.live import frame as masked
 from yelpaze.live.config import Channel, Duration
 from yelpaze.live.core.backlog import OVERHEAD, Backlog
-from yelpaze.live.core.channels import Rules
+from yelpaze.live.core.channels import ChannelRules
 from yelpaze.live.core.stream import Joined
 from yelpaze.live.core.wheel import Wheel
 from yelpaze.live.protocol import encoding as framing
@@ -310,7 +310,7 @@ def test_any_bytes_are_a_command_or_no_json(line):
         command = decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return
-    assert set(command.methods()) <= set(Command.__struct_fields__)
+    assert {name for name, _ in command.requests()} <= set(Command.__struct_fields__)
     if command.history is not None and command.history.since is not None:
         assert 0 <= command.history.since.offset < 1 << 63
 
@@ -365,7 +365,7 @@ def test_the_last_address_that_is_none_of_our_proxies_counts(forwarded):
 
 @given(st.text(max_size=40))
 def test_any_name_of_a_channel_has_options_or_is_refused(name):
-    rules = Rules(Channel())
+    rules = ChannelRules(Channel())
     try:
         rules.options(name)
     except Refused as error:

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from yelpaze.live.brokers.broker import BrokerAwayError, Query
+from yelpaze.live.brokers.broker import BrokerUnavailable, Query
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.core import eager
 from yelpaze.live.core.hub import Hub
@@ -62,7 +62,7 @@ class Truth:
         return History(tuple(found), self.position)
 
 
-class Asked:
+class SubscribeOptions:
     """A call that the broker has not answered: `answer` is what it found, once it has looked."""
 
     def __init__(self, query=None):
@@ -85,22 +85,22 @@ class FakeBroker:
 
     async def subscribe(self, channel):
         if self.is_away or self.is_deaf:
-            raise BrokerAwayError
-        asked = Asked()
+            raise BrokerUnavailable
+        asked = SubscribeOptions()
         self.subscribing.append(asked)
         await asked.future
 
     async def unsubscribe(self, channel):
         self.is_subscribed = False
         for asked in self.subscribing:
-            asked.future.set_exception(BrokerAwayError())
+            asked.future.set_exception(BrokerUnavailable())
         self.subscribing = []
         self.coming = []
 
     async def history(self, channel, query, meta_ttl):
         if self.is_away:
-            raise BrokerAwayError
-        asked = Asked(query)
+            raise BrokerUnavailable
+        asked = SubscribeOptions(query)
         self.asked.append(asked)
         return await asked.future
 
@@ -144,7 +144,7 @@ class Reader:
             assert self.since is None or not self.can_recover(), "all that it missed is there"
 
     def refused(self, error):
-        assert isinstance(error, BrokerAwayError | Refused), error
+        assert isinstance(error, BrokerUnavailable | Refused), error
         self.failed = error
 
     def write(self, data):
@@ -184,7 +184,7 @@ class HubMachine(RuleBasedStateMachine):
         self.has_lost = False  # something that nobody is told of
 
     def unheard(self, error):
-        if not isinstance(error, BrokerAwayError | Refused):
+        if not isinstance(error, BrokerUnavailable | Refused):
             self.defects.append(error)
 
     def do(self, call):
@@ -258,7 +258,7 @@ class HubMachine(RuleBasedStateMachine):
         coming = self.broker.coming[:count] * times
         self.broker.coming = self.broker.coming[count:]
         order.shuffle(coming)
-        self.do(lambda: [self.hub.published(NAME, one, epoch) for one, epoch in coming])
+        self.do(lambda: [self.hub.on_publication(NAME, one, epoch) for one, epoch in coming])
 
     @precondition(lambda self: self.broker.coming)
     @rule(pick=st.integers(0, 1000))
@@ -292,7 +292,7 @@ class HubMachine(RuleBasedStateMachine):
         """One call gets no answer, and nothing else tells that something is wrong."""
         asked = self.broker.asked.pop(0)
         self.has_lost = True
-        self.do(lambda: asked.future.set_exception(BrokerAwayError()))
+        self.do(lambda: asked.future.set_exception(BrokerUnavailable()))
 
     @rule()
     def begin_anew(self):
@@ -308,7 +308,7 @@ class HubMachine(RuleBasedStateMachine):
         if all_of_it:
             self.broker.is_away = True
             asked, self.broker.asked = self.broker.asked, []
-            self.do(lambda: [one.future.set_exception(BrokerAwayError()) for one in asked])
+            self.do(lambda: [one.future.set_exception(BrokerUnavailable()) for one in asked])
 
     @precondition(lambda self: self.broker.is_deaf)
     @rule()
@@ -345,7 +345,7 @@ class HubMachine(RuleBasedStateMachine):
             self.look(0, is_heard=True)
         elif self.broker.coming:
             coming, self.broker.coming = self.broker.coming, []
-            self.do(lambda: [self.hub.published(NAME, *one) for one in coming])
+            self.do(lambda: [self.hub.on_publication(NAME, *one) for one in coming])
         else:
             return False
         return True
@@ -411,7 +411,7 @@ def test_streams_that_differ_are_written_in_the_same_turn():
 
         reader.take, reader.write = counted, counted_write
         for _ in range(10):
-            hub.published(NAME, *truth.add())
+            hub.on_publication(NAME, *truth.add())
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -506,7 +506,7 @@ def test_what_came_before_a_stream_began_anew_keeps_its_epoch(begun):
 
     def both():  # in one turn, with the answer
         for one, epoch in coming:
-            machine.hub.published(NAME, one, epoch)
+            machine.hub.on_publication(NAME, one, epoch)
         machine.broker.asked[0].future.set_result(machine.truth.history(machine.broker.asked.pop(0).query))
         for _ in range(3):
             machine.loop.call_soon(lambda: None)
@@ -529,7 +529,7 @@ def test_one_who_cannot_catch_up_because_the_broker_is_away_is_asked_to_come_aga
     reader = come_back_with(machine, Position(1, "e1"))
     machine.look(0, is_heard=True)  # it is ahead of the stream, which now asks for itself
     machine.fail()
-    assert isinstance(reader.failed, BrokerAwayError)
+    assert isinstance(reader.failed, BrokerUnavailable)
     machine.teardown()
 
 
@@ -548,8 +548,8 @@ def test_one_channel_that_cannot_be_written_holds_up_no_other(begun):
     with pytest.raises(msgspec.DecodeError):
         machine.do(
             lambda: (
-                machine.hub.published("other", broken, ""),
-                machine.hub.published(NAME, *machine.truth.add()),
+                machine.hub.on_publication("other", broken, ""),
+                machine.hub.on_publication(NAME, *machine.truth.add()),
             )
         )
     machine.do(lambda: None)

@@ -156,7 +156,7 @@ def test_drawing_is_steady_and_needs_nothing_else():
 
 
 def test_description():
-    lines = description(diamond())
+    lines = description(diamond().plan)
     assert lines[0].startswith("diamond (")
     assert "stage 1, at the same time:" in lines
     assert "  constant()  [compute, 60 s at the most]" in lines

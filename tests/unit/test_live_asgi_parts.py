@@ -87,22 +87,22 @@ async def test_who_does_not_read_is_gone_soon_after_its_end(node, monkeypatch, s
     for number in range(100):
         await node.broker.publish("news", Publication(raw("x" * 10_000 + str(number))), None)
         await asyncio.sleep(0)
-    await server.until(lambda: not node.peers)
+    await server.until(lambda: not node.clients.connections)
     async with asyncio.timeout(SECONDS):
         await server.task
     assert node.statistics.closed == {3008: 1}
-    assert node.connected == 0
+    assert node.clients.connected == 0
 
 
 async def test_the_end_is_sent_to_who_reads(node):
     server = Server(node, websocket("/ws/news"), {"type": "websocket.connect"})
     await server.until(lambda: node.hub.subscriptions == 1)
-    for peer in list(node.peers):
+    for peer in list(node.clients.connections):
         peer.end(SHUTDOWN)
     async with asyncio.timeout(SECONDS):
         await server.task
     assert server.sent[-1] == {"type": "websocket.close", "code": 3001, "reason": "shutdown"}
-    assert not node.peers
+    assert not node.clients.connections
 
 
 async def test_a_connection_that_is_cancelled_leaves_nothing(node):
@@ -111,7 +111,7 @@ async def test_a_connection_that_is_cancelled_leaves_nothing(node):
     server.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await server.task
-    assert not node.peers
+    assert not node.clients.connections
     assert node.hub.streams == {}
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.core import eager
-from yelpaze.live.core.cluster import Command, NodeInfo, _glob
+from yelpaze.live.core.cluster import ControlMessage, NodeInfo, _glob
 from yelpaze.live.core.node import Node
-from yelpaze.live.core.statistics import Totals, added
+from yelpaze.live.core.statistics import NodeTotals, added
 from yelpaze.live.core.stream import Membership
 from yelpaze.live.sessions.client import CONNECTED, NEW, Client
 from yelpaze.live.settings import config_of
@@ -31,9 +31,9 @@ class Peer:
         self.node = node
         self.ended = []
         self.client = Someone(node, self, user, number)
-        node.opened(self, "plain", f"10.0.0.{number}")
+        node.clients.opened(self, "plain", f"10.0.0.{number}")
         if user is not None:
-            node.entered(self.client)
+            node.clients.add(self.client)
 
     def end(self, ending):
         self.ended.append(ending.code)
@@ -42,13 +42,13 @@ class Peer:
         self.ended.append("aborted")
 
     def leave(self, code=1000):
-        self.node.closed(self, "plain", "", code)
-        self.node.left(self.client)
+        self.node.clients.closed(self, "plain", "", code)
+        self.node.clients.remove(self.client)
 
 
 class Someone(Client):
     def __init__(self, node, peer, user, number):
-        super().__init__(node, peer)
+        super().__init__(node, peer, session=None)
         self.user = user or ""
         self._id = number.to_bytes(16)
         self.state = NEW if user is None else CONNECTED
@@ -108,7 +108,7 @@ async def test_clients_are_sent_away_in_batches_oldest_first(houses, monkeypatch
     monkeypatch.setattr("yelpaze.live.core.node.asyncio.sleep", sleep)
     await house.node.drain(seconds)
     monkeypatch.undo()
-    assert house.node.is_draining
+    assert house.node.clients.is_draining
     assert all(peer.ended == [3001] for peer in peers)
     assert len(sizes) == batches
     assert sum(pauses) <= max(seconds, 0.1) + 0.01
@@ -133,24 +133,24 @@ async def test_no_limits_by_default(houses):
     node = (await houses()).node
     for number in range(500):
         Peer(node, "u", 1)
-        assert node.accepts("10.0.0.1")
-        assert node.admit("u")
-        assert not node.is_too_fast(), number
-    assert node.ips == {}
+        assert node.clients.accepts("10.0.0.1")
+        assert node.clients.admits("u")
+        assert not node.clients.is_too_fast(), number
+    assert node.clients._addresses == {}
 
 
 async def test_connections_of_all_and_of_an_address(houses):
     node = (await houses(client={"connection_limit": 3, "ip_connection_limit": 2})).node
     first = Peer(node, None, 1)
     Peer(node, None, 1)
-    assert not node.accepts("10.0.0.1")
-    assert node.accepts("10.0.0.2")
+    assert not node.clients.accepts("10.0.0.1")
+    assert node.clients.accepts("10.0.0.2")
     Peer(node, None, 2)
-    assert not node.accepts("10.0.0.3")
-    node.closed(first, "plain", "10.0.0.1", 1000)
-    assert node.accepts("10.0.0.1")
-    node.closed(first, "plain", "10.0.0.1", 1000)  # twice counts once
-    assert node.ips == {"10.0.0.1": 1, "10.0.0.2": 1}
+    assert not node.clients.accepts("10.0.0.3")
+    node.clients.closed(first, "plain", "10.0.0.1", 1000)
+    assert node.clients.accepts("10.0.0.1")
+    node.clients.closed(first, "plain", "10.0.0.1", 1000)  # twice counts once
+    assert node.clients._addresses == {"10.0.0.1": 1, "10.0.0.2": 1}
     assert node.statistics.closed == {1000: 1}
 
 
@@ -158,25 +158,25 @@ async def test_connections_of_a_user(houses):
     node = (await houses(client={"user_connection_limit": 2})).node
     peers = []
     for number in range(2):
-        assert node.admit("u")
+        assert node.clients.admits("u")
         peers.append(Peer(node, "u", number))
-    assert not node.admit("u")
-    assert node.admit("v")
-    assert node.admit("")
-    assert node.clients_of("u") == [peer.client for peer in peers]
+    assert not node.clients.admits("u")
+    assert node.clients.admits("v")
+    assert node.clients.admits("")
+    assert node.clients.of_user("u") == [peer.client for peer in peers]
     for peer in peers:
         peer.leave()
-    assert node.clients_of("u") == []
-    assert node.users == {}
-    assert node.connected == 0
+    assert node.clients.of_user("u") == []
+    assert node.clients.users == {}
+    assert node.clients.connected == 0
 
 
 async def test_new_connections_a_second(houses):
     house = await houses(client={"connection_rate_limit": 10})
-    taken = sum(not house.node.is_too_fast() for _ in range(100))
+    taken = sum(not house.node.clients.is_too_fast() for _ in range(100))
     assert 9 <= taken <= 11
     house.now += 0.5
-    assert 4 <= sum(not house.node.is_too_fast() for _ in range(100)) <= 6
+    assert 4 <= sum(not house.node.clients.is_too_fast() for _ in range(100)) <= 6
 
 
 # ── between nodes ───────────────────────────────────────────────────────────────────
@@ -200,14 +200,14 @@ async def test_nodes_are_there_while_they_are_heard_of(houses):
     house = await houses()
     cluster = house.node.cluster
     for uid in ("a", "b"):
-        await cluster.tell(Command(node=other(uid)))
-    await cluster.tell(Command(node=cluster.info()))  # it hears itself
+        await cluster.send(ControlMessage(node=other(uid)))
+    await cluster.send(ControlMessage(node=cluster.info()))  # it hears itself
     assert [node.name for node in cluster.nodes()] == ["here", "a", "b"]
     house.now += 6
-    await cluster.tell(Command(node=other("b")))
+    await cluster.send(ControlMessage(node=other("b")))
     house.now += 6
     assert [node.name for node in cluster.nodes()] == ["here", "b"]
-    await cluster.tell(Command(gone="b"))
+    await cluster.send(ControlMessage(gone="b"))
     assert [node.name for node in cluster.nodes()] == ["here"]
 
 
@@ -230,21 +230,21 @@ async def test_channels_are_asked_of_all_nodes_and_added_up(houses):
     cluster = house.node.cluster
     await joined(house, "a", "chat:1", "chat:1", "chat:12")
     assert await cluster.channels("") == {"a": 1, "chat:1": 2, "chat:12": 1}
-    await cluster.tell(Command(node=other("b")))
+    await cluster.send(ControlMessage(node=other("b")))
     asked = []
-    tell = house.node.broker.tell
+    tell = house.node.broker.publish_control
 
     async def told(message):
         await tell(message)
         asked.append(message)
 
-    house.node.broker.tell = told
+    house.node.broker.publish_control = told
     waiting = asyncio.ensure_future(cluster.channels("chat:*"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not waiting.done()
     (name,) = cluster._surveys
-    await tell(msgspec.json.encode(Command(answer_to=name, from_node="b", channels={"chat:1": 5})))
+    await tell(msgspec.json.encode(ControlMessage(answer_to=name, from_node="b", channels={"chat:1": 5})))
     assert await waiting == {"chat:1": 7, "chat:12": 1}
     assert cluster._surveys == {}
 
@@ -252,7 +252,7 @@ async def test_channels_are_asked_of_all_nodes_and_added_up(houses):
 async def test_a_node_that_does_not_answer_is_not_waited_for_without_end(houses, monkeypatch):
     monkeypatch.setattr("yelpaze.live.core.cluster._SURVEY", 0.01)
     house = await houses()
-    await house.node.cluster.tell(Command(node=other("b")))
+    await house.node.cluster.send(ControlMessage(node=other("b")))
     await joined(house, "a")
     assert await house.node.cluster.channels("") == {"a": 1}
 
@@ -312,17 +312,17 @@ def test_many_stars_cost_no_more():
 async def test_who_is_meant(houses, command, meant):
     node = (await houses()).node
     peers = [Peer(node, user, number) for number, user in enumerate(("u", "u", "v", "", None))]
-    await node.cluster.tell(Command(do="disconnect", **command))
+    await node.cluster.send(ControlMessage(do="disconnect", **command))
     assert [number for number, peer in enumerate(peers) if peer.ended] == meant
 
 
 def test_counts_of_processes_are_added_up():
-    first = Totals(connections={"plain": 1}, users=2, closed={3008: 1}, published=5)
-    second = Totals(connections={"plain": 2, "sse": 1}, users=1, delivered=7)
-    assert added([first, second]) == Totals(
+    first = NodeTotals(connections={"plain": 1}, users=2, closed={3008: 1}, published=5)
+    second = NodeTotals(connections={"plain": 2, "sse": 1}, users=1, delivered=7)
+    assert added([first, second]) == NodeTotals(
         connections={"plain": 3, "sse": 1}, users=3, closed={3008: 1}, published=5, delivered=7
     )
-    assert added([]) == Totals()
+    assert added([]) == NodeTotals()
 
 
 # ── coroutines without a task ───────────────────────────────────────────────────────

@@ -8,9 +8,9 @@ import jwt
 import msgspec
 import pytest
 
-from yelpaze.live.brokers.broker import BrokerAwayError, Keep
+from yelpaze.live.brokers.broker import BrokerUnavailable, HistoryOptions
 from yelpaze.live.brokers.memory import MemoryBroker
-from yelpaze.live.core.cluster import Command
+from yelpaze.live.core.cluster import ControlMessage
 from yelpaze.live.core.node import Node
 from yelpaze.live.protocol import encoding as framing
 from yelpaze.live.protocol.codes import Ending
@@ -35,7 +35,7 @@ def one(value):
 
 
 def keep():
-    return Keep(10, 60.0, 600.0)
+    return HistoryOptions(10, 60.0, 600.0)
 
 
 class Away:
@@ -59,7 +59,7 @@ class Away:
                 task.add_done_callback(lambda _: waiting.set_result(None))
                 await waiting
             if self.is_away:
-                raise BrokerAwayError
+                raise BrokerUnavailable
             return await method(*args, **options)
 
         return call
@@ -145,7 +145,7 @@ class Peer(Connection):
         self.read = 0
         self.numbers = itertools.count(1)
         is_plain = kind == framing.PLAIN_TEXT
-        self.client = PlainSession(node, self, "news") if is_plain else CentrifugoSession(node, self)
+        self.session = PlainSession(node, self, "news") if is_plain else CentrifugoSession(node, self)
 
     def send(self, message):
         if self.ended is None:
@@ -167,7 +167,7 @@ class Peer(Connection):
         if self.ended is None:
             self.ended = ending.code
             self.backlog = None
-            self.client.closed()
+            self.session.client.closed()
 
     def wake(self):
         raise AssertionError("it lies in no wheel")
@@ -175,7 +175,7 @@ class Peer(Connection):
     # ── the client's side ───────────────────────────────────────────────────────
 
     def say(self, *lines):
-        self.client.receive(
+        self.session.receive(
             "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines).encode()
         )
 
@@ -226,14 +226,14 @@ async def houses():
 
     yield start
     for house in made:
-        for peer in list(house.node.peers):
+        for peer in list(house.node.clients.connections):
             peer.end(Ending(3001, ""))
             peer.connection_lost(None)
         await turn()
         assert not [line for line in house.lines if "a token was refused" not in line]
         assert house.node.hub.streams == {}
-        assert house.node.users == {}
-        assert house.node.connected == 0
+        assert house.node.clients.users == {}
+        assert house.node.clients.connected == 0
         assert house.broker._presence == {}
         await house.broker.close()
 
@@ -247,7 +247,7 @@ async def test_who_connects_is_told_all_about_it(houses):
     found = await peer.result("connect", token=token(exp=NOW + 600))
     assert peer.is_greeted
     assert found.pop("version").startswith("Yelpaze ")
-    assert found["client"] == found["session"] == peer.client.id
+    assert found["client"] == found["session"] == peer.session.client.id
     assert found["node"] == house.node.uid
     assert {name: found[name] for name in ("expires", "ttl", "ping", "pong")} == {
         "expires": True,
@@ -255,7 +255,7 @@ async def test_who_connects_is_told_all_about_it(houses):
         "ping": 25,
         "pong": True,
     }
-    assert house.node.connected == 1
+    assert house.node.clients.connected == 1
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ async def test_who_is_let_in(houses, client, given, ended, error):
         assert peer.transport.lines == []
     else:
         assert reply.get("error", {}).get("code", 0) == error
-    assert house.node.connected == (1 if reply and not error else 0)
+    assert house.node.clients.connected == (1 if reply and not error else 0)
 
 
 async def test_a_token_that_expired_may_be_followed_by_a_new_one(houses):
@@ -385,7 +385,7 @@ async def test_channels_of_the_token_are_in_the_reply_with_what_was_missed(house
     assert set(found["subs"]) == {"a", "b"}
     assert found["subs"]["a"]["recovered"]
     assert [one["data"] for one in found["subs"]["a"]["publications"]] == [1, 2]
-    assert peer.client.channels == ("a", "b")
+    assert peer.session.client.channels == ("a", "b")
 
 
 async def test_what_is_published_while_it_connects_comes_after_the_reply(houses):
@@ -471,7 +471,7 @@ async def test_who_may_subscribe(houses, options, user, channel, error):
     house = await houses(channel={"without_namespace": options})
     peer = await house.client(user)
     assert await peer.error("subscribe", channel=channel) == error
-    assert peer.client.channels == (() if error else (channel,))
+    assert peer.session.client.channels == (() if error else (channel,))
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ async def test_a_subscription_token_is_for_one_channel_and_user(houses, claims, 
 
 async def test_a_subscription_token_may_be_for_one_client(houses):
     peer = await (await houses()).client()
-    given = token(channel="$news", client=peer.client.id)
+    given = token(channel="$news", client=peer.session.client.id)
     assert await peer.error("subscribe", channel="$news", token=given) == 0
 
 
@@ -565,7 +565,7 @@ async def test_publications_reach_subscribers_until_they_leave(houses):
     (push,) = first.pushes()
     assert push["channel"] == "news"
     assert push["pub"]["data"] == {"a": 1}
-    assert push["pub"]["info"] == {"client": second.client.id, "user": "43"}
+    assert push["pub"]["info"] == {"client": second.session.client.id, "user": "43"}
     await first.result("unsubscribe", channel="news")
     first.new()
     await second.result("publish", channel="news", data=2)
@@ -596,7 +596,7 @@ async def test_data_with_line_breaks_is_one_line(houses):
     peer = await house.client()
     await peer.result("subscribe", channel="news")
     peer.new()
-    peer.client.receive(b'{"id":77,"publish":{"channel":"news","data":{"a":\r1}}}')
+    peer.session.receive(b'{"id":77,"publish":{"channel":"news","data":{"a":\r1}}}')
     await turn()
     assert peer.data() == [{"a": 1}]
 
@@ -634,7 +634,7 @@ async def test_who_rather_fails_than_misses_something_is_not_in(houses):
     await peer.result("publish", channel="news", data=1)
     request = {"channel": "news", "recover": True, "offset": 1, "epoch": "other", "flag": 2}
     assert await peer.error("subscribe", **request) == 112
-    assert peer.client.channels == ()
+    assert peer.session.client.channels == ()
 
 
 @pytest.mark.parametrize(
@@ -693,13 +693,13 @@ async def test_presence_joins_and_leaves(houses):
     third = await house.client("43")
     await third.result("subscribe", channel="news")
     found = (await first.result("presence", channel="news"))["presence"]
-    assert found[first.client.id] == {"client": first.client.id, "user": "42", "conn_info": {"name": "Ada"}}
+    assert found[first.session.client.id] == {"client": first.session.client.id, "user": "42", "conn_info": {"name": "Ada"}}
     assert await first.result("presence_stats", channel="news") == {"num_clients": 3, "num_users": 2}
     first.new()
     await second.result("unsubscribe", channel="news")
     third.end(Ending(3001, ""))
     await turn()
-    assert [push["leave"]["info"]["client"] for push in first.pushes()] == [second.client.id, third.client.id]
+    assert [push["leave"]["info"]["client"] for push in first.pushes()] == [second.session.client.id, third.session.client.id]
     assert await first.result("presence_stats", channel="news") == {"num_clients": 1, "num_users": 1}
 
 
@@ -727,16 +727,16 @@ async def test_the_server_takes_it_out_and_puts_it_in(houses):
     peer = await house.client()
     await peer.result("subscribe", channel="a")
     peer.new()
-    await house.node.cluster.tell(Command(do="unsubscribe", user="42", channel="a"))
-    await house.node.cluster.tell(Command(do="unsubscribe", user="42", channel="never"))
-    await house.node.cluster.tell(Command(do="subscribe", user="42", channel="b"))
+    await house.node.cluster.send(ControlMessage(do="unsubscribe", user="42", channel="a"))
+    await house.node.cluster.send(ControlMessage(do="unsubscribe", user="42", channel="never"))
+    await house.node.cluster.send(ControlMessage(do="subscribe", user="42", channel="b"))
     await turn()
     out, into = peer.pushes()
     assert (out["channel"], out["unsubscribe"]["code"]) == ("a", 2000)
     assert into["channel"] == "b"
     assert "subscribe" in into
-    assert peer.client.channels == ("b",)
-    await house.node.cluster.tell(Command(do="disconnect", user="42", ending=Ending(4500, "bye")))
+    assert peer.session.client.channels == ("b",)
+    await house.node.cluster.send(ControlMessage(do="disconnect", user="42", ending=Ending(4500, "bye")))
     assert peer.ended == 4500
 
 
@@ -750,10 +750,10 @@ async def test_who_is_taken_out_or_goes_while_it_joins_is_out(houses, is_gone):
     if is_gone:
         peer.end(Ending(3001, ""))
     else:
-        peer.client.unsubscribed("news", Ending(2000, ""))
+        peer.session.client.unsubscribed("news", Ending(2000, ""))
     house.broker.lets.set()
     await turn()
-    assert peer.client.channels == ()
+    assert peer.session.client.channels == ()
     assert house.node.hub.streams == {}
     assert house.broker._presence == {}
     replies = [line for line in peer.new() if line.get("id") == 9]
@@ -766,13 +766,13 @@ async def test_who_is_taken_out_while_it_joins_may_come_again(houses):
     house.broker.lets.clear()
     peer.say({"id": 9, "subscribe": {"channel": "news"}}, {"id": 10, "subscribe": {"channel": "news"}})
     await turn()
-    peer.client.unsubscribed("news", Ending(2000, ""))
+    peer.session.client.unsubscribed("news", Ending(2000, ""))
     house.broker.lets.set()
     await turn()
     found = {line["id"]: line for line in peer.new() if "id" in line}
     assert found[9]["error"]["code"] == 103
     assert "subscribe" in found[10]
-    assert peer.client.channels == ("news",)
+    assert peer.session.client.channels == ("news",)
 
 
 async def test_who_has_missed_something_subscribes_again(houses):
@@ -785,7 +785,7 @@ async def test_who_has_missed_something_subscribes_again(houses):
     await turn()
     (push,) = peer.pushes()
     assert push["unsubscribe"]["code"] == 2500
-    assert peer.client.channels == ()
+    assert peer.session.client.channels == ()
 
 
 async def test_who_was_subscribed_by_the_gateway_connects_again(houses):
@@ -847,7 +847,7 @@ async def test_a_connection_that_expires_is_closed_unless_it_is_refreshed(houses
     late, good = await house.client(exp=NOW + 20), await house.client(exp=NOW + 20)
     await house.pass_time(10)
     assert await good.result("refresh", token=token(exp=NOW + 100)) == {
-        "client": good.client.id,
+        "client": good.session.client.id,
         "version": (await good.result("refresh", token=token(exp=NOW + 100)))["version"],
         "expires": True,
         "ttl": 90,
@@ -902,7 +902,7 @@ async def test_a_subscription_that_expires_ends_unless_it_is_refreshed(houses):
     await house.pass_time(17)
     (push,) = peer.pushes()
     assert (push["channel"], push["unsubscribe"]["code"]) == ("$a", 2501)
-    assert peer.client.channels == ("$b",)
+    assert peer.session.client.channels == ("$b",)
     assert peer.ended is None
 
 
@@ -1117,7 +1117,7 @@ async def test_replies_are_never_dropped_and_come_in_order(houses):
 
 async def plain(house, given):
     peer = Peer(house.node, framing.PLAIN_TEXT)
-    peer.client.open(given)
+    peer.session.open(given)
     await turn()
     return peer
 
@@ -1139,7 +1139,7 @@ async def test_a_plain_client_is_let_in_or_told_by_the_code(houses, options, giv
     house = await houses(channel={"without_namespace": options})
     assert (await plain(house, given)).ended == ended
     late = await plain(house, "")
-    late.client.receive(given.encode())
+    late.session.receive(given.encode())
     await turn()
     assert late.ended == ended
 
@@ -1150,7 +1150,7 @@ async def test_plain_text_goes_in_and_out(houses):
     await other.result("subscribe", channel="news")
     other.new()
     for text in ("hello", '{"a": 1}', '"quoted"', ""):
-        first.client.receive(text.encode())
+        first.session.receive(text.encode())
         await turn()
     assert second.transport.lines == first.transport.lines == ["hello", '{"a": 1}', '"quoted"', ""]
     assert other.data() == ["hello", {"a": 1}, '"quoted"', ""]
@@ -1159,7 +1159,7 @@ async def test_plain_text_goes_in_and_out(houses):
 async def test_a_plain_client_without_the_right_to_publish_is_told_by_the_code(houses):
     house = await houses(channel={"without_namespace": {"allow_subscribe_for_client": True}})
     peer = await plain(house, token())
-    peer.client.receive(b"hello")
+    peer.session.receive(b"hello")
     await turn()
     assert peer.ended == 3507
 
@@ -1168,9 +1168,9 @@ async def test_thousands_of_plain_messages_behind_one_that_waits_are_done_in_ord
     house = await houses()
     peer = await plain(house, "")
     house.broker.lets.clear()
-    peer.client.receive(token().encode())
+    peer.session.receive(token().encode())
     for number in range(3000):
-        peer.client.receive(b"%d" % number)
+        peer.session.receive(b"%d" % number)
     assert not peer.is_read
     house.broker.lets.set()
     for _ in range(100):

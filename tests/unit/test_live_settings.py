@@ -6,7 +6,7 @@ import pytest
 
 from yelpaze.app.live_config import load
 from yelpaze.live.config import Channel, ChannelOptions, Config, Duration, Namespace
-from yelpaze.live.core.channels import Rules
+from yelpaze.live.core.channels import ChannelRules
 from yelpaze.live.protocol.codes import Refused
 from yelpaze.live.protocol.handshake import Rejected, Request, accept, check_origin, client_ip
 from yelpaze.live.settings import SettingError, config_of
@@ -239,7 +239,7 @@ def test_no_durations(text):
 # ── names of channels ───────────────────────────────────────────────────────────────
 
 PLAIN, CHAT = ChannelOptions(presence=True), Namespace(name="chat", channel_regex="[a-z]+")
-RULES = Rules(Channel(without_namespace=PLAIN, namespaces=(CHAT,), max_length=20))
+RULES = ChannelRules(Channel(without_namespace=PLAIN, namespaces=(CHAT,), max_length=20))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_whom_a_channel_is_for():
     assert RULES.users("d#42,43") == ["42", "43"]
     assert RULES.is_private("$news")
     assert not RULES.is_private("news")
-    assert not Rules(Channel(private_prefix="")).is_private("$news")
+    assert not ChannelRules(Channel(private_prefix="")).is_private("$news")
     assert (RULES.personal("42", ""), RULES.personal("42", "chat")) == ("#42", "chat:#42")
 
 

@@ -17,8 +17,8 @@ check_extras()  # first: it tells what is missing
 
 from yelpaze.app.live_config import broker_setting, load  # noqa: E402
 from yelpaze.app.live_node import opened_node  # noqa: E402
-from yelpaze.live.brokers.broker import BrokerAwayError, Query  # noqa: E402
-from yelpaze.live.core.cluster import Command  # noqa: E402
+from yelpaze.live.brokers.broker import BrokerUnavailable, Query  # noqa: E402
+from yelpaze.live.core.cluster import ControlMessage  # noqa: E402
 from yelpaze.live.core.node import Node  # noqa: E402
 from yelpaze.live.core.tokens import check_keys  # noqa: E402
 from yelpaze.live.protocol.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
@@ -151,13 +151,13 @@ class Live:
         """Close a user's connections, in all processes."""
         node = await self.node()
         with _told(""):
-            await node.cluster.tell(Command(do="disconnect", user=user, ending=ending))
+            await node.cluster.send(ControlMessage(do="disconnect", user=user, ending=ending))
 
     async def unsubscribe(self, user: str, channel: str) -> None:
         """Take a user out of a channel, in all processes."""
         node = await self.node()
         with _told(channel):
-            await node.cluster.tell(Command(do="unsubscribe", user=user, channel=channel))
+            await node.cluster.send(ControlMessage(do="unsubscribe", user=user, channel=channel))
 
 
 class _told:  # noqa: N801  reads as a function
@@ -174,7 +174,7 @@ class _told:  # noqa: N801  reads as a function
     ) -> None:
         if isinstance(error, Refused):
             raise MisuseError(f"channel {self._channel!r}: {error.failure.message}") from None
-        if isinstance(error, BrokerAwayError):
+        if isinstance(error, BrokerUnavailable):
             raise StoppedError("the broker is away: try again later") from None
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.app.live import LiveOptions, Stop, collect_seldom, greeting, measured, stopping
-from yelpaze.app.live_node import opened_node
+from yelpaze.app.live_node import opened_node, run_gc_less_often
+from yelpaze.app.live_options import LiveOptions, greeting
+from yelpaze.app.observing import served_live_metrics
+from yelpaze.app.stopping import Stop, stopping
 from yelpaze.grpc.address import Address, Held, can_share_ports
 from yelpaze.live.config import Config
-from yelpaze.live.core.statistics import Totals, added
+from yelpaze.live.core.statistics import NodeTotals, added
 from yelpaze.live.transports.server import Server, listening
 from yelpaze.model.errors import MisuseError, StoppedError
 from yelpaze.process.child import Child
@@ -66,7 +68,7 @@ async def serve_processes(options: LiveOptions, notes: Callable[[str], None]) ->
             await crew.start()
             if stop.is_urgent:
                 return
-            with measured(crew.totals, options.metrics):
+            with served_live_metrics(crew.totals, options.metrics):
                 for line in greeting(options, held.address):
                     notes(line)
                 broken = await crew.run_until(stop)
@@ -86,12 +88,12 @@ class _Process(Child):
         self._crew = crew
         self.is_ready = False
         self.failed = ""
-        self.totals = Totals()
+        self.totals = NodeTotals()
         self.since = asyncio.get_running_loop().time()
 
     def received(self, messages: list[Any]) -> None:
         for message in messages:
-            if isinstance(message, Totals):
+            if isinstance(message, NodeTotals):
                 self.totals = message
             elif isinstance(message, Note):
                 self._crew.notes(message.text)
@@ -113,7 +115,7 @@ class _Crew:
         self._count = count
         self.notes = notes
         self._processes: list[_Process] = []
-        self._gone: list[Totals] = []
+        self._gone: list[NodeTotals] = []
         self._failures = 0
         self._is_stopping = False
         self._has_started = False
@@ -165,7 +167,7 @@ class _Crew:
         if not self._is_stopping:
             await self._start()
 
-    def totals(self) -> Totals:
+    def totals(self) -> NodeTotals:
         """All processes' counts together, those of the gone ones too."""
         return added([*self._gone, *(process.totals for process in list(self._processes))])
 
@@ -204,7 +206,7 @@ class _Crew:
         self._processes.clear()
 
 
-def _past(totals: Totals) -> Totals:
+def _past(totals: NodeTotals) -> NodeTotals:
     """What remains of a process's counts when it has ended: nothing is open any more."""
     return msgspec.structs.replace(totals, connections={}, users=0, channels=0, subscriptions=0)
 
@@ -224,7 +226,7 @@ def child_main(channel_fd: int, lifeline_fd: int) -> None:
 
 async def _serve(parent: Parent, messages: Any, begin: Begin) -> None:
     config, loop = begin.config, asyncio.get_running_loop()
-    collect_seldom()
+    run_gc_less_often()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
 
@@ -251,7 +253,7 @@ async def _serve(parent: Parent, messages: Any, begin: Begin) -> None:
             parent.send(Failed(str(error)))
 
 
-async def _tell(parent: Parent, totals: Callable[[], Totals]) -> None:
+async def _tell(parent: Parent, totals: Callable[[], NodeTotals]) -> None:
     while True:
         await asyncio.sleep(_REPORT_SECONDS)
         parent.send(totals())

@@ -5,10 +5,11 @@ Each is imported only where it is asked for: together they would take as long as
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from yelpaze.http.engine import Engine
+from yelpaze.live.core.statistics import NodeTotals
 from yelpaze.model.errors import InputError, MisuseError
 
 
@@ -87,3 +88,15 @@ def served_collector(collector: Any, address: str) -> Iterator[None]:
             thread.join()
     finally:
         REGISTRY.unregister(collector)
+
+
+@contextlib.contextmanager
+def served_live_metrics(totals: Callable[[], NodeTotals], address: str | None) -> Iterator[None]:
+    """Serve a gateway's Prometheus metrics at `[HOST:]PORT` while inside, if there is an address."""
+    if address is None:
+        yield
+        return
+    from yelpaze.observe.live import LiveCollector  # noqa: PLC0415
+
+    with served_collector(LiveCollector(totals), address):
+        yield

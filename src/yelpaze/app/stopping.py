@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM."""
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Coroutine, Iterator
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stoppable(Protocol):
@@ -33,3 +35,47 @@ async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+
+
+class Stop:
+    """That the end was asked for, once or more urgently."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._urged = asyncio.Event()
+
+    def ask(self) -> None:
+        """Once asks, twice urges."""
+        (self._urged if self._asked.is_set() else self._asked).set()
+
+    async def wait(self) -> None:
+        """Until it is asked for."""
+        await self._asked.wait()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether nothing more is waited for."""
+        return self._urged.is_set()
+
+    async def unless_urgent(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it, unless it gets urgent."""
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        urged: asyncio.Task[Any] = asyncio.create_task(self._urged.wait())
+        await asyncio.wait({task, urged}, return_when=asyncio.FIRST_COMPLETED)
+        for one in (task, urged):
+            one.cancel()
+        await asyncio.gather(task, urged, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Stop]:
+    """Hear SIGTERM and SIGINT."""
+    stop, loop = Stop(), asyncio.get_running_loop()
+    for number in _STOPPING:
+        loop.add_signal_handler(number, stop.ask)
+    try:
+        yield stop
+    finally:
+        for number in _STOPPING:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)  # it ends already; once more must not cut that off

@@ -45,7 +45,8 @@ def command(
     check_extras()
     import uvloop  # noqa: PLC0415  an extra
 
-    from yelpaze.app.live import LiveOptions, serve_live  # noqa: PLC0415
+    from yelpaze.app.live import serve_live  # noqa: PLC0415
+    from yelpaze.app.live_options import LiveOptions  # noqa: PLC0415
     from yelpaze.app.live_config import load  # noqa: PLC0415
     from yelpaze.live.core.tokens import check_keys  # noqa: PLC0415
 

@@ -1,5 +1,6 @@
-"""What the parent of a worker's fronts knows of them: it never imports gRPC."""
+"""Options of a worker's front processes. The parent process, which uses this module, never imports gRPC."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,10 +11,13 @@ if TYPE_CHECKING:
     from yelpaze.grpc.process import Server
 
 
-class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a front is told; see `Processes` and `serving.options`.
+_SERVICE = "yelpaze.compute.service"
 
-    `workers` processes are behind all `fronts` together. `exports` gives Exports.
+
+class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """See `Processes` and `grpc.options`.
+
+    `workers`: processes behind all `fronts` together. `exports`: a target that returns Exports.
     """
 
     exports: Target
@@ -25,7 +29,5 @@ class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def served(options: FrontOptions, server: "Server") -> Any:
-    """For `serve`'s `register`, in each process."""
-    from yelpaze.compute.service import serving  # noqa: PLC0415  it imports gRPC
-
-    return serving(options, server)
+    """The `register` function of a worker, called in each front process. It imports gRPC."""
+    return import_module(_SERVICE).serving(options, server)

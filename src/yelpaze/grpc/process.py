@@ -145,7 +145,7 @@ class Process:
             self._server = grpc.aio.server(options=arguments)
         else:
             self._server = grpc.server(cast(Any, self._threads), options=arguments)
-        self._watching = Watching(self, task.id, is_async=is_async, loop=loop)
+        self._watching = Watching(self.load_now, task.id, is_async=is_async, loop=loop)
         registrar = Registrar(self._server, self.tally)
         async with _lifespan(register(Server(self, registrar))):
             self._add_own(registrar)
@@ -221,7 +221,7 @@ class Process:
     def _send_report(self) -> None:
         report = self.tally.report()
         if self.load is not None:
-            running, waiting, _ = self.load_now
+            running, waiting, _ = self.load_now()
             report = msgspec.structs.replace(report, running=running, waiting=waiting)
         if self.wants_replacement:
             report = msgspec.structs.replace(report, wants_replacement=True)
@@ -266,7 +266,6 @@ class Process:
         status = known.SERVING if is_serving else known.NOT_SERVING
         await _done(self._health.set(service, status))
 
-    @property
     def load_now(self) -> tuple[int, int, int]:
         """Running, waiting, and how much it takes."""
         if self.load is not None:

@@ -5,16 +5,14 @@ Telling costs, so it is rationed: the more watchers, the rarer.
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from yelpaze.grpc.control import Peer
 from yelpaze.grpc.processes_pb2 import DESCRIPTOR, Member, ProcessState, WatchRequest
-
-if TYPE_CHECKING:
-    from yelpaze.grpc.process import Process
 
 SERVICE = DESCRIPTOR.services_by_name["Processes"].full_name
 _LEAST_SECONDS = 0.005
@@ -23,12 +21,17 @@ _SECONDS_A_WATCHER = 0.0025  # a message takes about 50 µs: two parts in a hund
 
 
 class Watching:
-    """Watchers, told of changes by the event loop, from whichever thread they come."""
+    """Notifies watchers of changes, from the event loop. `load` returns (running, waiting, limit)."""
 
     def __init__(
-        self, process: "Process", id_: str, *, is_async: bool, loop: asyncio.AbstractEventLoop
+        self,
+        load: Callable[[], tuple[int, int, int]],
+        id_: str,
+        *,
+        is_async: bool,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._process = process
+        self._load = load
         self._id = id_
         self._is_async = is_async
         self._loop = loop
@@ -72,7 +75,7 @@ class Watching:
                     self._teller.submit(watcher, None)
 
     def _state(self) -> ProcessState:
-        running, waiting, limit = self._process.load_now
+        running, waiting, limit = self._load()
         return ProcessState(
             id=self._id,
             running=running,

@@ -6,7 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from yelpaze.live.core.statistics import Totals
+from yelpaze.live.core.statistics import NodeTotals
 
 _GAUGES = (
     ("users", "Users that are connected."),
@@ -31,7 +31,7 @@ _LABELLED = (
 class LiveCollector(Collector):
     """Gives a gateway's totals to a Prometheus registry."""
 
-    def __init__(self, totals: Callable[[], Totals]) -> None:
+    def __init__(self, totals: Callable[[], NodeTotals]) -> None:
         self._totals = totals
 
     def collect(self) -> Iterable[Metric]:

@@ -14,7 +14,7 @@ from yelpaze.live.protocol.values import ClientInfo, History, Position, Publicat
 UNUSED_TTL = 3600.0
 
 
-class Keep(msgspec.Struct, frozen=True):
+class HistoryOptions(msgspec.Struct, frozen=True):
     """How a publication is kept: so many, so long after the last one; the offset and epoch longer."""
 
     size: int
@@ -30,30 +30,30 @@ class Query(msgspec.Struct, frozen=True):
     reverse: bool = False
 
 
-class BrokerAwayError(Exception):
-    """The broker can't be reached now; it may later."""
+class BrokerUnavailable(Exception):  # noqa: N818  a state of the broker; the caller may try again
+    """The broker cannot be reached at the moment."""
 
 
-class Events(Protocol):
+class BrokerEvents(Protocol):
     """What a broker tells its node. Called from the node's loop."""
 
-    def published(self, channel: str, publication: Publication, epoch: str) -> None:
+    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
         """Somebody has published."""
 
-    def announced(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
+    def on_join_leave(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
         """A client has come or gone."""
 
-    def told(self, message: bytes) -> None:
+    def on_control(self, message: bytes) -> None:
         """A node has said something to all nodes, maybe this one."""
 
-    def returned(self) -> None:
+    def on_reconnected(self) -> None:
         """The broker was away and is back: something may have been missed."""
 
 
 class Broker(Protocol):
-    """One backend. All may raise BrokerAwayError."""
+    """One backend. All may raise BrokerUnavailable."""
 
-    async def start(self, events: Events) -> None:
+    async def start(self, events: BrokerEvents) -> None:
         """Connect. Raises StoppedError."""
 
     async def close(self) -> None:
@@ -66,7 +66,7 @@ class Broker(Protocol):
         """Hear no more of it."""
 
     async def publish(
-        self, channel: str, publication: Publication, keep: Keep | None, idempotency_key: str = ""
+        self, channel: str, publication: Publication, keep: HistoryOptions | None, idempotency_key: str = ""
     ) -> Position:
         """Send to all nodes; with `keep` into the history, too. A key used before gives its position."""
 
@@ -76,7 +76,7 @@ class Broker(Protocol):
     async def remove_history(self, channel: str) -> None:
         """Forget what was published; offsets go on."""
 
-    async def announce(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
+    async def publish_join_leave(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
         """Tell all nodes that a client has come or gone."""
 
     async def add_presence(self, channel: str, info: ClientInfo, ttl: float) -> None:
@@ -88,5 +88,5 @@ class Broker(Protocol):
     async def presence(self, channel: str) -> dict[str, ClientInfo]:
         """Who is there, by client."""
 
-    async def tell(self, message: bytes) -> None:
+    async def publish_control(self, message: bytes) -> None:
         """Say something to all nodes, this one too."""

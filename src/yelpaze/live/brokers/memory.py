@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from yelpaze.live.brokers.broker import UNUSED_TTL, Events, Keep, Query
+from yelpaze.live.brokers.broker import UNUSED_TTL, BrokerEvents, HistoryOptions, Query
 from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication
 
 _SWEEP = 30.0
@@ -36,10 +36,10 @@ class MemoryBroker:
         self._streams: dict[str, _Stream] = {}
         self._presence: dict[str, dict[str, ClientInfo]] = {}
         self._results: dict[tuple[str, str], tuple[Position, float]] = {}
-        self._events: Events
+        self._events: BrokerEvents
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def start(self, events: Events) -> None:
+    async def start(self, events: BrokerEvents) -> None:
         """Nothing to connect to."""
         self._events = events
         self._sweep_later()
@@ -63,9 +63,9 @@ class MemoryBroker:
         """Likewise."""
 
     async def publish(
-        self, channel: str, publication: Publication, keep: Keep | None, idempotency_key: str = ""
+        self, channel: str, publication: Publication, keep: HistoryOptions | None, idempotency_key: str = ""
     ) -> Position:
-        """Keep it if asked to, and pass it on."""
+        """HistoryOptions it if asked to, and pass it on."""
         key = channel, idempotency_key
         known = self._results.get(key) if idempotency_key else None
         if known is not None and known[1] > self._clock():
@@ -83,7 +83,7 @@ class MemoryBroker:
                 stream.publications.popleft()
         if idempotency_key:
             self._results[key] = position, self._clock() + _KEY_TTL
-        self._events.published(channel, publication, position.epoch)
+        self._events.on_publication(channel, publication, position.epoch)
         return position
 
     def _stream(self, channel: str, meta_ttl: float) -> _Stream:
@@ -118,9 +118,9 @@ class MemoryBroker:
         if channel in self._streams:
             self._streams[channel].publications.clear()
 
-    async def announce(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
+    async def publish_join_leave(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
         """Pass it on."""
-        self._events.announced(channel, info, is_join=is_join)
+        self._events.on_join_leave(channel, info, is_join=is_join)
 
     async def add_presence(self, channel: str, info: ClientInfo, ttl: float) -> None:  # noqa: ARG002
         """Note who is there. In one process nobody goes without being removed."""
@@ -138,9 +138,9 @@ class MemoryBroker:
         """Who is there."""
         return dict(self._presence.get(channel, {}))
 
-    async def tell(self, message: bytes) -> None:
+    async def publish_control(self, message: bytes) -> None:
         """There is one node."""
-        self._events.told(message)
+        self._events.on_control(message)
 
     def sweep(self) -> None:
         """Forget what has expired."""

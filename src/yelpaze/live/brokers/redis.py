@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from yelpaze.live.brokers.broker import UNUSED_TTL, Events, Keep, Query
+from yelpaze.live.brokers.broker import UNUSED_TTL, BrokerEvents, HistoryOptions, Query
 from yelpaze.live.brokers.redis_pipeline import Pipeline
 from yelpaze.live.brokers.redis_pubsub import Listener
 from yelpaze.live.config import Redis as Settings
@@ -115,7 +115,7 @@ class RedisBroker:
             )
         except ValueError as error:
             raise InputError(f"broker.redis.address: {error}") from None
-        self._events: Events
+        self._events: BrokerEvents
         self._pipeline = Pipeline(self._redis, _SCRIPTS)
         self._do, self._script = self._pipeline.do, self._pipeline.run
         self._listener = Listener(
@@ -123,7 +123,7 @@ class RedisBroker:
             [self._key("control")],
             before=self._pipeline.load,
             on_message=self._message,
-            on_return=self._returned,
+            on_reconnected=self._reconnected,
             report=report or (lambda text: print(text, file=sys.stderr)),  # noqa: T201
         )
 
@@ -133,10 +133,10 @@ class RedisBroker:
     def _name(self, channel: str) -> str:
         return self._key("channel", channel)
 
-    def _returned(self) -> None:
-        self._events.returned()
+    def _reconnected(self) -> None:
+        self._events.on_reconnected()
 
-    async def start(self, events: Events) -> None:
+    async def start(self, events: BrokerEvents) -> None:
         """Connect. Raises StoppedError if Redis is not there."""
         self._events = events
         try:
@@ -155,7 +155,7 @@ class RedisBroker:
 
     def _message(self, name: str, data: bytes) -> None:
         if name == self._key("control"):
-            self._events.told(data)
+            self._events.on_control(data)
             return
         channel = name.removeprefix(self._name(""))
         kind = data[:1]
@@ -163,10 +163,10 @@ class RedisBroker:
             offset, epoch, payload = data[1:].split(b":", 2)
             found = msgspec.json.decode(payload, type=Publication)
             publication = Publication(found.data, found.info, int(offset or 0))
-            self._events.published(channel, publication, epoch.decode())
+            self._events.on_publication(channel, publication, epoch.decode())
         else:
             info = msgspec.json.decode(data[1:], type=ClientInfo)
-            self._events.announced(channel, info, is_join=kind == b"j")
+            self._events.on_join_leave(channel, info, is_join=kind == b"j")
 
     async def subscribe(self, channel: str) -> None:
         """Hear of a channel, from when Redis has confirmed it."""
@@ -177,7 +177,7 @@ class RedisBroker:
         self._listener.unsubscribe(self._name(channel))
 
     async def publish(
-        self, channel: str, publication: Publication, keep: Keep | None, idempotency_key: str = ""
+        self, channel: str, publication: Publication, keep: HistoryOptions | None, idempotency_key: str = ""
     ) -> Position:
         """Add it to the stream, if it is kept, and publish it."""
         result = self._key("result", str(len(channel)), channel, idempotency_key) if idempotency_key else ""
@@ -212,7 +212,7 @@ class RedisBroker:
         """Forget the publications."""
         await self._do("DEL", self._key("stream", channel))
 
-    async def announce(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
+    async def publish_join_leave(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
         """Tell all nodes."""
         await self._do(
             "PUBLISH", self._name(channel), (b"j" if is_join else b"l") + msgspec.json.encode(info)
@@ -234,7 +234,7 @@ class RedisBroker:
         found = [msgspec.json.decode(one, type=ClientInfo) for one in await self._script(_PRESENCE, keys)]
         return {info.client: info for info in found}
 
-    async def tell(self, message: bytes) -> None:
+    async def publish_control(self, message: bytes) -> None:
         """Say something to all nodes."""
         await self._do("PUBLISH", self._key("control"), message)
 

@@ -11,13 +11,13 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from yelpaze.live.brokers.broker import BrokerAwayError
+from yelpaze.live.brokers.broker import BrokerUnavailable
 
 _BATCH = 1000
 
 
 class Pipeline:
-    """Sends commands and scripts. All may raise BrokerAwayError."""
+    """Sends commands and scripts. All may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, scripts: Iterable[str]) -> None:
         self._redis = redis
@@ -68,7 +68,7 @@ class Pipeline:
         pipeline = self._redis.pipeline(transaction=False)
         for arguments, _ in calls:
             pipeline.execute_command(*arguments)
-        results: list[Any] = [BrokerAwayError()] * len(calls)
+        results: list[Any] = [BrokerUnavailable()] * len(calls)
         try:
             results = [_told(result) for result in await pipeline.execute(raise_on_error=False)]
         except (RedisError, OSError):
@@ -80,13 +80,13 @@ class Pipeline:
     def _fail_all(self) -> None:
         calls, self._calls = self._calls, []
         for _, done in calls:
-            settle(done, BrokerAwayError())
+            settle(done, BrokerUnavailable())
 
 
 def _told(result: Any) -> Any:
     """A result, or an error as those who ask know it: Redis may be there and take nothing (OOM, READONLY)."""
     is_refusal = isinstance(result, RedisError) and not isinstance(result, NoScriptError)
-    return BrokerAwayError(str(result)) if is_refusal else result
+    return BrokerUnavailable(str(result)) if is_refusal else result
 
 
 def settle(future: "asyncio.Future[Any]", result: Any) -> None:

@@ -1,7 +1,7 @@
 """Pub/Sub over a connection of its own, which is made again when it is lost.
 
 Nobody can say what was missed meanwhile. So all channels are subscribed again, and once Redis has confirmed
-that, who listens is told (`on_return`).
+that, who listens is told (`on_reconnected`).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from yelpaze.live.brokers.broker import BrokerAwayError
+from yelpaze.live.brokers.broker import BrokerUnavailable
 from yelpaze.live.brokers.redis_pipeline import settle
 
 _BATCH = 1000
@@ -35,14 +35,14 @@ class Listener:
         *,
         before: Callable[[], Awaitable[None]],
         on_message: Callable[[str, bytes], None],
-        on_return: Callable[[], None],
+        on_reconnected: Callable[[], None],
         report: Callable[[str], None],
     ) -> None:
         self._redis = redis
         self._always = tuple(always)
         self._before = before
         self._on_message = on_message
-        self._on_return = on_return
+        self._on_reconnected = on_reconnected
         self._report = report
         self._names: dict[str, asyncio.Future[None] | None] = {}  # wanted; the future until confirmed
         self._unsent: list[tuple[str, str]] = []
@@ -122,7 +122,7 @@ class Listener:
                 self._confirmed(message["channel"])
                 missing -= 1
                 if missing == 0 and not is_first:
-                    self._returned()
+                    self._reconnected()
 
     def _heard(self, name: str, data: bytes) -> None:
         try:
@@ -143,12 +143,12 @@ class Listener:
         for name, waiting in list(self._names.items()):
             if waiting is not None:
                 del self._names[name]
-                settle(waiting, BrokerAwayError())
+                settle(waiting, BrokerUnavailable())
 
-    def _returned(self) -> None:
+    def _reconnected(self) -> None:
         self._is_away = False
         self._report("Redis is back; all positions are compared")
-        self._on_return()
+        self._on_reconnected()
 
     def _confirmed(self, name: bytes) -> None:
         found = name.decode()
@@ -162,7 +162,7 @@ class Listener:
         if name in self._names and self._names[name] is None:
             return
         if self._pubsub is None:
-            raise BrokerAwayError
+            raise BrokerUnavailable
         waiting = self._names.get(name)
         if waiting is None:
             waiting = self._names[name] = asyncio.get_running_loop().create_future()
@@ -179,7 +179,7 @@ class Listener:
         if name in self._names:
             waiting = self._names.pop(name)
             if waiting is not None:
-                settle(waiting, BrokerAwayError())
+                settle(waiting, BrokerUnavailable())
             self._wanted("unsubscribe", name)
 
     def _wanted(self, what: str, name: str) -> None:

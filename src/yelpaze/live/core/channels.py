@@ -5,6 +5,7 @@ $private         only with a token            dialog#42,43     only users 42 and
 """
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from yelpaze.live.config import Channel, ChannelOptions
@@ -13,7 +14,7 @@ from yelpaze.live.protocol.codes import BAD_REQUEST, UNKNOWN_CHANNEL, Refused
 _REMEMBERED = 10_000
 
 
-class Rules:
+class ChannelRules:
     """What configuration says of channels."""
 
     def __init__(self, config: Channel) -> None:
@@ -73,12 +74,32 @@ class Rules:
         return options.history_meta_ttl or self._config.history_meta_ttl
 
 
+# For each action: what is allowed to clients without a user, to those with one, and to subscribers.
+_RIGHTS: dict[str, Callable[[ChannelOptions], tuple[bool, bool, bool]]] = {
+    "subscribe": lambda one: (one.allow_subscribe_for_anonymous, one.allow_subscribe_for_client, False),
+    "publish": lambda one: (
+        one.allow_publish_for_anonymous,
+        one.allow_publish_for_client,
+        one.allow_publish_for_subscriber,
+    ),
+    "presence": lambda one: (
+        one.allow_presence_for_anonymous,
+        one.allow_presence_for_client,
+        one.allow_presence_for_subscriber,
+    ),
+    "history": lambda one: (
+        one.allow_history_for_anonymous,
+        one.allow_history_for_client,
+        one.allow_history_for_subscriber,
+    ),
+}
+
+
 def may(what: str, options: ChannelOptions, user: str, *, is_in: bool = False) -> bool:
     """Whether the namespace allows something to a user who listens to the channel, or does not.
 
     `for_anonymous` alone allows nothing: it lets those without a name do what `for_client` and
     `for_subscriber` allow to others, as in Centrifugo.
     """
-    known = bool(user) or getattr(options, f"allow_{what}_for_anonymous")
-    as_subscriber = is_in and getattr(options, f"allow_{what}_for_subscriber")
-    return bool(known and (as_subscriber or getattr(options, f"allow_{what}_for_client")))
+    for_anonymous, for_client, for_subscriber = _RIGHTS[what](options)
+    return bool((user or for_anonymous) and (for_client or (is_in and for_subscriber)))

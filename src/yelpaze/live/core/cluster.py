@@ -1,7 +1,6 @@
-"""What the nodes of a gateway tell each other: that they are there, what all shall do, what each has.
+"""Control messages between the nodes of a gateway: presence of nodes, actions for all, surveys.
 
-All goes over the broker's control channel, and a node hears itself like any other, so nothing is done twice
-or differently for one node alone.
+Every node, including the sender, receives each control message, so a single node needs no special case.
 """
 
 import asyncio
@@ -9,26 +8,26 @@ import contextlib
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import msgspec
 
-from yelpaze.live.core.stream import Membership
+from yelpaze.live.brokers.broker import Broker
+from yelpaze.live.core.channels import ChannelRules
+from yelpaze.live.core.clients import Clients, ConnectedClient
+from yelpaze.live.core.hub import Hub
+from yelpaze.live.core.stream import server_side
 from yelpaze.live.protocol.codes import FORCE_DISCONNECT, UNSUBSCRIBED_BY_SERVER, Ending
 from yelpaze.live.protocol.values import ClientInfo, MaybeRaw, Position
-from yelpaze.live.sessions.client import CONNECTED, Client
 from yelpaze.version import __version__
-
-if TYPE_CHECKING:
-    from yelpaze.live.core.node import Node
 
 _LOST = 10.0  # seconds without a word after which a node is gone
 _SURVEY = 2.0
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of itself, in `info`."""
+    """A node's description in `info`."""
 
     uid: str
     name: str
@@ -40,8 +39,8 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     uptime: int
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What nodes tell each other."""
+class ControlMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message: an announcement (`node`, `gone`), an action (`do`), a survey, or an answer to one."""
 
     node: NodeInfo | None = None
     gone: str = ""  # a node that has ended
@@ -63,103 +62,118 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Cluster:
-    """The nodes, as one of them sees them."""
+    """The nodes of a gateway, as one of them sees them. `background` runs work that nothing waits for."""
 
-    def __init__(self, node: "Node", name: str) -> None:
-        self._node = node
+    def __init__(
+        self,
+        uid: str,
+        name: str,
+        *,
+        broker: Broker,
+        clients: Clients,
+        hub: Hub,
+        rules: ChannelRules,
+        clock: Callable[[], float],
+        background: Callable[[Coroutine[Any, Any, Any]], None],
+    ) -> None:
+        self._uid = uid
         self._name = name
+        self._broker = broker
+        self._clients = clients
+        self._hub = hub
+        self._rules = rules
+        self._clock = clock
+        self._background = background
         self._nodes: dict[str, tuple[NodeInfo, float]] = {}
         self._surveys: dict[str, _Survey] = {}
-        self._started = node.clock()
+        self._started = clock()
+        self._actions: dict[str, Callable[[ConnectedClient, ControlMessage], None]] = {
+            "disconnect": self._disconnect,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+        }
 
-    def told(self, message: bytes) -> None:
-        """A node has said something."""
-        command = msgspec.json.decode(message, type=Command)
-        if command.node is not None:
-            self._nodes[command.node.uid] = command.node, self._node.clock()
-        elif command.gone:
-            self._nodes.pop(command.gone, None)
-        elif command.survey:
-            self._node.background(self._answer(command))
-        elif command.answer_to:
-            survey = self._surveys.get(command.answer_to)
+    def on_control(self, data: bytes) -> None:
+        """A node has sent a control message."""
+        message = msgspec.json.decode(data, type=ControlMessage)
+        if message.node is not None:
+            self._nodes[message.node.uid] = message.node, self._clock()
+        elif message.gone:
+            self._nodes.pop(message.gone, None)
+        elif message.survey:
+            self._background(self._answer(message))
+        elif message.answer_to:
+            survey = self._surveys.get(message.answer_to)
             if survey is not None:
-                survey.take(command)
-        elif command.do:
-            self._node.hub.flush()  # what was published before comes before
-            for client in self._meant(command):
-                self._do(client, command)
+                survey.take(message)
+        elif (action := self._actions.get(message.do)) is not None:
+            self._hub.flush()  # what was published before comes before
+            for client in self._addressed(message):
+                action(client, message)
 
-    def _meant(self, command: Command) -> list[Client]:
-        there: list[Client] = []
-        if command.user:
-            there = self._node.clients_of(command.user)
-        elif command.everyone or command.client:
-            there = [peer.client for peer in self._node.peers]
-        wanted, spared = _names([command.client]), _names(command.whitelist)
+    def _addressed(self, message: ControlMessage) -> list[ConnectedClient]:
+        """The clients of this node that a message is for."""
+        found: list[ConnectedClient] = []
+        if message.user:
+            found = self._clients.of_user(message.user)
+        elif message.everyone or message.client:
+            found = self._clients.all()
+        wanted, spared = _names([message.client]), _names(message.whitelist)
         return [
             client
-            for client in there
-            if client.state == CONNECTED
-            and (not command.client or client.is_called(wanted))
-            and not client.is_called(spared)
+            for client in found
+            if (not message.client or client.is_called(wanted)) and not client.is_called(spared)
         ]
 
-    def _do(self, client: Client, command: Command) -> None:
-        if command.do == "disconnect":
-            client.peer.end(command.ending or FORCE_DISCONNECT)
-        elif command.do == "unsubscribe" and command.channel in client.channels:
-            client.unsubscribed(command.channel, UNSUBSCRIBED_BY_SERVER)
-        elif command.do == "subscribe" and client.takes_channels and command.channel not in client.channels:
-            self._node.background(self._subscribe(client, command))
+    def _disconnect(self, client: ConnectedClient, message: ControlMessage) -> None:
+        client.end(message.ending or FORCE_DISCONNECT)
 
-    async def _subscribe(self, client: Client, command: Command) -> None:
-        channel, options = command.channel, self._node.rules.options(command.channel)
-        info = ClientInfo(client.id, client.user, client.info, command.info) if command.info else None
-        how = Membership(
-            is_positioned=options.force_recovery or options.force_positioning,
-            is_recoverable=options.force_recovery,
-            has_presence=options.presence,
-            tells_joins=options.join_leave,
-            hears_joins=options.join_leave and options.force_push_join_leave,
-            is_server_side=True,
-            expire_at=command.expire_at,
-            info=info,
-        )
-        client.subscribed(channel, *await client.join(channel, options, how, command.since))
+    def _unsubscribe(self, client: ConnectedClient, message: ControlMessage) -> None:
+        if message.channel in client.channels:
+            client.unsubscribed(message.channel, UNSUBSCRIBED_BY_SERVER)
 
-    async def tell(self, command: Command) -> None:
-        """Tell all nodes."""
-        await self._node.broker.tell(msgspec.json.encode(command))
+    def _subscribe(self, client: ConnectedClient, message: ControlMessage) -> None:
+        if client.takes_channels and message.channel not in client.channels:
+            self._background(self._join(client, message))
+
+    async def _join(self, client: ConnectedClient, message: ControlMessage) -> None:
+        channel, options = message.channel, self._rules.options(message.channel)
+        info = ClientInfo(client.id, client.user, client.info, message.info) if message.info else None
+        how = server_side(options, expire_at=message.expire_at, info=info)
+        client.subscribed(channel, *await client.join(channel, options, how, message.since))
+
+    async def send(self, message: ControlMessage) -> None:
+        """Send a control message to all nodes, including this one."""
+        await self._broker.publish_control(msgspec.json.encode(message))
 
     async def greet(self) -> None:
-        """Tell all that this one is there."""
-        await self.tell(Command(node=self.info()))
+        """Announce this node."""
+        await self.send(ControlMessage(node=self.info()))
 
     async def leave(self) -> None:
-        """Tell all that this one ends."""
-        await self.tell(Command(gone=self._node.uid))
+        """Announce that this node ends."""
+        await self.send(ControlMessage(gone=self._uid))
 
     # ── asking all nodes ────────────────────────────────────────────────────────
 
     def info(self) -> NodeInfo:
-        """What this node says of itself."""
+        """The description of this node."""
         return NodeInfo(
-            uid=self._node.uid,
+            uid=self._uid,
             name=self._name,
             version=__version__,
-            num_clients=self._node.connected,
-            num_users=len(self._node.users),
-            num_channels=len(self._node.hub.streams),
-            num_subs=self._node.hub.subscriptions,
-            uptime=int(self._node.clock() - self._started),
+            num_clients=self._clients.connected,
+            num_users=len(self._clients.users),
+            num_channels=len(self._hub.streams),
+            num_subs=self._hub.subscriptions,
+            uptime=int(self._clock() - self._started),
         )
 
     def nodes(self) -> list[NodeInfo]:
-        """All nodes that have been heard of lately, this one first."""
-        since = self._node.clock() - _LOST
+        """All nodes that announced themselves recently, this one first."""
+        since = self._clock() - _LOST
         self._nodes = {uid: known for uid, known in self._nodes.items() if known[1] >= since}
-        return [self.info(), *(info for uid, (info, _) in self._nodes.items() if uid != self._node.uid)]
+        return [self.info(), *(info for uid, (info, _) in self._nodes.items() if uid != self._uid)]
 
     async def channels(self, pattern: str) -> dict[str, int]:
         """Channels that have subscribers on any node, and how many."""
@@ -168,21 +182,21 @@ class Cluster:
         self._surveys[name] = survey
         timer = asyncio.get_running_loop().call_later(_SURVEY, survey.end)
         try:
-            await self.tell(Command(survey=name, pattern=pattern))
+            await self.send(ControlMessage(survey=name, pattern=pattern))
             await survey.done
         finally:
             timer.cancel()
             del self._surveys[name]
         return dict(survey.channels)
 
-    async def _answer(self, asked: Command) -> None:
+    async def _answer(self, asked: ControlMessage) -> None:
         pattern = re.compile(_glob(asked.pattern)) if asked.pattern else None
         found = {
             name: len(stream.members)
-            for name, stream in self._node.hub.streams.items()
+            for name, stream in self._hub.streams.items()
             if stream.members and (pattern is None or pattern.fullmatch(name))
         }
-        await self.tell(Command(answer_to=asked.survey, from_node=self._node.uid, channels=found))
+        await self.send(ControlMessage(answer_to=asked.survey, from_node=self._uid, channels=found))
 
 
 class _Survey:
@@ -193,7 +207,7 @@ class _Survey:
         self.channels: Counter[str] = Counter()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def take(self, answer: Command) -> None:
+    def take(self, answer: ControlMessage) -> None:
         self._asked.discard(answer.from_node)
         self.channels.update(answer.channels or {})
         if not self._asked:

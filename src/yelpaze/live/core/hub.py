@@ -17,10 +17,10 @@ from collections.abc import Callable, Coroutine
 from itertools import islice
 from typing import Any
 
-from yelpaze.live.brokers.broker import Broker, BrokerAwayError, Query
+from yelpaze.live.brokers.broker import Broker, BrokerUnavailable, Query
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.core.stream import Joined, Member, Membership, Stream
-from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import ALREADY_SUBSCRIBED, INTERNAL, Refused
 from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication
 
@@ -63,7 +63,7 @@ class Hub:
         how: Membership,
         since: Position | None = None,
     ) -> Joined:
-        """Add a member. Raises Refused, BrokerAwayError; then it is not in."""
+        """Add a member. Raises Refused, BrokerUnavailable; then it is not in."""
         stream = self.streams.get(name)
         if stream is None:
             stream = self.streams[name] = Stream(name, options, meta_ttl)
@@ -97,7 +97,7 @@ class Hub:
             await self._broker.subscribe(stream.name)
         except BaseException as error:
             stream.attaching = None
-            attaching.set_exception(error if isinstance(error, Exception) else BrokerAwayError())
+            attaching.set_exception(error if isinstance(error, Exception) else BrokerUnavailable())
             attaching.exception()  # it is heard, even if nobody else waits
             raise
         attaching.set_result(None)
@@ -122,7 +122,7 @@ class Hub:
         if history.position.epoch != stream.epoch or history.position.offset > stream.offset:
             await self._catch_up(stream)
             if self._is_behind(stream.position, history.position):
-                raise BrokerAwayError
+                raise BrokerUnavailable
         after = [one for one in noted if one.offset > history.position.offset]
         whole = History((*history.publications, *after), stream.position)
         recovered = history.position.epoch == stream.epoch and whole.has_all_since(since)
@@ -136,7 +136,7 @@ class Hub:
         stream.touched = self._clock()
         held, stream.held = stream.held or [], None
         for publication, epoch in held:
-            self.published(stream.name, publication, epoch)
+            self.on_publication(stream.name, publication, epoch)
 
     async def _read(self, stream: Stream, since: Position | None, limit: int) -> History:
         """Read a stretch, and again if the broker was away meanwhile.
@@ -184,7 +184,7 @@ class Hub:
 
     # ── what comes from the broker ──────────────────────────────────────────────
 
-    def published(self, name: str, publication: Publication, epoch: str) -> None:
+    def on_publication(self, name: str, publication: Publication, epoch: str) -> None:
         """A publication has come."""
         stream = self.streams.get(name)
         if stream is None:
@@ -216,16 +216,16 @@ class Hub:
                 self._soon(self.flush)
         stream.unsent.append(publication)
 
-    def announced(self, name: str, info: ClientInfo, *, is_join: bool) -> None:
+    def on_join_leave(self, name: str, info: ClientInfo, *, is_join: bool) -> None:
         """A client has come or gone: those who want to know are told."""
         stream = self.streams.get(name)
         if stream is None:
             return
         frames: dict[int, Any] = {}
         for member, how in list(stream.members.items()):
-            if how.hears_joins and member.kind in framing.WITH_PUSHES:
+            if how.receives_joins and member.kind in encoding.WITH_PUSHES:
                 if member.kind not in frames:
-                    frames[member.kind] = framing.announcement(member.kind, name, info, is_join=is_join)
+                    frames[member.kind] = encoding.announcement(member.kind, name, info, is_join=is_join)
                 self.write(member, frames[member.kind], stream)
 
     # ── gaps ────────────────────────────────────────────────────────────────────
@@ -242,7 +242,7 @@ class Hub:
                 self._close_gap(stream, history)
                 if not self._release(stream):
                     break
-        except BrokerAwayError:
+        except BrokerUnavailable:
             stream.held = None  # it is read again when the broker is back
         finally:
             done, stream.catching_up = stream.catching_up, None
@@ -318,13 +318,13 @@ class Hub:
             return
         stream.unsent = []
         name, epoch = stream.name, stream.epoch
-        frames: list[Any] = [None] * framing.KINDS
+        frames: list[Any] = [None] * encoding.KINDS
         slow: list[tuple[Member, Any]] = []
         for member in stream.members:
             kind = member.kind
             frame = frames[kind]
             if frame is None:
-                frame = frames[kind] = framing.publications(kind, name, found, epoch)
+                frame = frames[kind] = encoding.publications(kind, name, found, epoch)
             if member.backlog is None:
                 member.transport.write(frame)
             else:

@@ -11,22 +11,21 @@ import sys
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from yelpaze.live.brokers.broker import Broker, BrokerAwayError, Keep, Query
+from yelpaze.live.brokers.broker import Broker, BrokerUnavailable, HistoryOptions, Query
 from yelpaze.live.config import ChannelOptions, Config, Token
 from yelpaze.live.core import eager
-from yelpaze.live.core.channels import Rules
+from yelpaze.live.core.channels import ChannelRules
+from yelpaze.live.core.clients import Clients
 from yelpaze.live.core.cluster import Cluster
 from yelpaze.live.core.hub import Hub
-from yelpaze.live.core.statistics import Statistics, Totals
+from yelpaze.live.core.statistics import NodeTotals, Statistics
 from yelpaze.live.core.tokens import Jwks, Verifier
 from yelpaze.live.core.wheel import Wheel
 from yelpaze.live.protocol.codes import SHUTDOWN, UNRECOVERABLE_POSITION, Ended, Refused
 from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication
-from yelpaze.live.sessions.client import Client
 from yelpaze.policy.rate import Gcra, Rate
 
 _TICK = 1.0
@@ -70,14 +69,14 @@ class Node:
         self.uid = str(uuid.uuid4())
         self.now = now
         self.clock = clock
-        self.rules = Rules(config.channel)
+        self.rules = ChannelRules(config.channel)
         self.tokens = self._verifier(config.client.token, "client.token", fetch)
         own = config.client.subscription_token
         self.subscription_tokens = (
             self._verifier(own, "client.subscription_token", fetch) if own.enabled else self.tokens
         )
         self.statistics = Statistics()
-        self.cluster = Cluster(self, name or f"{os.uname().nodename}_{os.getpid()}")
+        self.clients = Clients(config.client, self.statistics, clock)
         self.wheel = Wheel(_TICK, random)
         self.hub = Hub(
             broker,
@@ -86,14 +85,17 @@ class Node:
             clock=clock,
             recovery_limit=config.client.recovery_max_publication_limit,
         )
-        self.peers: dict[Any, None] = {}  # all open connections, oldest first
-        self.handshaking: dict[Any, None] = {}  # HTTP, before they are one of those
-        self.ips: Counter[str] = Counter()
-        self.users: dict[str, Client | dict[Client, None]] = {}
-        self.connected = 0
-        self.is_draining = False
-        self._told_at, self._untold = float("-inf"), 0
-        self._accepting: Gcra | None = None
+        self.cluster = Cluster(
+            self.uid,
+            name or f"{os.uname().nodename}_{os.getpid()}",
+            broker=broker,
+            clients=self.clients,
+            hub=self.hub,
+            rules=self.rules,
+            clock=clock,
+            background=self.background,
+        )
+        self._reported_at, self._unreported = float("-inf"), 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._report = report or (lambda text: print(text, file=sys.stderr))  # noqa: T201
 
@@ -146,9 +148,8 @@ class Node:
             await asyncio.sleep(interval)
             for stream in [one for one in self.hub.streams.values() if one.options.presence]:
                 for member, how in list(stream.members.items()):
-                    client = getattr(member, "client", None)
-                    if how.has_presence and client is not None:
-                        info = how.info or client.seen
+                    if how.has_presence:
+                        info = how.info or member.seen
                         self.background(self.broker.add_presence(stream.name, info, self.presence_ttl))
                 await asyncio.sleep(0)
 
@@ -158,35 +159,35 @@ class Node:
         return self.config.client.presence_update_interval * 60 / 27
 
     async def drain(self, seconds: float) -> None:
-        """Send all clients elsewhere, in batches spread over the time, faster if they are few."""
-        self.is_draining = True
-        peers = list(self.peers)
-        spread = min(seconds, len(peers) / _DRAIN_RATE)
+        """Disconnect all clients, in batches spread over the time; faster if there are few."""
+        self.clients.is_draining = True
+        connections = list(self.clients.connections)
+        spread = min(seconds, len(connections) / _DRAIN_RATE)
         steps = max(1, round(spread / _DRAIN_EACH))
-        size = -(-len(peers) // steps)
-        for start in range(0, len(peers), max(1, size)):
+        size = -(-len(connections) // steps)
+        for start in range(0, len(connections), max(1, size)):
             self.hub.flush()  # what was published before comes before
-            for peer in peers[start : start + size]:
-                peer.end(SHUTDOWN)
+            for connection in connections[start : start + size]:
+                connection.end(SHUTDOWN)
             await asyncio.sleep(_DRAIN_EACH)
 
     async def close(self) -> None:
-        """End all that is left."""
-        self.is_draining = True
+        """Close all remaining connections, and the broker."""
+        self.clients.is_draining = True
         self.hub.flush()
-        for peer in list(self.peers):
-            peer.end(SHUTDOWN)
+        for connection in list(self.clients.connections):
+            connection.end(SHUTDOWN)
         for _ in range(round(_GOODBYE / _DRAIN_EACH)):  # they close their side
-            if not self.peers:
+            if not self.clients.connections:
                 break
             await asyncio.sleep(_DRAIN_EACH)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(BrokerAwayError):
+        with contextlib.suppress(BrokerUnavailable):
             await self.cluster.leave()
-        for peer in list(self.peers):
-            peer.abort()
+        for connection in list(self.clients.connections):
+            connection.abort()
         await asyncio.sleep(0)
         await self.broker.close()
 
@@ -201,21 +202,23 @@ class Node:
         eager.start(work, lambda _: None, self._unheard)
 
     def _unheard(self, error: Exception) -> None:
-        if not isinstance(error, BrokerAwayError | Refused | Ended):
+        if not isinstance(error, BrokerUnavailable | Refused | Ended):
             self.defect(error)
 
     def defect(self, error: BaseException) -> None:
         """Something of ours went wrong: it is told in full, and the rest goes on."""
         self._report("a defect:\n" + "".join(traceback.format_exception(error)))
 
-    def tell_refused(self, why: str) -> None:
+    def report_refused(self, why: str) -> None:
         """Say why a token was refused, at most now and then: clients choose how often that is."""
-        self._untold += 1
-        if self.clock() - self._told_at < _SELDOM:
+        self._unreported += 1
+        if self.clock() - self._reported_at < _SELDOM:
             return
-        more = f", and {self._untold - 1} more since the last word of this" if self._untold > 1 else ""
+        more = (
+            f", and {self._unreported - 1} more since the last word of this" if self._unreported > 1 else ""
+        )
         self._report(f"a token was refused: {why}{more}")
-        self._told_at, self._untold = self.clock(), 0
+        self._reported_at, self._unreported = self.clock(), 0
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -240,82 +243,6 @@ class Node:
         """A name for a client: a UUID."""
         return uuid.uuid4().bytes
 
-    # ── who is here ─────────────────────────────────────────────────────────────
-
-    def accepts(self, ip: str) -> bool:
-        """Whether one more connection is let in from there."""
-        settings = self.config.client
-        if self.is_draining:
-            return False
-        if settings.connection_limit and len(self.peers) >= settings.connection_limit:
-            return False
-        return not (settings.ip_connection_limit and self.ips[ip] >= settings.ip_connection_limit)
-
-    def is_too_fast(self) -> bool:
-        """Count a handshake; whether there were too many in a second."""
-        limit = self.config.client.connection_rate_limit
-        if not limit:
-            return False
-        if self._accepting is None:
-            self._accepting = Gcra(Rate(limit, 1.0), burst=limit)
-        if self._accepting.next > self.clock():
-            return True
-        self._accepting.take(self.clock())
-        return False
-
-    def opened(self, peer: Any, kind: str, ip: str) -> None:
-        """A connection was made."""
-        self.peers[peer] = None
-        self.statistics.open[kind] += 1
-        self.statistics.accepted[kind] += 1
-        if self.config.client.ip_connection_limit:
-            self.ips[ip] += 1
-
-    def closed(self, peer: Any, kind: str, ip: str, code: int) -> None:
-        """A connection is gone."""
-        if self.peers.pop(peer, self) is self:
-            return
-        self.statistics.open[kind] -= 1
-        self.statistics.closed[code] += 1
-        if self.config.client.ip_connection_limit:
-            self.ips[ip] -= 1
-            if not self.ips[ip]:
-                del self.ips[ip]
-
-    def admit(self, user: str) -> bool:
-        """Whether one more connection of a user is let in."""
-        limit = self.config.client.user_connection_limit
-        return not (limit and user) or len(self.clients_of(user)) < limit
-
-    def entered(self, client: Client) -> None:
-        """A client has said who it is."""
-        self.connected += 1
-        there = self.users.get(client.user)
-        if there is None:
-            self.users[client.user] = client
-        elif isinstance(there, Client):
-            self.users[client.user] = {there: None, client: None}
-        else:
-            there[client] = None
-
-    def left(self, client: Client) -> None:
-        """It is gone."""
-        self.connected -= 1
-        there = self.users.get(client.user)
-        if isinstance(there, dict):
-            there.pop(client, None)
-            if not there:
-                del self.users[client.user]
-        elif there is client:
-            del self.users[client.user]
-
-    def clients_of(self, user: str) -> list[Client]:
-        """A user's clients on this node."""
-        there = self.users.get(user)
-        if there is None:
-            return []
-        return [there] if isinstance(there, Client) else list(there)
-
     # ── publications ────────────────────────────────────────────────────────────
 
     async def publish(
@@ -330,7 +257,7 @@ class Node:
         """Publish to all nodes."""
         keep = None
         if options.has_history and not skip_history:
-            keep = Keep(options.history_size, options.history_ttl, self.rules.meta_ttl(options))
+            keep = HistoryOptions(options.history_size, options.history_ttl, self.rules.meta_ttl(options))
         self.statistics.published += 1
         return await self.broker.publish(channel, publication, keep, idempotency_key)
 
@@ -349,31 +276,31 @@ class Node:
             raise Refused(UNRECOVERABLE_POSITION)
         return found
 
-    # ── what the broker says ────────────────────────────────────────────────────
+    # ── events of the broker ────────────────────────────────────────────────────
 
-    def published(self, channel: str, publication: Publication, epoch: str) -> None:
-        """A publication for those who listen here."""
-        self.hub.published(channel, publication, epoch)
+    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
+        """A publication has arrived from the broker."""
+        self.hub.on_publication(channel, publication, epoch)
 
-    def announced(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
-        """Somebody has come or gone."""
-        self.hub.announced(channel, info, is_join=is_join)
+    def on_join_leave(self, channel: str, info: ClientInfo, *, is_join: bool) -> None:
+        """A client has joined or left a channel."""
+        self.hub.on_join_leave(channel, info, is_join=is_join)
 
-    def returned(self) -> None:
-        """The broker was away: all positions are compared."""
+    def on_reconnected(self) -> None:
+        """The broker was away: compare all positions."""
         self.statistics.outages += 1
         self.hub.compare_all()
 
-    def told(self, message: bytes) -> None:
-        """A node has said something."""
-        self.cluster.told(message)
+    def on_control(self, message: bytes) -> None:
+        """A node has sent a control message."""
+        self.cluster.on_control(message)
 
-    def totals(self) -> Totals:
+    def totals(self) -> NodeTotals:
         """Its counts as they stand."""
         counts = self.statistics
-        return Totals(
+        return NodeTotals(
             connections=dict(counts.open),
-            users=len(self.users),
+            users=len(self.clients.users),
             channels=len(self.hub.streams),
             subscriptions=self.hub.subscriptions,
             accepted=dict(counts.accepted),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
+class NodeTotals(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of one node, or of several together.
 
     - `connections`, `users`, `channels`, `subscriptions`: now; the rest since the start.
@@ -45,16 +45,16 @@ class Statistics:
         self.outages = 0
 
 
-def added(totals: Iterable[Totals]) -> Totals:
+def added(totals: Iterable[NodeTotals]) -> NodeTotals:
     """Several nodes' counts as one."""
     numbers: dict[str, Any] = dict.fromkeys(("users", "channels"), 0)
     counters: dict[str, Counter[object]] = {}
     for one in totals:
-        for name in Totals.__struct_fields__:
+        for name in NodeTotals.__struct_fields__:
             value = getattr(one, name)
             if isinstance(value, dict):
                 counters.setdefault(name, Counter()).update(value)
             else:
                 numbers[name] = numbers.get(name, 0) + value
     found: dict[str, Any] = {name: dict(counter) for name, counter in counters.items()}
-    return Totals(**numbers, **found)
+    return NodeTotals(**numbers, **found)

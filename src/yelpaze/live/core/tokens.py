@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
-from yelpaze.live.brokers.broker import BrokerAwayError
+from yelpaze.live.brokers.broker import BrokerUnavailable
 from yelpaze.live.config import Config, Token
 from yelpaze.live.protocol.values import MaybeRaw, on_one_line, raw
 from yelpaze.model.errors import InputError
@@ -47,8 +47,14 @@ class ExpiredTokenError(Exception):
     """It was right once."""
 
 
-class KeysAwayError(BrokerAwayError):
+class KeysAwayError(BrokerUnavailable):
     """The keys that a token needs can't be fetched now; they may later."""
+
+
+# Channel options that a token can override.
+_OVERRIDABLE = frozenset(
+    {"presence", "join_leave", "force_push_join_leave", "force_positioning", "force_recovery"}
+)
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
@@ -349,11 +355,11 @@ def _info(payload: Mapping[str, Any]) -> MaybeRaw:
 
 
 def _override(override: Mapping[str, Any]) -> dict[str, bool]:
-    """`{"force_recovery": {"value": true}}`, as Centrifugo writes it."""
+    """`{"force_recovery": {"value": true}}`, as Centrifugo writes it. Other names are ignored."""
     return {
         name: value["value"]
         for name, value in override.items()
-        if isinstance(value, dict) and isinstance(value.get("value"), bool)
+        if name in _OVERRIDABLE and isinstance(value, dict) and isinstance(value.get("value"), bool)
     }
 
 

@@ -1,11 +1,12 @@
 """The messages of Centrifugo's client protocol, as their types (centrifugal/protocol, client.proto)."""
 
 from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 
-from yelpaze.live.core.stream import Joined, Membership
-from yelpaze.live.protocol.values import ClientInfo, Limit, Offset, Position, Publication
+from yelpaze.live.protocol.values import ClientInfo, History, Limit, Offset, Position, Publication
 
 _NO_DATA = msgspec.Raw(b"")
 
@@ -100,16 +101,18 @@ class Command(msgspec.Struct, frozen=True):
     rpc: Nothing | None = None
     send: Nothing | None = None
 
-    def methods(self) -> list[str]:
-        """The methods that it names."""
-        return [name for name in _METHODS if getattr(self, name) is not None]
+    def requests(self) -> list[tuple[str, Any]]:
+        """The methods that it names, with their requests."""
+        found = zip(_METHODS, _requests(self), strict=True)
+        return [(name, request) for name, request in found if request is not None]
 
 
 _METHODS = Command.__struct_fields__[1:]
+_requests = attrgetter(*_METHODS)
 decode = msgspec.json.Decoder(Command).decode
 
 
-# ── what it is told ─────────────────────────────────────────────────────────────
+# ── what it is sent ─────────────────────────────────────────────────────────────
 
 
 class ConnectResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -149,36 +152,32 @@ class RefreshResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     ttl: int = 0
 
 
-class HistoryResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to `history`."""
+class HistoryResult(msgspec.Struct, frozen=True):
+    """The answer to `history`, of the server API too."""
 
-    publications: tuple[Publication, ...] = ()
-    epoch: str = ""
-    offset: int = 0
+    publications: tuple[Publication, ...]
+    epoch: str
+    offset: int
 
-
-class PresenceStatsResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to `presence_stats`."""
-
-    num_clients: int = 0
-    num_users: int = 0
+    @classmethod
+    def of(cls, history: History) -> "HistoryResult":
+        """From what the broker found."""
+        return cls(history.publications, history.position.epoch, history.position.offset)
 
 
-def told(joined: Joined, how: Membership, now: float) -> SubscribeResult:
-    """A subscription as its client is told of it."""
-    return SubscribeResult(
-        expires=how.expire_at > 0,
-        ttl=max(0, int(how.expire_at - now)) if how.expire_at else 0,
-        recoverable=how.is_recoverable,
-        positioned=how.is_positioned,
-        epoch=joined.position.epoch if how.is_positioned else "",
-        offset=joined.position.offset if how.is_positioned else 0,
-        publications=joined.publications,
-        was_recovering=joined.recovered is not None,
-        recovered=bool(joined.recovered),
-    )
+class PresenceResult(msgspec.Struct, frozen=True):
+    """The answer to `presence`, of the server API too."""
+
+    presence: dict[str, ClientInfo]
 
 
-def stats_of(there: Mapping[str, ClientInfo]) -> PresenceStatsResult:
-    """How many clients and users a presence has."""
-    return PresenceStatsResult(len(there), len({info.user for info in there.values()}))
+class PresenceStatsResult(msgspec.Struct, frozen=True):
+    """The answer to `presence_stats`, of the server API too."""
+
+    num_clients: int
+    num_users: int
+
+    @classmethod
+    def of(cls, presence: Mapping[str, ClientInfo]) -> "PresenceStatsResult":
+        """Count clients and users."""
+        return cls(len(presence), len({info.user for info in presence.values()}))

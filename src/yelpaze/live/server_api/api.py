@@ -6,14 +6,14 @@ What is wrong with the request itself is told by the HTTP status; what is refuse
 
 import base64
 import hmac
-from collections.abc import Coroutine, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from yelpaze.live.brokers.broker import BrokerAwayError, Query
+from yelpaze.live.brokers.broker import BrokerUnavailable, Query
 from yelpaze.live.config import ChannelOptions
-from yelpaze.live.core.cluster import Command, NodeInfo
+from yelpaze.live.core.cluster import ControlMessage, NodeInfo
 from yelpaze.live.core.node import Node
 from yelpaze.live.protocol.codes import (
     BAD_REQUEST,
@@ -26,6 +26,7 @@ from yelpaze.live.protocol.codes import (
     Refused,
 )
 from yelpaze.live.protocol.handshake import Rejected
+from yelpaze.live.protocol.messages import HistoryResult, Nothing, PresenceResult, PresenceStatsResult
 from yelpaze.live.protocol.values import (
     ClientInfo,
     History,
@@ -90,9 +91,9 @@ class _Someone(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
     all_users: bool = False
 
-    def command(self, do: str, **rest: Any) -> Command:
+    def command(self, do: str, **rest: Any) -> ControlMessage:
         """What all nodes do to them."""
-        return Command(
+        return ControlMessage(
             do=do, user=self.user, client=self.client or self.session, everyone=self.all_users, **rest
         )
 
@@ -163,21 +164,6 @@ class _Responses(msgspec.Struct, frozen=True):
     responses: list[_Response]
 
 
-class _Presence(msgspec.Struct, frozen=True):
-    presence: dict[str, ClientInfo]
-
-
-class _Stats(msgspec.Struct, frozen=True):
-    num_clients: int
-    num_users: int
-
-
-class _Stretch(msgspec.Struct, frozen=True):
-    publications: tuple[Publication, ...]
-    offset: int
-    epoch: str
-
-
 class _Count(msgspec.Struct, frozen=True):
     num_clients: int
 
@@ -190,44 +176,12 @@ class _Nodes(msgspec.Struct, frozen=True):
     nodes: list[NodeInfo]
 
 
-class _Nothing(msgspec.Struct, frozen=True):
-    pass
-
-
 class _Replies(msgspec.Struct, frozen=True):
     replies: list[dict[str, Any]]
 
 
 class Api:
     """The methods, over one node."""
-
-    requests: ClassVar[Mapping[str, type[msgspec.Struct]]] = {
-        "publish": _Publish,
-        "broadcast": _Broadcast,
-        "subscribe": _Subscribe,
-        "unsubscribe": _Unsubscribe,
-        "disconnect": _Disconnect,
-        "presence": _Channel,
-        "presence_stats": _Channel,
-        "history": _History,
-        "history_remove": _Channel,
-        "channels": _Channels,
-        "info": _Info,
-        "batch": _Batch,
-    }
-    results: ClassVar[Mapping[str, type[msgspec.Struct]]] = {
-        "publish": _Published,
-        "broadcast": _Responses,
-        "subscribe": _Nothing,
-        "unsubscribe": _Nothing,
-        "disconnect": _Nothing,
-        "presence": _Presence,
-        "presence_stats": _Stats,
-        "history": _Stretch,
-        "history_remove": _Nothing,
-        "channels": _ChannelList,
-        "info": _Nodes,
-    }
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -248,44 +202,44 @@ class Api:
 
     async def answer(self, method: str, body: bytes) -> bytes:
         """Do what a request asks for. Raises Rejected for a request that makes no sense."""
-        if method not in self.requests:
+        known = METHODS.get(method)
+        if known is None:
             raise Rejected(404, f"there is no method {method[:64]}")
         try:
             body.decode()  # what is passed on as it is, is not looked at otherwise
-            request = msgspec.json.decode(body or b"{}", type=self.requests[method])
+            request = msgspec.json.decode(body or b"{}", type=known.request)
         except msgspec.ValidationError as error:
             raise Rejected(400, str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Rejected(400, f"the body is no JSON: {error}") from None
-        if isinstance(request, _Batch):
-            return msgspec.json.encode(await self._batch(request))
-        return msgspec.json.encode(await self._response(method, request))
+        if known.result is None:
+            return msgspec.json.encode(await known.run(self, request))
+        return msgspec.json.encode(await self._response(known, request))
 
-    async def _response(self, method: str, request: Any) -> _Response:
+    async def _response(self, method: "Method", request: Any) -> _Response:
         try:
-            work: Coroutine[Any, Any, Any] = getattr(self, f"_{method}")(request)
-            return _Response(result=await work)
+            return _Response(result=await method.run(self, request))
         except Refused as error:
             return _Response(error=_Error.of(error.failure))
-        except BrokerAwayError:
+        except BrokerUnavailable:
             return _Response(error=_Error.of(INTERNAL))
 
-    async def _batch(self, request: _Batch) -> _Replies:
-        """One after the other: `parallel` only allows what is not needed here."""
+    async def batch(self, request: _Batch) -> _Replies:
+        """Run commands one after the other. `parallel` would only allow more."""
         if len(request.commands) > _MOST_COMMANDS:
             raise Rejected(413, f"a batch has at most {_MOST_COMMANDS} commands")
         return _Replies([await self._reply(command) for command in request.commands])
 
     async def _reply(self, command: dict[str, msgspec.Raw]) -> dict[str, Any]:
-        named = [name for name in command if name in self.results]
+        named = [name for name in command if name in METHODS and METHODS[name].result is not None]
         if len(named) != 1:
             return {"error": _Error.of(METHOD_NOT_FOUND)}
         (name,) = named
         try:
-            request = msgspec.json.decode(command[name], type=self.requests[name])
+            request = msgspec.json.decode(command[name], type=METHODS[name].request)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return {"error": _Error.of(BAD_REQUEST)}
-        response = await self._response(name, request)
+        response = await self._response(METHODS[name], request)
         return {"error": response.error} if response.error else {name: response.result}
 
     # ── methods ─────────────────────────────────────────────────────────────────
@@ -293,7 +247,8 @@ class Api:
     def _options(self, channel: str) -> ChannelOptions:
         return self._node.rules.options(channel)
 
-    async def _publish(self, asked: _Publish) -> _Published:
+    async def publish(self, asked: _Publish) -> _Published:
+        """Publish to a channel."""
         return await self._publish_to(asked.channel, asked)
 
     async def _publish_to(self, channel: str, asked: _Data) -> _Published:
@@ -306,7 +261,8 @@ class Api:
         )
         return _Published(position.offset, position.epoch)
 
-    async def _broadcast(self, asked: _Broadcast) -> _Responses:
+    async def broadcast(self, asked: _Broadcast) -> _Responses:
+        """Publish the same to several channels."""
         if not asked.channels or len(asked.channels) > _MOST_CHANNELS:
             raise Refused(BAD_REQUEST)
         asked.content()
@@ -318,13 +274,14 @@ class Api:
         except Refused as error:
             return _Response(error=_Error.of(error.failure))
 
-    async def _everywhere(self, asked: _Someone, command: Command) -> _Nothing:
+    async def _everywhere(self, asked: _Someone, command: ControlMessage) -> Nothing:
         if not (asked.user or asked.client or asked.session or asked.all_users):
             raise Refused(BAD_REQUEST)
-        await self._node.cluster.tell(command)
-        return _Nothing()
+        await self._node.cluster.send(command)
+        return Nothing()
 
-    async def _subscribe(self, asked: _Subscribe) -> _Nothing:
+    async def subscribe(self, asked: _Subscribe) -> Nothing:
+        """Subscribe a user's or client's connections to a channel."""
         self._options(asked.channel)
         command = asked.command(
             "subscribe",
@@ -335,11 +292,13 @@ class Api:
         )
         return await self._everywhere(asked, command)
 
-    async def _unsubscribe(self, asked: _Unsubscribe) -> _Nothing:
+    async def unsubscribe(self, asked: _Unsubscribe) -> Nothing:
+        """Unsubscribe them."""
         self._options(asked.channel)
         return await self._everywhere(asked, asked.command("unsubscribe", channel=asked.channel))
 
-    async def _disconnect(self, asked: _Disconnect) -> _Nothing:
+    async def disconnect(self, asked: _Disconnect) -> Nothing:
+        """Close them."""
         if not 3000 <= asked.ending.code < 5000:  # noqa: PLR2004  RFC 6455, section 7.4.2: ours to use
             raise Refused(BAD_REQUEST)
         command = asked.command("disconnect", ending=asked.ending, whitelist=tuple(asked.whitelist))
@@ -350,31 +309,60 @@ class Api:
             raise Refused(NOT_AVAILABLE)
         return await self._node.broker.presence(channel)
 
-    async def _presence(self, asked: _Channel) -> _Presence:
-        return _Presence(await self._there(asked.channel))
+    async def presence(self, asked: _Channel) -> PresenceResult:
+        """The clients of a channel."""
+        return PresenceResult(await self._there(asked.channel))
 
-    async def _presence_stats(self, asked: _Channel) -> _Stats:
-        there = await self._there(asked.channel)
-        return _Stats(len(there), len({info.user for info in there.values()}))
+    async def presence_stats(self, asked: _Channel) -> PresenceStatsResult:
+        """Their number, and that of their users."""
+        return PresenceStatsResult.of(await self._there(asked.channel))
 
-    async def _history(self, asked: _History) -> _Stretch:
+    async def history(self, asked: _History) -> HistoryResult:
+        """Publications that a channel keeps."""
         options = self._options(asked.channel)
         if not options.has_history:
             raise Refused(NOT_AVAILABLE)
         found: History = await self._node.history(
             asked.channel, Query(asked.since, asked.limit, asked.reverse), options
         )
-        return _Stretch(found.publications, found.position.offset, found.position.epoch)
+        return HistoryResult.of(found)
 
-    async def _history_remove(self, asked: _Channel) -> _Nothing:
+    async def history_remove(self, asked: _Channel) -> Nothing:
+        """Remove them."""
         if not self._options(asked.channel).has_history:
             raise Refused(NOT_AVAILABLE)
         await self._node.broker.remove_history(asked.channel)
-        return _Nothing()
+        return Nothing()
 
-    async def _channels(self, asked: _Channels) -> _ChannelList:
+    async def channels(self, asked: _Channels) -> _ChannelList:
+        """Channels with subscribers on any node."""
         found = await self._node.cluster.channels(asked.pattern)
         return _ChannelList({name: _Count(count) for name, count in sorted(found.items())})
 
-    async def _info(self, _: _Info) -> _Nodes:
+    async def info(self, _: _Info) -> _Nodes:
+        """The nodes."""
         return _Nodes(self._node.cluster.nodes())
+
+
+class Method(NamedTuple):
+    """A method: its request, its result (None: an answer of its own form), and what runs it."""
+
+    request: type[msgspec.Struct]
+    result: type[msgspec.Struct] | None
+    run: Callable[[Api, Any], Coroutine[Any, Any, Any]]
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "publish": Method(_Publish, _Published, Api.publish),
+    "broadcast": Method(_Broadcast, _Responses, Api.broadcast),
+    "subscribe": Method(_Subscribe, Nothing, Api.subscribe),
+    "unsubscribe": Method(_Unsubscribe, Nothing, Api.unsubscribe),
+    "disconnect": Method(_Disconnect, Nothing, Api.disconnect),
+    "presence": Method(_Channel, PresenceResult, Api.presence),
+    "presence_stats": Method(_Channel, PresenceStatsResult, Api.presence_stats),
+    "history": Method(_History, HistoryResult, Api.history),
+    "history_remove": Method(_Channel, Nothing, Api.history_remove),
+    "channels": Method(_Channels, _ChannelList, Api.channels),
+    "info": Method(_Info, _Nodes, Api.info),
+    "batch": Method(_Batch, None, Api.batch),
+}

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.live.server_api.api import Api
+from yelpaze.live.server_api.api import METHODS
 from yelpaze.version import __version__
 
 _ERROR = {
@@ -24,12 +24,14 @@ def _hook(kind: type) -> dict[str, Any]:
 @cache
 def schema() -> dict[str, Any]:
     """All methods, what they take and what they give."""
-    kinds = [*Api.requests.values(), *Api.results.values()]
+    requests = {name: method.request for name, method in METHODS.items()}
+    results = {name: method.result for name, method in METHODS.items() if method.result is not None}
+    kinds = [*requests.values(), *results.values()]
     found, components = _public(
         msgspec.json.schema_components(kinds, schema_hook=_hook, ref_template="#/components/schemas/{name}")
     )
-    takes = dict(zip(Api.requests, found[: len(Api.requests)], strict=True))
-    gives = dict(zip(Api.results, found[len(Api.requests) :], strict=True))
+    takes = dict(zip(requests, found[: len(requests)], strict=True))
+    gives = dict(zip(results, found[len(requests) :], strict=True))
     components["Error"] = {
         "type": "object",
         "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},

@@ -1,24 +1,32 @@
-"""A client, whatever it speaks: who it is, what it may do, where it listens.
+"""A client, whatever it speaks: who it is, what it may do, and which channels it is subscribed to.
 
     new ──connect──→ connected ──close──→ closed
      └──────────────────close──────────────┘
 
-No socket and no clock: what it needs comes from its node, what it says goes to its peer. Its methods are
-coroutines that wait for nothing but the broker and keys (see `eager`); what is refused is raised as
-`Refused`, what ends the connection as `Ended`. After each wait the connection may be gone.
+It knows no socket and no clock: what it needs comes from its node. The session on the connection (`Session`)
+owns the client, translates, and is notified of what the gateway does to it. The client's methods are
+coroutines that wait only for the broker and for keys (see `eager`). A refusal is raised as `Refused`, the end
+of the connection as `Ended`. After each wait the connection may be gone.
 """
 
 import uuid
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Coroutine, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
 from yelpaze.live.brokers.broker import Query
 from yelpaze.live.config import ChannelOptions
 from yelpaze.live.core.channels import may
-from yelpaze.live.core.stream import Joined, Membership, membership
+from yelpaze.live.core.node import Node
+from yelpaze.live.core.stream import (
+    NO_OPTIONS,
+    Joined,
+    Membership,
+    SubscribeOptions,
+    membership_of,
+)
 from yelpaze.live.core.tokens import BadTokenError, Claims, ExpiredTokenError, Verifier
 from yelpaze.live.protocol.codes import (
     ALREADY_SUBSCRIBED,
@@ -37,30 +45,13 @@ from yelpaze.live.protocol.codes import (
     Refused,
 )
 from yelpaze.live.protocol.values import ClientInfo, History, MaybeRaw, Position, Publication
-from yelpaze.live.sessions.peer import Peer
+from yelpaze.live.sessions.connection import ClientConnection
 from yelpaze.policy.rate import Gcra
 
-if TYPE_CHECKING:
-    from yelpaze.live.core.node import Node
-
-_LONGEST: Final = 3600.0  # seconds that it sleeps at once, so that the wheel needs no bucket for next month
+_LONGEST: Final = 3600.0  # seconds of one sleep, so that the wheel needs no bucket for next month
 NEW: Final = 0
 CONNECTED: Final = 1
 CLOSED: Final = 2
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """What a subscriber asks for beside the channel."""
-
-    token: str = ""
-    since: Position | None = None
-    is_positioned: bool = False
-    is_recoverable: bool = False
-    hears_joins: bool = False
-    is_plain: bool = False  # it knows nothing of all this, so what the channel can holds for it
-
-
-_NOTHING = Asked()
 
 
 @lru_cache(10_000)
@@ -69,17 +60,46 @@ def _one_more(channels: tuple[str, ...], channel: str) -> tuple[str, ...]:
     return (*channels, channel)
 
 
+class Session(Protocol):
+    """The dialect that is spoken with a client."""
+
+    client: "Client"
+    is_bound: ClassVar[bool]  # to one channel: it takes no others, and cannot refresh its token
+
+    def receive(self, message: bytes) -> None:
+        """Take a message of the client."""
+
+    def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
+        """The gateway has subscribed the client."""
+
+    def unsubscribed(self, channel: str, ending: Ending) -> None:
+        """The gateway unsubscribes the client, for that reason."""
+
+    def insufficient(self, channel: str) -> None:
+        """The client has missed publications of a channel."""
+
+
 class Client:
     """One connected program."""
 
-    takes_channels: ClassVar[bool] = True  # whether others can put it into one
-    can_refresh: ClassVar[bool] = True  # its token, when that expires
+    __slots__ = (
+        "_gates",
+        "_id",
+        "bucket",
+        "channels",
+        "connection",
+        "expire_at",
+        "info",
+        "node",
+        "session",
+        "state",
+        "user",
+    )
 
-    __slots__ = ("_gates", "_id", "bucket", "channels", "expire_at", "info", "node", "peer", "state", "user")
-
-    def __init__(self, node: "Node", peer: Peer) -> None:
+    def __init__(self, node: Node, connection: ClientConnection, session: Session) -> None:
         self.node = node
-        self.peer = peer
+        self.connection = connection
+        self.session = session
         self._id = b""
         self.user = ""
         self.info: MaybeRaw = msgspec.UNSET
@@ -106,25 +126,34 @@ class Client:
     # ── who it is ───────────────────────────────────────────────────────────────
 
     async def connect(self, token: str) -> Claims:
-        """Let it in. Raises Refused for a token that has expired, Ended for a bad one or a limit."""
-        claims = await self._claims(token)
+        """Connect with a token. Raises Refused for one that has expired, Ended for a bad one or a limit."""
+        return self.admit(await self.claims_of(token))
+
+    def admit(self, claims: Claims) -> Claims:
+        """Connect with the claims of a token. Raises Ended for a limit."""
         if self.state == CLOSED:
             raise Ended(INVALID_TOKEN)
         node = self.node
-        if not node.admit(claims.user):
+        if not node.clients.admits(claims.user):
             raise Ended(CONNECTION_LIMIT)
         self._id, self.user, self.info = node.new_id(), claims.user, claims.info
         self.expire_at = claims.expire_at
         self.state = CONNECTED
-        node.entered(self)
+        node.clients.add(self)
         if self.expire_at:
             node.wheel.put(self, 0)  # waking, it tells itself when to wake again
         return claims
 
-    async def _claims(self, token: str) -> Claims:
+    async def claims_of(
+        self, token: str, read: Callable[[str], Coroutine[Any, Any, Claims]] | None = None
+    ) -> Claims:
+        """The claims of a connection token, or those of a client that needs none. Raises Refused, Ended.
+
+        `read` reads the token in place of `read_token`.
+        """
         settings = self.node.config.client
         if token and not (settings.insecure and not self.node.can_verify):
-            claims = await self._read(token)
+            claims = await (read or self.read_token)(token)
             if not claims.user and settings.disallow_anonymous_connection_tokens:
                 raise Ended(INVALID_TOKEN)
             return claims
@@ -132,26 +161,27 @@ class Client:
             return Claims()
         raise Ended(NO_TOKEN)
 
-    async def _read(self, token: str) -> Claims:
-        """A connection token's claims. It names no channel: those are for subscriptions."""
-        claims = await self._checked(token, self.node.tokens)
+    async def read_token(self, token: str) -> Claims:
+        """A connection token's claims. A token that names a channel is refused: it is for subscriptions."""
+        claims = await self.verified(token, self.node.tokens)
         if claims.channel is not None:
-            self.node.tell_refused("a token for a channel does not connect")
+            self.node.report_refused("a token for a channel does not connect")
             raise Ended(INVALID_TOKEN)
         return claims
 
-    async def _checked(self, token: str, verifier: Verifier) -> Claims:
+    async def verified(self, token: str, verifier: Verifier) -> Claims:
+        """The claims of a token that `verifier` accepts. Raises Refused, Ended."""
         try:
             return await verifier.read(token)
         except ExpiredTokenError:
             raise Refused(TOKEN_EXPIRED) from None
         except BadTokenError as error:
-            self.node.tell_refused(str(error))
+            self.node.report_refused(str(error))
             raise Ended(INVALID_TOKEN) from None
 
     async def refresh(self, token: str) -> Claims:
         """A new token for the same user. Raises Refused, Ended."""
-        claims = await self._read(token)
+        claims = await self.read_token(token)
         if claims.user != self.user:
             raise Ended(INVALID_TOKEN)
         self.info, self.expire_at = claims.info, claims.expire_at
@@ -162,13 +192,13 @@ class Client:
     # ── where it listens ────────────────────────────────────────────────────────
 
     async def subscribe(
-        self, channel: str, asked: Asked = _NOTHING, *, claims: Claims | None = None
+        self, channel: str, asked: SubscribeOptions = NO_OPTIONS, *, claims: Claims | None = None
     ) -> tuple[Joined, Membership]:
         """Add it to a channel that it may listen to, or that a token's `claims` let it. Raises Refused."""
         self._check_new(channel)
         options = self.node.rules.options(channel)
         claims = claims or await self._right_to(channel, asked.token, options)
-        return await self.join(channel, options, self._membership(options, asked, claims), asked.since)
+        return await self.join(channel, options, self.membership(options, asked, claims), asked.since)
 
     def _check_new(self, channel: str) -> None:
         if channel in self.channels:
@@ -199,31 +229,22 @@ class Client:
             raise Refused(PERMISSION_DENIED)
         return claims
 
-    def _membership(self, options: ChannelOptions, asked: Asked, claims: Claims | None) -> Membership:
-        override = claims.override if claims is not None else {}
-
-        def set_to(name: str) -> bool:
-            value: bool = override.get(name, getattr(options, name))
-            return value
-
-        recoverable = options.has_history and (
-            asked.is_plain or set_to("force_recovery") or (asked.is_recoverable and options.allow_recovery)
-        )
-        positioned = options.has_history and (
-            recoverable or set_to("force_positioning") or (asked.is_positioned and options.allow_positioning)
-        )
-        tells = set_to("join_leave")
-        wants = not asked.is_plain and (asked.hears_joins or set_to("force_push_join_leave"))
-        info = ClientInfo(self.id, self.user, self.info, claims.info) if claims and claims.info else None
-        make = membership if info is None else Membership
-        return make(
-            is_positioned=positioned,
-            is_recoverable=recoverable,
-            has_presence=set_to("presence"),
-            tells_joins=tells,
-            hears_joins=tells and wants,
-            expire_at=claims.expire_at if claims is not None else 0,
-            info=info,
+    def membership(
+        self,
+        options: ChannelOptions,
+        asked: SubscribeOptions,
+        claims: Claims | None,
+        *,
+        is_server_side: bool = False,
+    ) -> Membership:
+        """The membership by the channel's options, the client's, and what a token overrides."""
+        if claims is None:
+            return membership_of(options, asked, is_server_side=is_server_side)
+        if claims.override:
+            options = msgspec.structs.replace(options, **claims.override)
+        info = ClientInfo(self.id, self.user, self.info, claims.info) if claims.info else None
+        return membership_of(
+            options, asked, expire_at=claims.expire_at, info=info, is_server_side=is_server_side
         )
 
     async def join(
@@ -238,7 +259,7 @@ class Client:
                 await node.broker.add_presence(channel, how.info or self.seen, node.presence_ttl)
             wanted = since if how.is_recoverable else None
             joined = await node.hub.join(
-                self.peer, channel, options, node.rules.meta_ttl(options), how, wanted
+                self.connection, channel, options, node.rules.meta_ttl(options), how, wanted
             )
         except BaseException:
             self._forget(channel)
@@ -247,12 +268,12 @@ class Client:
             raise
         # From here to the reply nothing is waited for: what is published now comes after it.
         if channel not in self.channels:  # it was taken out, or is gone, before it was in
-            node.hub.leave(self.peer, channel)
+            node.hub.leave(self.connection, channel)
             if how.has_presence:
                 node.background(node.broker.remove_presence(channel, self.id))
             raise Ended(CONNECTION_EXPIRED) if self.state == CLOSED else Refused(PERMISSION_DENIED)
-        if how.tells_joins:
-            self._announce(channel, how, is_join=True)
+        if how.publishes_joins:
+            self._publish_join_leave(channel, how, is_join=True)
         if how.expire_at:
             node.wheel.put(self, 0)
         return joined, how
@@ -266,7 +287,7 @@ class Client:
             return False
         self.node.hub.flush()  # what was published before comes before
         self._forget(channel)
-        how = self.node.hub.leave(self.peer, channel)
+        how = self.node.hub.leave(self.connection, channel)
         self.node.background(self._departed(channel, how))
         return how is not None
 
@@ -275,17 +296,17 @@ class Client:
             return
         if how.has_presence:
             await self.node.broker.remove_presence(channel, self.id)
-        if how.tells_joins:
-            self._announce(channel, how, is_join=False)
+        if how.publishes_joins:
+            self._publish_join_leave(channel, how, is_join=False)
 
-    def _announce(self, channel: str, how: Membership, *, is_join: bool) -> None:
+    def _publish_join_leave(self, channel: str, how: Membership, *, is_join: bool) -> None:
         """Tell the others, after the reply, in the order in which it came and went."""
         node, info = self.node, how.info or self.seen
-        node.soon(lambda: node.background(node.broker.announce(channel, info, is_join=is_join)))
+        node.soon(lambda: node.background(node.broker.publish_join_leave(channel, info, is_join=is_join)))
 
     def is_in(self, channel: str) -> bool:
         """Whether it listens to a channel."""
-        return self.node.hub.membership(self.peer, channel) is not None
+        return self.node.hub.membership(self.connection, channel) is not None
 
     # ── what it may do there ────────────────────────────────────────────────────
 
@@ -303,7 +324,7 @@ class Client:
             raise Refused(BAD_REQUEST)
         if options.publish_rate_limit:
             await self.held_to(options.publish_rate_limit, options)
-        how = self.node.hub.membership(self.peer, channel)
+        how = self.node.hub.membership(self.connection, channel)
         info = (how.info if how is not None else None) or self.seen
         await self.node.publish(channel, Publication(data, info), options)
 
@@ -341,20 +362,20 @@ class Client:
         self.node.wheel.drop(self)
         channels, self.channels = self.channels, ()
         for channel in channels:
-            how = self.node.hub.leave(self.peer, channel)
-            if how is not None and (how.has_presence or how.tells_joins):
+            how = self.node.hub.leave(self.connection, channel)
+            if how is not None and (how.has_presence or how.publishes_joins):
                 self.node.background(self._departed(channel, how))
         if was == CONNECTED:
-            self.node.left(self)
+            self.node.clients.remove(self)
 
     def wake(self) -> None:
-        """Something of it may have expired; who can refresh it has some time to do so."""
+        """The connection or a subscription may have expired. A client that can refresh has some time for it."""
         settings = self.node.config.client
         now = self.node.now()
-        delay = settings.expired_close_delay if self.can_refresh else 0
-        sub_delay = settings.expired_sub_close_delay if self.can_refresh else 0
+        delay = 0 if self.session.is_bound else settings.expired_close_delay
+        sub_delay = 0 if self.session.is_bound else settings.expired_sub_close_delay
         if self.expire_at and self.expire_at + delay <= now:
-            self.peer.end(CONNECTION_EXPIRED)
+            self.connection.end(CONNECTION_EXPIRED)
             return
         for channel, end in list(self._ends()):
             if end + sub_delay <= now:
@@ -366,18 +387,25 @@ class Client:
 
     def _ends(self) -> Iterable[tuple[str, int]]:
         for channel in self.channels:
-            how = self.node.hub.membership(self.peer, channel)
+            how = self.node.hub.membership(self.connection, channel)
             if how is not None and how.expire_at:
                 yield channel, how.expire_at
 
-    def unsubscribed(self, channel: str, ending: Ending) -> None:
-        """The gateway takes it out of a channel, and says so."""
-        raise NotImplementedError
+    # ── what the gateway does to it ─────────────────────────────────────────────
+
+    @property
+    def takes_channels(self) -> bool:
+        """Whether the gateway can subscribe it to channels."""
+        return not self.session.is_bound
 
     def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
-        """The gateway has put it into a channel, and says so."""
-        raise NotImplementedError
+        """The gateway has subscribed it."""
+        self.session.subscribed(channel, joined, how)
 
-    def insufficient(self, channel: str) -> None:
-        """It has missed something of a channel."""
-        raise NotImplementedError
+    def unsubscribed(self, channel: str, ending: Ending) -> None:
+        """The gateway unsubscribes it."""
+        self.session.unsubscribed(channel, ending)
+
+    def end(self, ending: Ending) -> None:
+        """Close its connection."""
+        self.connection.end(ending)

@@ -1,57 +1,62 @@
-"""Clients whose wishes are done one after the other.
+"""Commands of one client, run one after the other.
 
-While one waits (for Redis, or because the client is over its rate) a few more are kept, then nothing is read
-from the connection: whoever is too fast is slowed, not buffered.
+While one waits (for Redis, or because the client is over its rate) a few more are kept; then the connection
+is not read any more: a client that is too fast is slowed down, not buffered.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from yelpaze.live.sessions.client import CLOSED, Client
+from yelpaze.live.sessions.connection import ClientConnection
 
 _KEPT = 16
 
 
-class TakingTurns(Client):
-    """A client that begins the next thing when the last is done; those that inherit say how to begin one."""
+class CommandQueue:
+    """Calls `begin(command)` for each command, once `done` was called for the one before.
 
-    __slots__ = ("_is_busy", "_is_going_on", "_waiting")
+    `done` may be called from within `begin`.
+    """
 
-    def __init__(self, node: Any, peer: Any) -> None:
-        super().__init__(node, peer)
+    __slots__ = ("_begin", "_connection", "_is_draining", "_waiting", "is_busy")
+
+    def __init__(self, connection: ClientConnection, begin: Callable[[Any], None]) -> None:
+        self._connection = connection
+        self._begin = begin
         self._waiting: deque[Any] | None = None
-        self._is_busy = False
-        self._is_going_on = False
+        self._is_draining = False
+        self.is_busy = False
 
-    def take(self, wish: Any) -> None:
+    def take(self, command: Any) -> None:
         """Begin it, now or when those before it are done."""
-        if not self._is_busy:
-            self._is_busy = True
-            self.begin(wish)
+        if not self.is_busy:
+            self.is_busy = True
+            self._begin(command)
             return
         if self._waiting is None:
             self._waiting = deque()
-        self._waiting.append(wish)
+        self._waiting.append(command)
         if len(self._waiting) == _KEPT:
-            self.peer.pause()
-
-    def begin(self, wish: Any) -> None:
-        """Begin it; `done` is called once it is done, maybe before this returns."""
-        raise NotImplementedError
+            self._connection.pause()
 
     def done(self) -> None:
-        """The next may begin."""
-        self._is_busy = False
-        if self._is_going_on:  # the loop below is what began this one
+        """The command under way is done: begin the next one."""
+        self.is_busy = False
+        if self._is_draining:  # the loop below began this one
             return
-        self._is_going_on = True
+        self._is_draining = True
         try:
-            while self._waiting and not self._is_busy and self.state != CLOSED:
-                wish = self._waiting.popleft()
+            while self._waiting and not self.is_busy:
+                command = self._waiting.popleft()
                 if not self._waiting:
                     self._waiting = None
-                    self.peer.resume()
-                self._is_busy = True
-                self.begin(wish)
+                    self._connection.resume()
+                self.is_busy = True
+                self._begin(command)
         finally:
-            self._is_going_on = False
+            self._is_draining = False
+
+    def close(self) -> None:
+        """Begin no more."""
+        self._waiting = None

@@ -5,12 +5,12 @@ connection with 4001 after it was accepted: a browser tells its page the code of
 refused handshake.
 """
 
-from collections.abc import Coroutine
-from typing import Any
+from typing import ClassVar
 
-from yelpaze.live.brokers.broker import BrokerAwayError
+from yelpaze.live.brokers.broker import BrokerUnavailable
 from yelpaze.live.core import eager
-from yelpaze.live.core.stream import Joined, Membership
+from yelpaze.live.core.node import Node
+from yelpaze.live.core.stream import Joined, Membership, SubscribeOptions
 from yelpaze.live.core.tokens import Claims
 from yelpaze.live.protocol.codes import (
     BAD_TOKEN,
@@ -32,40 +32,49 @@ from yelpaze.live.protocol.codes import (
 )
 from yelpaze.live.protocol.encoding import data_of
 from yelpaze.live.protocol.values import Position
-from yelpaze.live.sessions.client import CONNECTED, NEW, Asked, Client
-from yelpaze.live.sessions.command_queue import TakingTurns
+from yelpaze.live.sessions.client import CLOSED, CONNECTED, NEW, Client
+from yelpaze.live.sessions.command_queue import CommandQueue
+from yelpaze.live.sessions.connection import ClientConnection
 
 _DIGITS = 18  # fit into 64 bits
 _ENDINGS = {TOKEN_EXPIRED: BAD_TOKEN, PERMISSION_DENIED: DENIED, INTERNAL: SERVER_ERROR}
 
 
 def ending_of(failure: Failure) -> Ending:
-    """How a plain client's connection ends when what it wants is refused."""
+    """How a plain client's connection is closed when its request is refused."""
     return _ENDINGS.get(failure) or Ending(DENIED.code, failure.message)
 
 
-class OneChannel(Client):
-    """A client that was made for one channel: without it, it has nothing to do here."""
+class OneChannel:
+    """The part that all plain sessions have: a client for one channel, which has no other use.
 
-    takes_channels = False
-    can_refresh = False
+    A token for the channel is good for both: to connect and to subscribe.
+    """
 
-    __slots__ = ()
-    _channel: str
+    __slots__ = ("_channel", "_connection", "_node", "client")
 
-    async def _enter(self, token: str, since: Position | None = None) -> Joined:
-        """Let it in. A token for the channel is good for both: to connect and to subscribe."""
-        claims = await self.connect(token)
-        said = claims if claims.channel is not None else None
-        joined, _ = await self.subscribe(self._channel, Asked(since=since, is_plain=True), claims=said)
+    def __init__(self, client: Client, channel: str) -> None:
+        self.client = client
+        self._node = client.node
+        self._connection = client.connection
+        self._channel = channel
+
+    async def enter(self, token: str, since: Position | None = None) -> Joined:
+        """Connect and subscribe. Raises Ended, Refused, BrokerUnavailable."""
+        client = self.client
+        claims = client.admit(await client.claims_of(token, self._read_token))
+        granted = claims if claims.channel is not None else None
+        joined, _ = await client.subscribe(
+            self._channel, SubscribeOptions(since=since, is_plain=True), claims=granted
+        )
         return joined
 
-    async def _read(self, token: str) -> Claims:
-        """Either kind of token: each must be signed by the keys of its kind."""
-        node = self.node
+    async def _read_token(self, token: str) -> Claims:
+        """The claims of a connection or subscription token; each must be signed by the keys of its kind."""
+        node, client = self._node, self.client
         has_own_keys = node.subscription_tokens is not node.tokens
         try:
-            claims = await self._checked(token, node.tokens)
+            claims = await client.verified(token, node.tokens)
         except Ended:
             if not has_own_keys:
                 raise
@@ -73,82 +82,112 @@ class OneChannel(Client):
             if claims.channel is None:
                 return claims
         if has_own_keys:
-            claims = await self._checked(token, node.subscription_tokens)
+            claims = await client.verified(token, node.subscription_tokens)
         if claims.channel != self._channel or claims.client:
-            node.tell_refused("a token for another channel or client")
+            node.report_refused("a token for another channel or client")
             raise Ended(INVALID_TOKEN)
         return claims
 
-    def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
-        """Without its channel it has nothing to do here."""
+    def unsubscribed(self, ending: Ending) -> None:
+        """Without its channel it is of no use: close it."""
         expired = ending == UNSUBSCRIBED_EXPIRED
-        self.peer.end(SUBSCRIPTION_EXPIRED if expired else FORCE_DISCONNECT)
+        self._connection.end(SUBSCRIPTION_EXPIRED if expired else FORCE_DISCONNECT)
 
-    def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
-        """It has one channel, and hears of no other."""
-
-    def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
-        """It has missed something: the code tells a WebSocket, the next first event a stream."""
-        self.peer.end(INSUFFICIENT_STATE)
+    def insufficient(self) -> None:
+        """Close it: the code tells a WebSocket what happened, the next first event a stream."""
+        self._connection.end(INSUFFICIENT_STATE)
 
 
-class PlainSession(OneChannel, TakingTurns):
+class PlainSession:
     """A plain WebSocket."""
 
-    __slots__ = ("_channel",)
+    is_bound: ClassVar[bool] = True
 
-    def __init__(self, node: Any, peer: Any, channel: str) -> None:
-        super().__init__(node, peer)
+    __slots__ = ("_channel", "_node", "_one", "_queue", "client")
+
+    def __init__(self, node: Node, connection: ClientConnection, channel: str) -> None:
+        self._node = node
         self._channel = channel
+        self.client = Client(node, connection, self)
+        self._one = OneChannel(self.client, channel)
+        self._queue = CommandQueue(connection, self._begin)
 
     def open(self, token: str) -> None:
-        """Begin: with the token of the query, or without one if none is needed."""
-        settings = self.node.config.client
+        """Begin, with the token of the query, or without one if none is needed."""
+        settings = self._node.config.client
         if token or settings.insecure or settings.allow_anonymous_connect_without_token:
-            self._is_busy = True
-            self._run(self._begin(token))
+            self._queue.take(token.encode())
 
     def receive(self, message: bytes) -> None:
         """Take a message: the token, if it was not given yet, or something to publish."""
-        self.take(message)
+        self._queue.take(message)
 
-    def begin(self, wish: bytes) -> None:
-        """Let it in, or publish."""
-        self._run(self._say(wish) if self.state == CONNECTED else self._begin(wish.decode().strip()))
+    def _begin(self, message: bytes) -> None:
+        client = self.client
+        if client.state == CLOSED:
+            self._queue.close()
+            return
+        work = self._publish(message) if client.state == CONNECTED else self._enter(message.decode().strip())
+        eager.start(
+            work, lambda _: self._queue.done(), lambda error: client.end(_ending_for(self._node, error))
+        )
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        eager.start(work, lambda _: self.done(), lambda error: self.peer.end(_why(self, error)))
+    async def _enter(self, token: str) -> None:
+        await self._one.enter(token)
+        self.client.connection.greeted()
 
-    async def _begin(self, token: str) -> None:
-        await self._enter(token)
-        self.peer.greeted()
-
-    async def _say(self, message: bytes) -> None:
-        limit = self.node.config.client.command_rate_limit
+    async def _publish(self, message: bytes) -> None:
+        limit = self._node.config.client.command_rate_limit
         if limit:
-            await self.held_to(limit)
-        await self.publish(self._channel, data_of(message))
-        self.node.statistics.commands["publish"] += 1
+            await self.client.held_to(limit)
+        await self.client.publish(self._channel, data_of(message))
+        self._node.statistics.commands["publish"] += 1
+
+    def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
+        """It has one channel, and is notified of no other."""
+
+    def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
+        """See OneChannel."""
+        self._one.unsubscribed(ending)
+
+    def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
+        """See OneChannel."""
+        self._one.insufficient()
 
 
-class EventsSession(OneChannel):
-    """A reader of server-sent events. `id` is `offset:epoch`, which comes back as Last-Event-ID."""
+class EventsSession:
+    """A reader of server-sent events. Their `id` is `offset:epoch`, which comes back as Last-Event-ID."""
 
-    __slots__ = ("_channel",)
+    is_bound: ClassVar[bool] = True
 
-    def __init__(self, node: Any, peer: Any, channel: str) -> None:
-        super().__init__(node, peer)
-        self._channel = channel
+    __slots__ = ("_one", "client")
+
+    def __init__(self, node: Node, connection: ClientConnection, channel: str) -> None:
+        self.client = Client(node, connection, self)
+        self._one = OneChannel(self.client, channel)
 
     async def enter(self, token: str, last_event_id: str) -> Joined:
-        """Let it in. Raises Ended, Refused, BrokerAwayError."""
-        since = position_of(last_event_id)
+        """Connect and subscribe. Raises Ended, Refused, BrokerUnavailable."""
         try:
-            return await self._enter(token, since)
+            return await self._one.enter(token, position_of(last_event_id))
         except Refused as error:
-            if self.state != NEW:
+            if self.client.state != NEW:
                 raise
             raise Ended(ending_of(error.failure)) from None
+
+    def receive(self, message: bytes) -> None:
+        """Nothing comes from a reader."""
+
+    def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
+        """It has one channel, and is notified of no other."""
+
+    def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
+        """See OneChannel."""
+        self._one.unsubscribed(ending)
+
+    def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
+        """See OneChannel."""
+        self._one.insufficient()
 
 
 def position_of(last_event_id: str) -> Position | None:
@@ -159,16 +198,14 @@ def position_of(last_event_id: str) -> Position | None:
     return Position(int(offset), epoch)
 
 
-def _of(ending: Ending) -> Ending:
-    return BAD_TOKEN if ending == INVALID_TOKEN else ending
-
-
-def _why(session: Client, error: Exception) -> Ending:
+def _ending_for(node: Node, error: Exception) -> Ending:
+    """How a plain WebSocket is closed after an error."""
     if isinstance(error, Ended):
-        return Ending(BAD_TOKEN.code, error.ending.reason) if error.ending == NO_TOKEN else _of(error.ending)
+        if error.ending in (NO_TOKEN, INVALID_TOKEN):
+            return Ending(BAD_TOKEN.code, error.ending.reason) if error.ending == NO_TOKEN else BAD_TOKEN
+        return error.ending
     if isinstance(error, Refused):
         return ending_of(error.failure)
-    if isinstance(error, BrokerAwayError):
-        return SERVER_ERROR
-    session.node.defect(error)
+    if not isinstance(error, BrokerUnavailable):
+        node.defect(error)
     return SERVER_ERROR

@@ -16,11 +16,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from yelpaze.live.core.node import Node
-from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import (
     BAD_COMMAND,
-    NO_PONG,
-    STALE,
     TOO_BIG,
     UNSUPPORTED_DATA,
     WENT_AWAY,
@@ -28,11 +26,22 @@ from yelpaze.live.protocol.codes import (
 )
 from yelpaze.live.protocol.handshake import Rejected, Request, check_origin
 from yelpaze.live.server_api.api import Api
+from yelpaze.live.server_api.openapi import schema
 from yelpaze.live.sessions.centrifugo import PING, CentrifugoSession
 from yelpaze.live.sessions.plain import EventsSession, PlainSession
-from yelpaze.live.transports.answers import RETRY, channel_of, check_limits, cors, rejection_of
 from yelpaze.live.transports.connection import Connection
-from yelpaze.live.transports.event_stream import HEADERS, comes_back, farewell, opening
+from yelpaze.live.transports.event_stream import COMMENT, HEADERS, comes_back, farewell, opening
+from yelpaze.live.transports.heartbeat import GREETING
+from yelpaze.live.transports.responses import (
+    RETRY,
+    check_limits,
+    cors,
+    error_body,
+    joined_headers,
+    last_event_id,
+    rejection_of,
+)
+from yelpaze.live.transports.routes import Kind, require, route_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -79,64 +88,41 @@ class _Outbox:
 class AsgiConnection(Connection):
     """A WebSocket or an event stream behind ASGI."""
 
-    __slots__ = ("_awaits_pong", "_is_ending", "_is_greeted", "_is_pinged", "_reads", "ending", "outbox")
+    __slots__ = ("_is_ending", "_reads", "ending", "outbox")
 
     def __init__(self, node: Node, kind: int, ip: str) -> None:
         self.outbox = _Outbox(self)
         super().__init__(node, self.outbox, kind, ip)
         self.ending: Ending | None = None
-        self._is_greeted = False
-        self._is_pinged = False
-        self._awaits_pong = False
         self._is_ending = asyncio.Event()
         self._reads = asyncio.Event()
         self._reads.set()
         node.wheel.put(self, node.config.client.stale_close_delay)
-
-    @property
-    def _is_centrifugo(self) -> bool:
-        return self.kind == framing.CENTRIFUGO_TEXT
 
     def send(self, message: bytes) -> None:
         """Send a message, as text."""
         if self.ending is None:
             self.put(message.decode())
 
-    def greeted(self) -> None:
-        """The client has said who it is."""
-        self._is_greeted = True
-        self._wait(spread=True)
-
-    def _wait(self, *, spread: bool = False) -> None:
-        """Until the next ping. A plain WebSocket's pings are the ASGI server's."""
+    @property
+    def ping_interval(self) -> float:
+        """See Connection. A plain WebSocket's pings are the ASGI server's."""
         config = self.node.config
-        self.node.wheel.drop(self)
-        if self._is_centrifugo and config.client.ping_interval > 0:
-            self.node.wheel.put(self, config.client.ping_interval, spread=spread)
-        elif self.kind == framing.EVENTS and config.sse.ping_interval > 0:
-            self.node.wheel.put(self, config.sse.ping_interval, spread=spread)
+        if self.kind == encoding.EVENTS:
+            return config.sse.ping_interval
+        return config.client.ping_interval if self.kind == encoding.CENTRIFUGO_TEXT else 0.0
 
-    def ponged(self) -> None:
-        """The client is there."""
-        self._awaits_pong = False
+    def ping(self) -> None:
+        """See Connection."""
+        self.put(COMMENT if self.kind == encoding.EVENTS else PING.decode())
 
     def wake(self) -> None:
-        """What was due has not come, or the next ping is due."""
-        if not self._is_greeted:
-            self.end(STALE)
-        elif self.kind == framing.EVENTS:
-            self.put(b":\n\n")
-            self._wait()
-        elif self._awaits_pong:
-            self.end(NO_PONG)
-        elif self._is_pinged:
-            self._is_pinged = False
-            settings = self.node.config.client
-            self.node.wheel.put(self, max(0.0, settings.ping_interval - settings.pong_timeout))
+        """See Connection. Nothing answers the comments of an event stream."""
+        if self.kind == encoding.EVENTS and self.state != GREETING:
+            self.ping()
+            self.node.wheel.put(self, self.ping_interval)
         else:
-            self._is_pinged = self._awaits_pong = True
-            self.put(PING.decode())
-            self.node.wheel.put(self, self.node.config.client.pong_timeout)
+            super().wake()
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -165,7 +151,7 @@ class AsgiConnection(Connection):
             self._is_ending.set()
             self._reads.set()
             self.outbox.wake()
-            self.client.closed()
+            self.session.client.closed()
 
     def abort(self) -> None:
         """Close it at once."""
@@ -186,12 +172,10 @@ class AsgiApp:
         node = await self._node()
         request = _request(scope)
         try:
-            if scope["type"] == "websocket":
-                await _websocket(node, request, receive, send)
-            elif (channel := channel_of(request.path, "/sse/")) is not None and not node.config.sse.disabled:
-                await _stream(node, request, channel, receive, send)
-            else:
-                await _api(node, request, receive, send)
+            route = route_of(request.path, node.config)
+            if route.is_websocket is not (scope["type"] == "websocket"):
+                raise Rejected(404, "there is nothing at this address")
+            await _ANSWERS[route.kind](node, request, route.name, receive, send)
         except Rejected as rejected:
             node.statistics.rejected[rejected.status] += 1
             await _refuse(scope, send, rejected)
@@ -206,17 +190,13 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 def _request(scope: Scope) -> Request:
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
     path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
     client = scope.get("client")
     return Request(
         method=scope.get("method", "GET"),
         path=path,
         query=dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)),
-        headers=headers,
+        headers=joined_headers(scope["headers"]),
         version=scope.get("http_version", "1.1"),
         ip=client[0] if client else "",  # behind a proxy the ASGI server knows which address is true
     )
@@ -225,22 +205,19 @@ def _request(scope: Scope) -> Request:
 # ── WebSockets ──────────────────────────────────────────────────────────────────
 
 
-async def _websocket(node: Node, request: Request, receive: Receive, send: Send) -> None:
-    channel = channel_of(request.path, "/ws/")
-    is_centrifugo = request.path == "/connection/websocket"
-    if not is_centrifugo and (channel is None or node.config.websocket.plain_disabled):
-        raise Rejected(404, "there is nothing at this address")
+async def _websocket(node: Node, request: Request, channel: str, receive: Receive, send: Send) -> None:
+    is_centrifugo = not channel
     check_origin(request, node.config.client.allowed_origins)
     check_limits(node, request)
     await receive()  # websocket.connect
     asked = [name.strip() for name in request.headers.get("sec-websocket-protocol", "").split(",")]
     await send({"type": "websocket.accept", "subprotocol": _PROTOCOL if _PROTOCOL in asked else None})
-    kind = framing.CENTRIFUGO_TEXT if is_centrifugo else framing.PLAIN_TEXT
+    kind = encoding.CENTRIFUGO_TEXT if is_centrifugo else encoding.PLAIN_TEXT
     connection = AsgiConnection(node, kind, request.ip)
     if is_centrifugo:
-        connection.client = CentrifugoSession(node, connection)
+        connection.session = CentrifugoSession(node, connection)
     else:
-        session = connection.client = PlainSession(node, connection, channel or "")
+        session = connection.session = PlainSession(node, connection, channel)
         session.open(request.query.get("token", ""))
     await _both(connection, _read(connection, receive), _write(connection, send))
 
@@ -281,7 +258,7 @@ async def _read(connection: AsgiConnection, receive: Receive) -> None:
         elif len(data := text.encode(errors="surrogatepass")) > limit:
             connection.end(Ending(TOO_BIG, f"a message has at most {limit} bytes"))
         else:
-            connection.client.receive(data)
+            connection.session.receive(data)
 
 
 async def _write(connection: AsgiConnection, send: Send) -> None:
@@ -313,13 +290,12 @@ async def _stream(node: Node, request: Request, channel: str, receive: Receive, 
 
 async def _events(node: Node, request: Request, channel: str, receive: Receive, send: Send) -> None:
     check_origin(request, node.config.client.allowed_origins)
-    if request.method != "GET":
-        raise Rejected(405, "events are read with GET", [("Allow", "GET")])
+    require(request.method, "GET", "events are read")
     check_limits(node, request)
-    connection = AsgiConnection(node, framing.EVENTS, request.ip)
-    session = connection.client = EventsSession(node, connection, channel)
+    connection = AsgiConnection(node, encoding.EVENTS, request.ip)
+    session = connection.session = EventsSession(node, connection, channel)
     connection.hold()
-    last = request.headers.get("last-event-id", "") or request.query.get("lastEventId", "")
+    last = last_event_id(request)
     try:
         joined = await session.enter(request.query.get("token", ""), last)
         headers = [*HEADERS, *cors(request, node)]
@@ -354,14 +330,10 @@ async def _send_events(connection: AsgiConnection, send: Send) -> None:
 # ── the server API ──────────────────────────────────────────────────────────────
 
 
-async def _api(node: Node, request: Request, receive: Receive, send: Send) -> None:
-    method = channel_of(request.path, "/api/")
-    if method is None:
-        raise Rejected(404, "there is nothing at this address")
+async def _api(node: Node, request: Request, method: str, receive: Receive, send: Send) -> None:
     api = Api(node)
     api.check_key(request.headers)
-    if request.method != "POST":
-        raise Rejected(405, "the server API takes POST", [("Allow", "POST")])
+    require(request.method, "POST", "the server API is called")
     body = bytearray()
     more = True
     while more:
@@ -375,8 +347,30 @@ async def _api(node: Node, request: Request, receive: Receive, send: Send) -> No
     await _respond(send, 200, await api.answer(method, bytes(body)), ())
 
 
+async def _openapi(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    Api(node).check_key(request.headers)
+    require(request.method, "GET", "the description is read")
+    await _respond(send, 200, msgspec.json.encode(schema()), ())
+
+
+async def _health(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    if request.method != "GET":
+        raise Rejected(404, "there is nothing at this address")
+    await _respond(send, 200, b"{}", ())
+
+
+_ANSWERS: Final[dict[Kind, Callable[[Node, Request, str, Receive, Send], Awaitable[None]]]] = {
+    Kind.CENTRIFUGO: _websocket,
+    Kind.PLAIN: _websocket,
+    Kind.EVENTS: _stream,
+    Kind.API: _api,
+    Kind.OPENAPI: _openapi,
+    Kind.HEALTH: _health,
+}
+
+
 async def _refuse(scope: Scope, send: Send, rejected: Rejected) -> None:
-    body = msgspec.json.encode({"error": {"code": rejected.status, "message": rejected.reason}})
+    body = error_body(rejected)
     if scope["type"] == "http":
         await _respond(send, rejected.status, body, rejected.headers)
     elif "websocket.http.response" in scope.get("extensions", {}):

@@ -1,14 +1,14 @@
-"""What every connection has: a client, a transport, and a backlog while its reader is too slow."""
+"""The common part of all connections: a session, a transport, and a backlog while the reader is too slow."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from yelpaze.live.core.backlog import Backlog
+from yelpaze.live.core.node import Node
 from yelpaze.live.protocol.codes import SLOW, WENT_AWAY, Ending
-from yelpaze.live.sessions.client import Client
-
-if TYPE_CHECKING:
-    from yelpaze.live.core.node import Node
+from yelpaze.live.protocol.values import ClientInfo
+from yelpaze.live.sessions.client import Session
+from yelpaze.live.transports.heartbeat import GREETING, QUIET, delay, due, ponged
 
 NAMES: Final = ("centrifugo", "plain", "sse", "centrifugo", "plain")  # of the kinds of `framing`
 
@@ -16,25 +16,26 @@ NAMES: Final = ("centrifugo", "plain", "sse", "centrifugo", "plain")  # of the k
 class Connection(asyncio.Protocol):
     """A client's connection after its handshake; `kind` is one of `framing`."""
 
-    __slots__ = ("backlog", "bucket", "client", "code", "ip", "kind", "node", "transport")
+    __slots__ = ("backlog", "bucket", "code", "ip", "kind", "node", "session", "state", "transport")
 
-    def __init__(self, node: "Node", transport: Any, kind: int, ip: str) -> None:
+    def __init__(self, node: Node, transport: Any, kind: int, ip: str) -> None:
         self.node = node
         self.transport = transport
         self.kind = kind
         self.ip = ip if node.config.client.ip_connection_limit else ""
-        self.client: Any = None
+        self.session: Any = None
+        self.state = GREETING
         self.backlog: Backlog | None = None
         self.bucket: Any = None
         self.code = WENT_AWAY
-        node.opened(self, NAMES[kind], ip)
+        node.clients.opened(self, NAMES[kind], ip)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.backlog = None
         self.node.wheel.drop(self)
-        client: Client = self.client
-        client.closed()
-        self.node.closed(self, NAMES[self.kind], self.ip, self.code)
+        session: Session = self.session
+        session.client.closed()
+        self.node.clients.closed(self, NAMES[self.kind], self.ip, self.code)
 
     # ── to the client ───────────────────────────────────────────────────────────
 
@@ -46,7 +47,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def hold(self) -> None:
-        """Keep publications until `release`; what is put goes before them."""
+        """HistoryOptions publications until `release`; what is put goes before them."""
         if self.backlog is None:
             self.backlog = self._new_backlog()
             self.backlog.is_paused = False
@@ -76,20 +77,55 @@ class Connection(asyncio.Protocol):
         self.end(SLOW)
 
     def insufficient(self, channel: str) -> None:
-        """Its client has missed something."""
-        client: Client = self.client
-        client.insufficient(channel)
+        """Its client has missed publications."""
+        session: Session = self.session
+        session.insufficient(channel)
+
+    @property
+    def seen(self) -> ClientInfo:
+        """What others see of its client."""
+        session: Session = self.session
+        return session.client.seen
 
     def end(self, ending: Ending) -> None:
         """Say why, and close."""
         raise NotImplementedError
 
-    def wake(self) -> None:
-        """What it waited for is due."""
+    # ── pings ───────────────────────────────────────────────────────────────────
+
+    @property
+    def ping_interval(self) -> float:
+        """Seconds between two pings; 0 for none."""
         raise NotImplementedError
 
+    def ping(self) -> None:
+        """Send a ping."""
+        raise NotImplementedError
+
+    def greeted(self) -> None:
+        """The client is connected: it is pinged from now on."""
+        if self.state == GREETING:
+            self.state = QUIET
+            if self.ping_interval > 0:
+                self.node.wheel.put(self, self.ping_interval, spread=True)
+            else:
+                self.node.wheel.drop(self)
+
     def ponged(self) -> None:
-        """The client is there."""
+        """The client has answered a ping."""
+        self.state = ponged(self.state)
+
+    def wake(self) -> None:
+        """The greeting or the pong has not come in time, or the next ping is due."""
+        step = due(self.state)
+        if step.ending is not None:
+            self.end(step.ending)
+            return
+        self.state = step.state
+        if step.sends_ping:
+            self.ping()
+        timeout = self.node.config.client.pong_timeout
+        self.node.wheel.put(self, delay(self.state, self.ping_interval, timeout))
 
     def pause(self) -> None:
         """Read no more for now."""

@@ -6,19 +6,16 @@ when the kernel gets no acknowledgement: it is told to give up after the pong ti
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from yelpaze.live.core.node import Node
 from yelpaze.live.core.stream import Joined
-from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import WENT_AWAY, Ending
 from yelpaze.live.protocol.handshake import Rejected, Request
-from yelpaze.live.sessions.client import Client
 from yelpaze.live.transports.connection import Connection
 
-if TYPE_CHECKING:
-    from yelpaze.live.core.node import Node
-
-_COMMENT: Final = b":\n\n"
+COMMENT: Final = b":\n\n"
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 _TEMPORARY: Final = (429, 503)
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
@@ -34,37 +31,39 @@ class EventStream(Connection):
 
     __slots__ = ("_is_over",)
 
-    def __init__(self, node: "Node", transport: asyncio.Transport, ip: str) -> None:
-        super().__init__(node, transport, framing.EVENTS, ip)
+    def __init__(self, node: Node, transport: asyncio.Transport, ip: str) -> None:
+        super().__init__(node, transport, encoding.EVENTS, ip)
         self._is_over = False
 
     def begin(self, joined: Joined, last_event_id: str, retry: int) -> None:
-        """Send what was missed, and ping from now on."""
+        """Send what the reader has missed; it is pinged from now on."""
         self.put(opening(joined, last_event_id, retry))
         self.release()
         seconds = self.node.config.client.pong_timeout
         found = self.transport.get_extra_info("socket")
         if found is not None and found.family in _TCP and _TCP_USER_TIMEOUT is not None:
             found.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(seconds * 1000))
-        self._wait(spread=True)
+        self.greeted()
 
-    def _wait(self, *, spread: bool = False) -> None:
-        if self.node.config.sse.ping_interval > 0:
-            self.node.wheel.put(self, self.node.config.sse.ping_interval, spread=spread)
+    @property
+    def ping_interval(self) -> float:
+        """See Connection."""
+        return self.node.config.sse.ping_interval
 
-    def greeted(self) -> None:
-        """It is pinged from when its stream has begun."""
+    def ping(self) -> None:
+        """Send a comment."""
+        self.put(COMMENT)
 
     def send(self, message: bytes) -> None:
-        """It gets publications only."""
+        """A reader gets publications only."""
 
     def wake(self) -> None:
-        """The next comment is due."""
-        self.put(_COMMENT)
-        self._wait()
+        """The next comment is due; nothing answers it."""
+        self.ping()
+        self.node.wheel.put(self, self.ping_interval)
 
     def end(self, ending: Ending) -> None:
-        """Close it; the reader comes back by itself."""
+        """Close it; the reader reconnects by itself."""
         if self._is_over:
             return
         self._is_over = True
@@ -73,8 +72,7 @@ class EventStream(Connection):
         self.backlog = None
         self.transport.close()
         self.node.wheel.drop(self)
-        client: Client = self.client
-        client.closed()
+        self.session.client.closed()
 
 
 def comes_back(request: Request, rejected: Rejected) -> bool:
@@ -103,5 +101,5 @@ def opening(joined: Joined, last_event_id: str, retry: int) -> bytes:
         if not joined.publications:
             parts.append(b"id: %d:%b\n" % (position.offset, position.epoch.encode()))
     parts.append(b"\n")
-    parts += [framing.event(one, position.epoch) for one in joined.publications]
+    parts += [encoding.event(one, position.epoch) for one in joined.publications]
     return b"".join(parts)

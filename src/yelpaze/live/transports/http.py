@@ -1,15 +1,16 @@
-"""The HTTP side of the gateway: one port for handshakes, event streams and the server API.
+"""The gateway's HTTP server: one port for handshakes, event streams and the server API (see `routes`).
 
-    HttpConnection ──Upgrade──→ WebSocket          GET  /connection/websocket   GET /ws/{channel}
-                   ──────────→ EventStream         GET  /sse/{channel}
-                   ──────────→ answers             POST /api/{method}           GET /health
+    HttpConnection ──Upgrade──→ WebSocket
+                   ──────────→ EventStream
+                   ──────────→ an answer, and the next request
 
-A connection is this until it is known what it wants; then its transport gets another protocol, and this one
-goes. Requests are answered one after the other; while one is, nothing is read.
+A connection stays an HttpConnection until a request turns it into something else; then its transport gets
+another protocol. Requests are answered one after the other; nothing is read while one is being answered.
 """
 
 import asyncio
-from typing import Any, Final, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httptools
@@ -18,7 +19,7 @@ import msgspec
 from yelpaze.live.core import eager
 from yelpaze.live.core.node import Node
 from yelpaze.live.core.stream import Joined
-from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import BAD_COMMAND, Ending
 from yelpaze.live.protocol.handshake import (
     Rejected,
@@ -32,8 +33,18 @@ from yelpaze.live.server_api.api import Api
 from yelpaze.live.server_api.openapi import schema
 from yelpaze.live.sessions.centrifugo import CentrifugoSession
 from yelpaze.live.sessions.plain import EventsSession, PlainSession
-from yelpaze.live.transports.answers import RETRY, channel_of, check_limits, cors, head, refusal, rejection_of
 from yelpaze.live.transports.event_stream import HEADERS, EventStream, comes_back, farewell
+from yelpaze.live.transports.responses import (
+    RETRY,
+    check_limits,
+    cors,
+    head,
+    joined_headers,
+    last_event_id,
+    refusal,
+    rejection_of,
+)
+from yelpaze.live.transports.routes import Kind, require, route_of
 from yelpaze.live.transports.websocket import WebSocket
 
 _MOST_HEADERS: Final = 16 << 10
@@ -96,7 +107,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's doesn't inherit from asyncio's
-        self._node.handshaking[self] = None
+        self._node.clients.handshaking[self] = None
         self._node.wheel.put(self, _HEADER_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -114,7 +125,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _leave(self) -> None:
         self._is_over = True
-        self._node.handshaking.pop(self, None)
+        self._node.clients.handshaking.pop(self, None)
         self._node.wheel.drop(self)
 
     def wake(self) -> None:
@@ -193,11 +204,7 @@ class HttpConnection(asyncio.Protocol):
     # ── what is asked ───────────────────────────────────────────────────────────
 
     def _head(self) -> Request:
-        headers: dict[str, str] = {}
-        for name, value in self._headers:
-            key = name.decode("latin-1").lower()
-            text = value.decode("latin-1")
-            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        headers = joined_headers(self._headers)
         try:
             url = urlsplit(self._url.decode("latin-1"))
         except ValueError:
@@ -230,11 +237,11 @@ class HttpConnection(asyncio.Protocol):
 
     def _open(self, request: Request, rest: bytes) -> None:
         """Make a WebSocket of it. Raises Rejected."""
-        channel = channel_of(request.path, "/ws/")
         config = self._node.config
-        is_centrifugo = request.path == "/connection/websocket"
-        if not is_centrifugo and (channel is None or config.websocket.plain_disabled):
+        route = route_of(request.path, config)
+        if not route.is_websocket:
             raise Rejected(404, "there is nothing at this address")
+        is_centrifugo = route.kind is Kind.CENTRIFUGO
         answer = accept(request, (*_PROTOCOLS, _PROTOBUF) if is_centrifugo else ())
         check_origin(request, config.client.allowed_origins)
         check_limits(self._node, request)
@@ -242,44 +249,39 @@ class HttpConnection(asyncio.Protocol):
         transport = self._transport
         transport.write(answer)
         connection = WebSocket(
-            self._node, transport, framing.CENTRIFUGO if is_centrifugo else framing.PLAIN, request.ip
+            self._node, transport, encoding.CENTRIFUGO if is_centrifugo else encoding.PLAIN, request.ip
         )
         transport.set_protocol(connection)
         if is_centrifugo and _wants_protobuf(request):
-            connection.client = CentrifugoSession(self._node, connection)
+            connection.session = CentrifugoSession(self._node, connection)
             connection.end(_JSON_ONLY)
             return
         if is_centrifugo:
-            connection.client = CentrifugoSession(self._node, connection)
+            connection.session = CentrifugoSession(self._node, connection)
         else:
-            session = PlainSession(self._node, connection, channel or "")
-            connection.client = session
+            connection.session = session = PlainSession(self._node, connection, route.name)
             session.open(request.query.get("token", ""))
         if rest:
             connection.data_received(rest)
 
     def _answer(self, request: Request) -> None:
-        if request.path.startswith("/api/"):
-            self._call(request)
-        elif (
-            channel := channel_of(request.path, "/sse/")
-        ) is not None and not self._node.config.sse.disabled:
-            self._stream(request, channel)
-        elif request.path == "/health" and request.method == "GET":
-            self._respond(200, b"{}")
-        elif request.path == "/connection/websocket" or channel_of(request.path, "/ws/") is not None:
-            accept(request)  # tells what is missing
+        route = route_of(request.path, self._node.config)
+        if route.is_websocket:
+            accept(request)  # says what is missing
             raise Rejected(400, "the header Connection: Upgrade is missing")
-        else:
-            raise Rejected(404, "there is nothing at this address")
+        self._answers[route.kind](self, request, route.name)
 
-    def _call(self, request: Request) -> None:
-        method = request.path.removeprefix("/api/")
-        if method == "openapi.json" and request.method == "GET":
-            self._respond(200, msgspec.json.encode(schema()))
-            return
-        if request.method != "POST":
-            raise Rejected(405, "the server API takes POST", [("Allow", "POST")])
+    def _health(self, request: Request, _: str) -> None:
+        if request.method != "GET":
+            raise Rejected(404, "there is nothing at this address")
+        self._respond(200, b"{}")
+
+    def _openapi(self, request: Request, _: str) -> None:
+        require(request.method, "GET", "the description is read")
+        self._respond(200, msgspec.json.encode(schema()))
+
+    def _call(self, request: Request, method: str) -> None:
+        require(request.method, "POST", "the server API is called")
         self._is_answering = True
         self._node.wheel.drop(self)
         eager.start(
@@ -298,8 +300,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _stream(self, request: Request, channel: str) -> None:
         check_origin(request, self._node.config.client.allowed_origins)
-        if request.method != "GET":
-            raise Rejected(405, "events are read with GET", [("Allow", "GET")])
+        require(request.method, "GET", "events are read")
         transport = self._transport
         try:
             check_limits(self._node, request)
@@ -310,9 +311,9 @@ class HttpConnection(asyncio.Protocol):
         self._leave()
         stream = EventStream(self._node, transport, request.ip)
         transport.set_protocol(stream)
-        session = stream.client = EventsSession(self._node, stream, channel)
+        session = stream.session = EventsSession(self._node, stream, channel)
         stream.hold()
-        last = request.headers.get("last-event-id", "") or request.query.get("lastEventId", "")
+        last = last_event_id(request)
 
         def begin(joined: Joined) -> None:
             headers = [*HEADERS, *cors(request, self._node)]
@@ -358,7 +359,7 @@ class HttpConnection(asyncio.Protocol):
         self._next(keeps=keeps)
 
     def _keeps(self) -> bool:
-        return self._parser.should_keep_alive() and not self._is_last and not self._node.is_draining
+        return self._parser.should_keep_alive() and not self._is_last and not self._node.clients.is_draining
 
     def _next(self, *, keeps: bool) -> None:
         """The next request, or none."""
@@ -373,6 +374,13 @@ class HttpConnection(asyncio.Protocol):
             if not self._is_full:
                 self._transport.resume_reading()
             self._node.soon(lambda: None if self._is_over else self.data_received(rest))
+
+    _answers: ClassVar[dict[Kind, Callable[["HttpConnection", Request, str], None]]] = {
+        Kind.EVENTS: _stream,
+        Kind.API: _call,
+        Kind.OPENAPI: _openapi,
+        Kind.HEALTH: _health,
+    }
 
 
 def _wants_protobuf(request: Request) -> bool:

@@ -62,7 +62,7 @@ class Server:
     async def drain(self, seconds: float) -> None:
         """Take no more connections, and send those that there are elsewhere."""
         self.stop_listening()
-        for connection in list(self.node.handshaking):
+        for connection in list(self.node.clients.handshaking):
             connection.stop()
         await self.node.drain(seconds)
 
@@ -70,7 +70,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop_listening()
-        for connection in list(self.node.handshaking):
+        for connection in list(self.node.clients.handshaking):
             connection.stop()
         with contextlib.suppress(asyncio.CancelledError):
             await self.node.close()

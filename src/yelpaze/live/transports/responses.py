@@ -1,11 +1,11 @@
-"""Requests and answers of the gateway's HTTP side, in bytes: for its own connections and for ASGI."""
+"""Checks and answers that the gateway's own HTTP server and its ASGI application share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 import msgspec
 
-from yelpaze.live.brokers.broker import BrokerAwayError
+from yelpaze.live.brokers.broker import BrokerUnavailable
 from yelpaze.live.core.node import Node
 from yelpaze.live.protocol.codes import CONNECTION_LIMIT, PERMISSION_DENIED, Ended, Refused
 from yelpaze.live.protocol.handshake import Rejected, Request
@@ -13,16 +13,11 @@ from yelpaze.live.protocol.handshake import Rejected, Request
 RETRY = (1000, 4000)  # milliseconds after which event sources come back, spread
 
 
-def channel_of(path: str, prefix: str) -> str | None:
-    """The channel that a path names after a prefix; None if it has not that prefix."""
-    return path.removeprefix(prefix) if path.startswith(prefix) and len(path) > len(prefix) else None
-
-
 def check_limits(node: Node, request: Request) -> None:
     """Raise Rejected if there are too many connections, or too many new ones."""
-    if node.is_too_fast():
+    if node.clients.is_too_fast():
         raise Rejected(429, "too many new connections", [("Retry-After", "1")])
-    if not node.accepts(request.ip):
+    if not node.clients.accepts(request.ip):
         raise Rejected(503, "no more connections are taken", [("Retry-After", "5")])
 
 
@@ -45,7 +40,7 @@ def rejection_of(error: Exception) -> Rejected | None:
     if isinstance(error, Refused):
         denied = error.failure == PERMISSION_DENIED
         return Rejected(403 if denied else 404, error.failure.message)
-    if isinstance(error, BrokerAwayError):
+    if isinstance(error, BrokerUnavailable):
         return Rejected(503, "the broker is away", [("Retry-After", "1")])
     return None
 
@@ -67,6 +62,25 @@ def head(
 
 def refusal(rejected: Rejected, headers: Sequence[tuple[str, str]], *, is_last: bool) -> bytes:
     """An answer that says what is wrong."""
-    body = msgspec.json.encode({"error": {"code": rejected.status, "message": rejected.reason}})
+    body = error_body(rejected)
     every = [("Content-Type", "application/json"), *headers, *rejected.headers]
     return head(rejected.status, every, len(body), is_last=is_last) + body
+
+
+def error_body(rejected: Rejected) -> bytes:
+    """The JSON of a refused request."""
+    return msgspec.json.encode({"error": {"code": rejected.status, "message": rejected.reason}})
+
+
+def last_event_id(request: Request) -> str:
+    """Where an event source wants to continue; polyfills send it in the query."""
+    return request.headers.get("last-event-id", "") or request.query.get("lastEventId", "")
+
+
+def joined_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Header fields by their names in small letters; values of the same name joined by commas (RFC 9110 §5.3)."""
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
