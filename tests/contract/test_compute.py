@@ -17,7 +17,7 @@ from yelpaze import MisuseError, StoppedError
 from yelpaze.compute.front import FrontOptions, served
 from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
-from yelpaze.compute.protocol import Target
+from yelpaze.compute.protocol import EntryPoint
 from yelpaze.compute.remote import Remote
 from yelpaze.compute.workers import Workers
 from yelpaze.flow.codec import FlowCodec
@@ -26,7 +26,7 @@ from yelpaze.grpc.options import Options as ServingOptions
 from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.process.frames import Decoder, encode
 
-TARGET = Target("yelpaze.flow.handler:build_handler", (reference(flows.kill.plan),))
+TARGET = EntryPoint("yelpaze.flow.handler:build_handler", (reference(flows.kill.plan),))
 TIMEOUT = 30.0
 
 
@@ -42,7 +42,7 @@ def processes(**options) -> Processes:
 async def remote():
     """A worker of this process's own, by gRPC."""
     spec = str(Path(flows.__file__))
-    options = FrontOptions(exports=Target("yelpaze.flow.exports:exports_of", (spec,)), workers=2)
+    options = FrontOptions(exports=EntryPoint("yelpaze.flow.exports:exports_of", (spec,)), workers=2)
     async with Supervisor(
         partial(served, options), "127.0.0.1:0", ServingOptions(grace=0, drain=0)
     ) as server:
@@ -158,7 +158,7 @@ async def test_what_user_code_prints_goes_to_stderr(capfd):
 
 
 async def test_a_handler_that_cannot_be_loaded_says_why():
-    backend = Processes(Target("no_such_module:build"), workers=1)
+    backend = Processes(EntryPoint("no_such_module:build"), workers=1)
     with pytest.raises(StoppedError, match="no_such_module"):
         await backend.start()
     await backend.close()
@@ -190,11 +190,11 @@ def test_killing_the_parent_leaves_no_worker(tmp_path, busy):
         sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from support import flows
         from yelpaze.compute.processes import Processes
-        from yelpaze.compute.protocol import Target
+        from yelpaze.compute.protocol import EntryPoint
         from yelpaze.flow.handler import reference
 
         async def main():
-            pool = Processes(Target("yelpaze.flow.handler:build_handler", (reference(flows.kill.plan),)), workers=2)
+            pool = Processes(EntryPoint("yelpaze.flow.handler:build_handler", (reference(flows.kill.plan),)), workers=2)
             await pool.start()
             if {busy}:
                 for _ in range(2):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from support.live import KEY, SECONDS, Centrifugo, BrokerEvents, Gateway, WebSocket, token
+from support.live import KEY, SECONDS, BrokerEvents, Centrifugo, Gateway, WebSocket, token
 from support.needed import needs
 from support.waiting import until
 

@@ -22,8 +22,8 @@ from support.live import (
     PING,
     SECONDS,
     TEXT,
-    Centrifugo,
     BrokerEvents,
+    Centrifugo,
     WebSocket,
     Wire,
     frame,
@@ -719,7 +719,9 @@ def test_only_so_many_connections(gateways_inside, held):
     third = held(WebSocket(gateway.port, "/ws/news"))
     assert third.status == 503
     assert "retry-after" in third.headers
-    assert held(BrokerEvents(gateway.port, "news", token=token("42"), headers={"Accept": "*/*"})).status == 503
+    assert (
+        held(BrokerEvents(gateway.port, "news", token=token("42"), headers={"Accept": "*/*"})).status == 503
+    )
     # A browser's EventSource gives up for good at any other status: it is told when to come again.
     refused = held(BrokerEvents(gateway.port, "news", token=token("42")))
     assert refused.status == 200

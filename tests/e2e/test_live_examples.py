@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.live import SECONDS, Centrifugo, BrokerEvents, WebSocket, request
+from support.live import SECONDS, BrokerEvents, Centrifugo, WebSocket, request
 from support.needed import needs
 from support.nginx import free_port, wait_for_port
 

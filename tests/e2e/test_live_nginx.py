@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.live import KEY, PING, PONG, Centrifugo, BrokerEvents, WebSocket, request, token
+from support.live import KEY, PING, PONG, BrokerEvents, Centrifugo, WebSocket, request, token
 from support.needed import absent
 from support.nginx import free_port, wait_for_port
 

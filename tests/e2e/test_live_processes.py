@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.live import SECONDS, Centrifugo, BrokerEvents, Gateway, token
+from support.live import SECONDS, BrokerEvents, Centrifugo, Gateway, token
 from support.redis import Redis
 from support.waiting import until
 

@@ -34,7 +34,10 @@ async def served(kind="async", listen="127.0.0.1:0", **options):
     notes = []
     options.setdefault("drain", 0.1)
     server = Supervisor(
-        register, listen, Options(**{"threads": threads, "processes": 2} | options), notes=notes.append
+        register,
+        listen,
+        Options(**{"threads": threads, "processes": 2} | options),
+        report=lambda notice: notes.append(str(notice)),
     )
     async with server:
         server.lines = notes
@@ -182,7 +185,7 @@ async def test_rolling_replaces_all_and_refuses_none(kind):
         await until_true(lambda: len(answered) == 2)
         before = set(answered)
         await server.roll()
-        await until_true(lambda: len(server._crew.processes) == 2)
+        await until_true(lambda: len(server._processes.processes) == 2)
         answered.clear()
         await until_true(lambda: len(answered) == 2 or any(task.done() for task in callers))
         is_over = True
@@ -249,7 +252,7 @@ async def test_worn_processes_are_replaced_after_their_replacement_is_there():
         for _ in range(5):
             await who()
         await until_true(lambda: server.totals().restarts == {"calls": 1})
-        await until_true(lambda: len(server._crew.processes) == 1 and len(server.ports) == 1)
+        await until_true(lambda: len(server._processes.processes) == 1 and len(server.ports) == 1)
         await until_true(lambda: [peer.address.text for peer in channel.peers.ready()] == server.ports)
         assert await who() != before
     async with served(processes=1, max_memory=1) as server:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.live import Centrifugo, BrokerEvents, Gateway, WebSocket, token
+from support.live import BrokerEvents, Centrifugo, Gateway, WebSocket, token
 from support.needed import absent, needs
 from support.redis import Redis
 

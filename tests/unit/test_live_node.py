@@ -71,7 +71,7 @@ class House:
             clock=lambda: self.now,
             now=lambda: self.now,
             random=lambda: 0.5,
-            report=self.lines.append,
+            report=lambda notice: self.lines.append(str(notice)),
         )
 
 

@@ -83,7 +83,7 @@ class House:
             now=lambda: NOW + self.seconds - 1000,
             clock=lambda: self.seconds,
             random=lambda: 0.5,
-            report=self.lines.append,
+            report=lambda notice: self.lines.append(str(notice)),
         )
         self.node.sleep = self.sleep
         self.sleeping = []
@@ -693,13 +693,20 @@ async def test_presence_joins_and_leaves(houses):
     third = await house.client("43")
     await third.result("subscribe", channel="news")
     found = (await first.result("presence", channel="news"))["presence"]
-    assert found[first.session.client.id] == {"client": first.session.client.id, "user": "42", "conn_info": {"name": "Ada"}}
+    assert found[first.session.client.id] == {
+        "client": first.session.client.id,
+        "user": "42",
+        "conn_info": {"name": "Ada"},
+    }
     assert await first.result("presence_stats", channel="news") == {"num_clients": 3, "num_users": 2}
     first.new()
     await second.result("unsubscribe", channel="news")
     third.end(Ending(3001, ""))
     await turn()
-    assert [push["leave"]["info"]["client"] for push in first.pushes()] == [second.session.client.id, third.session.client.id]
+    assert [push["leave"]["info"]["client"] for push in first.pushes()] == [
+        second.session.client.id,
+        third.session.client.id,
+    ]
     assert await first.result("presence_stats", channel="news") == {"num_clients": 1, "num_users": 1}
 
 

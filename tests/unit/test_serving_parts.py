@@ -10,9 +10,9 @@ from yelpaze.grpc.address import Address
 from yelpaze.grpc.child import ServerProcess
 from yelpaze.grpc.control import BUCKETS, Report
 from yelpaze.grpc.counting import Tally, counted
-from yelpaze.grpc.crew import own_address
 from yelpaze.grpc.options import Options
-from yelpaze.grpc.replacing import pause_after, worn
+from yelpaze.grpc.replacement import pause_after, worn
+from yelpaze.grpc.server_processes import own_address
 from yelpaze.grpc.totals import summed, totals
 from yelpaze.model.errors import StoppedError
 

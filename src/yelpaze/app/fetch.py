@@ -10,7 +10,7 @@ import msgspec
 from yelpaze.fetch.done import Outcomes
 from yelpaze.fetch.globs import count
 from yelpaze.fetch.items import Item, Shape, blocks_of, from_arguments, line_reader
-from yelpaze.fetch.job import FetchJob, Manner, Out
+from yelpaze.fetch.job import FetchJob, Out, TransferOptions
 from yelpaze.fetch.record import Tally
 from yelpaze.http.engine import Engine
 from yelpaze.io.reading import Lines
@@ -27,7 +27,7 @@ class FetchOptions(msgspec.Struct, frozen=True, kw_only=True):
     name_all: bool = False
     globbing: bool = True
     shape: Shape = Shape()
-    manner: Manner = Manner()
+    transfer: TransferOptions = TransferOptions()
     outcomes: str | None = None
     engine: dict[str, Any] = {}
 
@@ -43,7 +43,7 @@ class Fetch:
         self.lines_read = 0
         self.seconds = 0.0
         self.total: int | None = None
-        manner = options.manner
+        transfer = options.transfer
         options.shape.made("http://a.test/")  # flags that no request can have are said once
         if options.input is not None:
             self._read = line_reader(list(options.outputs), options.shape, folder=options.folder)
@@ -51,13 +51,15 @@ class Fetch:
         else:
             self.items()  # what is wrong with a flag or a glob is said before anything is opened
             self.total = sum(count(url, globbing=options.globbing) for url in options.urls)
-            manner = msgspec.structs.replace(manner, is_single=self.total == 1)
-        self.is_single = manner.is_single
+            transfer = msgspec.structs.replace(transfer, is_single=self.total == 1)
+        self.is_single = transfer.is_single
         self.engine = Engine(**options.engine)
         if options.outcomes is not None and _is_same(options.outcomes, options.input):
             raise InputError(f"{options.outcomes}: is the input itself, and would be overwritten")
-        kept = options.outcomes and Outcomes(options.outcomes, resume=manner.resume, clobber=manner.clobber)
-        self.job = FetchJob(self.engine, manner, out=out, outcomes=kept or None, verbose=verbose)
+        kept = options.outcomes and Outcomes(
+            options.outcomes, resume=transfer.resume, clobber=transfer.clobber
+        )
+        self.job = FetchJob(self.engine, transfer, out=out, outcomes=kept or None, verbose=verbose)
 
     async def run(self) -> Tally:
         """Fetch everything; see FetchJob.run."""

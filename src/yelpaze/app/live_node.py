@@ -5,7 +5,7 @@ import contextlib
 import gc
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from yelpaze.http.engine import Engine
 from yelpaze.live.brokers.broker import Broker
@@ -13,11 +13,12 @@ from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.config import Config
 from yelpaze.live.core.node import Fetch, Node
 from yelpaze.model.errors import MisuseError
+from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.model.request import get
 
 
 @contextlib.asynccontextmanager
-async def opened_node(config: Config, report: Callable[[str], None]) -> AsyncIterator[Node]:
+async def opened_node(config: Config, report: Report) -> AsyncIterator[Node]:
     """A node with what its settings ask for. It is not started."""
     async with contextlib.AsyncExitStack() as stack:
         urls = config.client.token.jwks_public_endpoint, config.client.subscription_token.jwks_public_endpoint
@@ -25,7 +26,7 @@ async def opened_node(config: Config, report: Callable[[str], None]) -> AsyncIte
         yield Node(config, broker_of(config, report), fetch=fetch, report=report)
 
 
-def broker_of(config: Config, report: Callable[[str], None]) -> Broker:
+def broker_of(config: Config, report: Report) -> Broker:
     """What connects the nodes. Raises InputError, MisuseError."""
     if config.broker.type == "memory":
         return MemoryBroker(time.monotonic, new_epoch)
@@ -41,14 +42,15 @@ def new_epoch() -> str:
     return uuid.uuid4().hex[:8]
 
 
-def fetching(engine: Engine, report: Callable[[str], None]) -> Fetch:
+def fetching(engine: Engine, report: Report) -> Fetch:
     """Get a document with an engine; an empty one if that fails, which is told."""
 
     async def fetch(url: str) -> bytes:
         # An engine needs a task; the connection that asks has none.
         outcome = await asyncio.ensure_future(engine.send(get(url)))
         if not outcome.ok:
-            report(f"warning: no keys for tokens from {url}: {outcome.error}")
+            text = f"no keys for tokens from {url}: {outcome.error}"
+            report(Notice("keys.away", text, Level.WARNING))
         return outcome.body if outcome.ok else b""
 
     return fetch

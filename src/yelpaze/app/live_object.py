@@ -25,6 +25,7 @@ from yelpaze.live.protocol.codes import FORCE_DISCONNECT, Ending, Refused  # noq
 from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
 from yelpaze.live.transports.asgi import AsgiApp  # noqa: E402
 from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
+from yelpaze.model.notice import Notice  # noqa: E402
 
 _LOOK_SECONDS = 0.2
 
@@ -74,7 +75,7 @@ class Live:
     async def _start(self) -> Node:
         self._stack = contextlib.AsyncExitStack()
         try:
-            node = await self._stack.enter_async_context(opened_node(self._config, _tell))
+            node = await self._stack.enter_async_context(opened_node(self._config, _print))
             await node.start()
         except BaseException:
             self._starting = None
@@ -184,5 +185,5 @@ def _uvicorn() -> Any:
     return server if hasattr(server, "should_exit") else None
 
 
-def _tell(text: str) -> None:
-    print(f"yelpaze: {text}", file=sys.stderr, flush=True)  # noqa: T201
+def _print(notice: Notice) -> None:
+    print(f"yelpaze: {notice}", file=sys.stderr, flush=True)  # noqa: T201

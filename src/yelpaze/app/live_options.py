@@ -6,6 +6,7 @@ import msgspec
 
 from yelpaze.grpc.address import Address
 from yelpaze.live.config import Config
+from yelpaze.model.notice import Level, Notice
 
 _SPARE = 100  # descriptors that are not for clients
 _SHORT_SECRET = 32  # RFC 7518, section 3.2, for HS256
@@ -19,7 +20,7 @@ class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
     metrics: str | None = None
 
 
-def greeting(options: LiveOptions, address: Address) -> list[str]:
+def greeting(options: LiveOptions, address: Address) -> list[Notice]:
     """Lines for the start: the address, how many connections fit, and warnings."""
     config, count = options.config, options.processes
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -27,7 +28,12 @@ def greeting(options: LiveOptions, address: Address) -> list[str]:
         f"{count} processes with {files:,} descriptors each" if count > 1 else f"{files:,} descriptors"
     )
     room = max(0, files - _SPARE) * count
-    lines = [(f"live at http://{address.text}, {processes}: room for about {room:,} connections")]
+    text = f"live at http://{address.text}, {processes}: room for about {room:,} connections"
+    notices = [Notice("ready", text)]
+
+    def warn(kind: str, text: str) -> None:
+        notices.append(Notice(kind, text, Level.WARNING))
+
     client, token = config.client, config.client.token
     keys = [
         token.hmac_secret_key,
@@ -37,13 +43,13 @@ def greeting(options: LiveOptions, address: Address) -> list[str]:
         token.jwks_public_endpoint,
     ]
     if client.insecure:
-        lines.append("warning: client.insecure lets everybody connect, subscribe and publish")
+        warn("insecure.client", "client.insecure lets everybody connect, subscribe and publish")
     elif not any(keys) and not client.allow_anonymous_connect_without_token:
-        lines.append(
-            "warning: no client can connect: set client.token.hmac_secret_key, or --insecure to try it out"
+        warn(
+            "no.keys", "no client can connect: set client.token.hmac_secret_key, or --insecure to try it out"
         )
     if 0 < len(token.hmac_secret_key) < _SHORT_SECRET:
-        lines.append(f"warning: client.token.hmac_secret_key is short: take {_SHORT_SECRET} bytes or more")
+        warn("short.secret", f"client.token.hmac_secret_key is short: take {_SHORT_SECRET} bytes or more")
     if config.http_api.insecure and not config.http_api.disabled:
-        lines.append("warning: http_api.insecure lets everybody who reaches this address publish")
-    return lines
+        warn("insecure.api", "http_api.insecure lets everybody who reaches this address publish")
+    return notices

@@ -19,6 +19,7 @@ from yelpaze.live.config import Config
 from yelpaze.live.core.statistics import NodeTotals, added
 from yelpaze.live.transports.server import Server, listening
 from yelpaze.model.errors import MisuseError, StoppedError
+from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.process.child import Child
 from yelpaze.process.frames import encode
 from yelpaze.process.parenthood import Parent
@@ -48,13 +49,7 @@ class Failed(msgspec.Struct, frozen=True):
     message: str
 
 
-class Note(msgspec.Struct, frozen=True):
-    """Something to tell the user."""
-
-    text: str
-
-
-async def serve_processes(options: LiveOptions, notes: Callable[[str], None]) -> None:
+async def serve_processes(options: LiveOptions, report: Report) -> None:
     """Serve until told to stop. Raises InputError, MisuseError, StoppedError."""
     config = options.config
     if config.broker.type == "memory":
@@ -62,30 +57,31 @@ async def serve_processes(options: LiveOptions, notes: Callable[[str], None]) ->
     if not can_share_ports():
         raise MisuseError("--processes needs a kernel that shares a port between processes: Linux")
     held = Held(Address(config.http_server.address, config.http_server.port))
-    crew = _Crew(Begin(config, held.address.port), options.processes, notes)
+    processes = _Processes(Begin(config, held.address.port), options.processes, report)
     try:
         with stopping() as stop:
-            await crew.start()
+            await processes.start()
             if stop.is_urgent:
                 return
-            with served_live_metrics(crew.totals, options.metrics):
-                for line in greeting(options, held.address):
-                    notes(line)
-                broken = await crew.run_until(stop)
+            with served_live_metrics(processes.totals, options.metrics):
+                for notice in greeting(options, held.address):
+                    report(notice)
+                broken = await processes.run_until(stop)
                 if not stop.is_urgent:
-                    notes("stopping: clients are sent elsewhere; once more ends at once")
-                    await stop.unless_urgent(crew.stop(config.shutdown.timeout + _END_SECONDS))
+                    text = "stopping: clients are sent elsewhere; once more ends at once"
+                    report(Notice("stopping", text))
+                    await stop.unless_urgent(processes.stop(config.shutdown.timeout + _END_SECONDS))
         if broken is not None:
             raise StoppedError(broken)
     finally:
-        crew.kill()
+        processes.kill()
         held.close()
 
 
 class _Process(Child):
-    def __init__(self, crew: "_Crew") -> None:
+    def __init__(self, processes: "_Processes") -> None:
         super().__init__()
-        self._crew = crew
+        self._group = processes
         self.is_ready = False
         self.failed = ""
         self.totals = NodeTotals()
@@ -95,25 +91,25 @@ class _Process(Child):
         for message in messages:
             if isinstance(message, NodeTotals):
                 self.totals = message
-            elif isinstance(message, Note):
-                self._crew.notes(message.text)
+            elif isinstance(message, Notice):
+                self._group.report(message)
             elif isinstance(message, Failed):
                 self.failed = message.message
             elif isinstance(message, Ready):
                 self.is_ready = True
-                self._crew.changed.set()
+                self._group.changed.set()
 
     def lost(self) -> None:
-        self._crew.lost(self)
+        self._group.lost(self)
 
 
-class _Crew:
+class _Processes:
     """The processes; one that is lost is replaced."""
 
-    def __init__(self, begin: Begin, count: int, notes: Callable[[str], None]) -> None:
+    def __init__(self, begin: Begin, count: int, report: Report) -> None:
         self._begin = encode(begin)
         self._count = count
-        self.notes = notes
+        self.report = report
         self._processes: list[_Process] = []
         self._gone: list[NodeTotals] = []
         self._failures = 0
@@ -157,7 +153,8 @@ class _Crew:
             return
         pause = min(_PAUSE_CAP, _PAUSE_BASE * 2 ** min(10, self._failures - 1))
         why = process.failed or how
-        self.notes(f"process {process.pid} was lost: {why}; a new one starts in {pause:g} s")
+        text = f"process {process.pid} was lost: {why}; a new one starts in {pause:g} s"
+        self.report(Notice("process.lost", text, Level.WARNING))
         task = asyncio.get_running_loop().create_task(self._start_later(pause))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -234,9 +231,9 @@ async def _serve(parent: Parent, messages: Any, begin: Begin) -> None:
         for _ in messages:
             loop.call_soon_threadsafe(stop.set)
 
-    def report(text: str) -> None:
+    def report(notice: Notice) -> None:
         with contextlib.suppress(OSError):
-            parent.send(Note(text))
+            parent.send(notice)
 
     threading.Thread(target=hear, daemon=True).start()
     try:

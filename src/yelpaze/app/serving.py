@@ -11,6 +11,7 @@ from yelpaze.grpc.options import Options
 from yelpaze.grpc.supervisor import STOPPING, Supervisor
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import MisuseError
+from yelpaze.model.notice import Notice, Report
 
 
 def serve(
@@ -44,28 +45,29 @@ def serve(
         found = Options(processes=usable_cores() if processes is None else processes, **options)
     except TypeError as error:
         raise MisuseError(f"serve: {error}") from None
-    server = Supervisor(register, listen, found, notes=_note)
+    server = Supervisor(register, listen, found, report=_print)
 
     def ready() -> None:
-        _note(f"serving at {server.address}, {found.processes} process{'es' if found.processes != 1 else ''}")
+        count = f"{found.processes} process{'es' if found.processes != 1 else ''}"
+        _print(Notice("ready", f"serving at {server.address}, {count}"))
 
-    asyncio.run(run_server(server, notes=_note, metrics=metrics, on_ready=ready))
+    asyncio.run(run_server(server, report=_print, metrics=metrics, on_ready=ready))
 
 
-def _note(text: str) -> None:
-    print(f"yelpaze: {text}", file=sys.stderr, flush=True)  # noqa: T201
+def _print(notice: Notice) -> None:
+    print(f"yelpaze: {notice}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 async def run_server(
     server: Supervisor,
     *,
-    notes: Callable[[str], None],
+    report: Report,
     metrics: str | None = None,
     on_ready: Callable[[], None],
 ) -> None:
     """Start it and let signals steer it, until it has stopped."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_steered(server, notes))
+        stack.enter_context(_steered(server, report))
         async with server:
             if server.is_stopping:
                 return
@@ -79,7 +81,7 @@ async def run_server(
 
 
 @contextlib.contextmanager
-def _steered(server: Supervisor, notes: Callable[[str], None]) -> Iterator[None]:
+def _steered(server: Supervisor, report: Report) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -94,7 +96,8 @@ def _steered(server: Supervisor, notes: Callable[[str], None]) -> Iterator[None]
             return
         if running := server.totals().running:
             calls = f"{running} call{'s' if running != 1 else ''}"
-            notes(f"stopping: {calls} under way, up to {server.grace:g} s; once more ends at once")
+            text = f"stopping: {calls} under way, up to {server.grace:g} s; once more ends at once"
+            report(Notice("stopping", text))
         do(server.stop)
 
     for number in STOPPING:

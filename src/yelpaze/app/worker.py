@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +12,13 @@ import msgspec
 
 from yelpaze.app.serving import run_server
 from yelpaze.compute.front import FrontOptions, served
-from yelpaze.compute.protocol import Exports, Target
+from yelpaze.compute.protocol import EntryPoint, Exports
 from yelpaze.flow.exports import exports_of
 from yelpaze.grpc.address import Address
 from yelpaze.grpc.options import Options
 from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.model.errors import MisuseError
+from yelpaze.model.notice import Level, Notice, Report
 
 _PROCESSES_A_FRONT = 8  # one event loop feeds that many, and has time to spare
 _LINGER_SECONDS = 5.0
@@ -39,7 +40,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     serving: Options = Options()
 
 
-async def serve_worker(spec: str, options: WorkerOptions, notes: Callable[[str], None]) -> None:
+async def serve_worker(spec: str, options: WorkerOptions, report: Report) -> None:
     """Serve until told to stop. Raises FlowError, InputError, MisuseError, StoppedError."""
     if find_spec("grpc") is None:
         raise MisuseError("a worker needs more than the base install: pip install 'yelpaze[grpc]'")
@@ -48,7 +49,7 @@ async def serve_worker(spec: str, options: WorkerOptions, notes: Callable[[str],
     register = partial(
         served,
         FrontOptions(
-            exports=Target("yelpaze.flow.exports:exports_of", (spec,)),
+            exports=EntryPoint("yelpaze.flow.exports:exports_of", (spec,)),
             workers=options.processes,
             fronts=fronts,
             recycle=options.recycle,
@@ -56,17 +57,17 @@ async def serve_worker(spec: str, options: WorkerOptions, notes: Callable[[str],
         ),
     )
     serving = msgspec.structs.replace(options.serving, processes=fronts)
-    server = Supervisor(register, options.listen, serving, notes=notes)
+    server = Supervisor(register, options.listen, serving, report=report)
 
     def ready() -> None:
-        for line in _greeting(exports, server.address, options):
-            notes(line)
+        for notice in _greeting(exports, server.address, options):
+            report(notice)
 
     async with _ending(server, options.while_used):
-        await run_server(server, notes=notes, metrics=options.metrics, on_ready=ready)
+        await run_server(server, report=report, metrics=options.metrics, on_ready=ready)
 
 
-def _greeting(exports: Exports, address: str, options: WorkerOptions) -> list[str]:
+def _greeting(exports: Exports, address: str, options: WorkerOptions) -> list[Notice]:
     names = [f"{unit.name}/{name}" for unit in exports.units for name in unit.functions]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     what = ", ".join(names[:_SHOWN]) + more
@@ -74,13 +75,14 @@ def _greeting(exports: Exports, address: str, options: WorkerOptions) -> list[st
     where = address if address.startswith("unix:") else f"{scheme}://{address}"
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     count = f"{options.processes} process{'es' if options.processes != 1 else ''}"
-    lines = [f"serving at {where}, {count} with {files:,} descriptors each: {what}"]
+    notices = [Notice("ready", f"serving at {where}, {count} with {files:,} descriptors each: {what}")]
     if options.serving.client_ca is None and not Address.parse(options.listen).is_private:
-        lines.append(
-            "warning: whoever reaches this address can call these functions; "
+        text = (
+            "whoever reaches this address can call these functions; "
             "--tls-client-ca lets only clients with a certificate in"
         )
-    return lines
+        notices.append(Notice("open.access", text, Level.WARNING))
+    return notices
 
 
 @contextlib.asynccontextmanager

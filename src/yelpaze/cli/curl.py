@@ -14,7 +14,7 @@ import click
 from yelpaze.app.fetch import FetchOptions
 from yelpaze.cli.policies import Seconds, engine_options, host_policies_of
 from yelpaze.fetch.items import REMOTE_NAME, Shape
-from yelpaze.fetch.job import Manner
+from yelpaze.fetch.job import TransferOptions
 from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.model.request import Timeout
 from yelpaze.policy.rate import Rate
@@ -116,7 +116,7 @@ def options_of(urls: tuple[str, ...], flags: dict[str, Any], watched: dict[str, 
         name_all=flags["remote_name_all"],
         globbing=not flags["globoff"],
         shape=_shape(flags),
-        manner=Manner(
+        transfer=TransferOptions(
             parallel_max=flags["parallel_max"],
             fail=flags["fail"],
             include=flags["include"] or flags["as_head"],

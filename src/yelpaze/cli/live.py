@@ -11,6 +11,7 @@ from yelpaze.cli.policies import Seconds
 from yelpaze.grpc.address import Address
 from yelpaze.live.needed import check_extras
 from yelpaze.model.errors import InputError
+from yelpaze.model.notice import Level, Notice
 
 
 @click.command("live")
@@ -46,21 +47,21 @@ def command(
     import uvloop  # noqa: PLC0415  an extra
 
     from yelpaze.app.live import serve_live  # noqa: PLC0415
-    from yelpaze.app.live_options import LiveOptions  # noqa: PLC0415
     from yelpaze.app.live_config import load  # noqa: PLC0415
+    from yelpaze.app.live_options import LiveOptions  # noqa: PLC0415
     from yelpaze.live.core.tokens import check_keys  # noqa: PLC0415
 
-    def note(text: str) -> None:
-        if not quiet or text.startswith("warning"):
-            click.echo(f"yelpaze: {text}", err=True)
+    def report(notice: Notice) -> None:
+        if not quiet or notice.level is not Level.INFO:
+            click.echo(f"yelpaze: {notice}", err=True)
 
     options = LiveOptions(config=load(config, _settings(flags)), processes=processes, metrics=metrics)
     if check:
         check_keys(options.config)
-        note("the settings are good")
+        report(Notice("settings.good", "the settings are good"))
         return Exit.OK
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_live(options, note))
+        runner.run(serve_live(options, report))
     return Exit.OK
 
 

@@ -55,7 +55,7 @@ def command(
     """
     record = Runs().find(run)
     place = {"inputs": tuple(record.inputs), "output": output or record.output, "sample": record.sample}
-    options, manner = taken_apart(flags | place)
+    options, display = taken_apart(flags | place)
     selection = Selection(kinds=frozenset(kinds), steps=frozenset(steps), statuses=frozenset(statuses))
     with own_stdout() as out:
         found = find(flow or _flow_of(record))
@@ -66,7 +66,7 @@ def command(
                     f"--step {step}: no step of {found.plan.name}; steps are: {', '.join(found.plan.steps)}"
                 )
         make = partial(retry_job, found, selection=selection, all_steps=all_steps)
-        return carry_out(found, options, manner, make, out)
+        return carry_out(found, options, display, make, out)
 
 
 def _check_words(kinds: tuple[str, ...], statuses: tuple[str, ...]) -> None:

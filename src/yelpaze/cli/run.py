@@ -47,14 +47,14 @@ def command(flow: str, dry_run: bool, **flags: Any) -> int:
     or - for JSON Lines on stdin. Failed rows go to a .failures.jsonl file beside the results.
     Parquet results are a folder. SIGUSR1 (kill -USR1) prints where the run is.
     """
-    options, manner = taken_apart(flags)
-    if manner.as_json and options.output == "-":
+    options, display = taken_apart(flags)
+    if display.as_json and options.output == "-":
         raise click.UsageError("--json and `-o -` both want stdout: give the results a file")
     with own_stdout() as out:
         found = find(flow)
-        if dry_run and not manner.explain_only:
+        if dry_run and not display.explain_only:
             from yelpaze.jobs.dry_run import preview  # noqa: PLC0415
 
             click.echo("\n".join(preview(found.plan, options)), file=out)
             return Exit.OK
-        return carry_out(found, options, manner, partial(run_job, found), out)
+        return carry_out(found, options, display, partial(run_job, found), out)

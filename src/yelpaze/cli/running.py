@@ -165,7 +165,7 @@ def call_options(function: F) -> F:
     return with_options(function, _CALL_OPTIONS)
 
 
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
+class DisplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a command works and what it shows."""
 
     explain_only: bool
@@ -175,9 +175,9 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool
 
 
-def taken_apart(flags: dict[str, Any]) -> tuple[RunOptions, Manner]:
+def taken_apart(flags: dict[str, Any]) -> tuple[RunOptions, DisplayOptions]:
     """What the flags' values say. Those of `RunOptions` that have no flag keep their defaults."""
-    manner = Manner(**{name: flags.pop(name) for name in Manner.__struct_fields__})
+    display = DisplayOptions(**{name: flags.pop(name) for name in DisplayOptions.__struct_fields__})
     of_rows = {name: flags.pop(name) for name in RunOptions.__struct_fields__ if name in flags}
     of_rows["accept"] = frozenset(of_rows["accept"])
     of_rows["workers"] = _workers_of(flags, of_rows["workers"])
@@ -185,7 +185,7 @@ def taken_apart(flags: dict[str, Any]) -> tuple[RunOptions, Manner]:
     engine = engine_options(host_rate=flags.pop("rate"), **flags)
     if texts:
         engine["hosts"] = host_policies_of(texts, engine)
-    return RunOptions(engine=engine, **of_rows), manner
+    return RunOptions(engine=engine, **of_rows), display
 
 
 def _workers_of(flags: dict[str, Any], workers: int | Workers | None) -> int | Workers:
@@ -217,18 +217,18 @@ def own_stdout() -> Iterator[TextIO]:
 
 
 def carry_out(
-    flow: Flow, options: RunOptions, manner: Manner, make: Callable[[RunOptions], Job], out: TextIO
+    flow: Flow, options: RunOptions, display: DisplayOptions, make: Callable[[RunOptions], Job], out: TextIO
 ) -> int:
     """Do the job that `make` gives for the options, or explain its policies."""
-    if manner.explain_only:
+    if display.explain_only:
         engine = engine_for(flow.plan, concurrency=options.concurrency, overrides=options.engine)
         click.echo("\n".join(explain(engine)), file=out)
         return Exit.OK
     with ExitStack() as stack:
-        watched = observing_options(manner.log, stack, flow.plan.secrets)
+        watched = observing_options(display.log, stack, flow.plan.secrets)
         job = make(msgspec.structs.replace(options, engine=options.engine | watched))
-        stack.enter_context(served_metrics(job.engine, manner.metrics))
-        return _work(job, quiet=manner.quiet, as_json=manner.as_json, out=out)
+        stack.enter_context(served_metrics(job.engine, display.metrics))
+        return _work(job, quiet=display.quiet, as_json=display.as_json, out=out)
 
 
 def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:

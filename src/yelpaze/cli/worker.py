@@ -13,6 +13,7 @@ from yelpaze.cli.running import Size
 from yelpaze.grpc.options import Options
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
+from yelpaze.model.notice import Level, Notice
 
 _LEAST_MESSAGE = 64 << 10
 _FILE = click.Path(dir_okay=False)
@@ -87,11 +88,11 @@ def command(flow: str, quiet: bool, **flags: Any) -> int:
     the address can call them. SIGHUP loads the source anew, process by process; SIGTERM ends.
     """
 
-    def note(text: str) -> None:
-        if not quiet or text.startswith("warning"):
-            click.echo(f"yelpaze: {text}", err=True)
+    def report(notice: Notice) -> None:
+        if not quiet or notice.level is not Level.INFO:
+            click.echo(f"yelpaze: {notice}", err=True)
 
-    asyncio.run(serve_worker(flow, _options(flags), note))
+    asyncio.run(serve_worker(flow, _options(flags), report))
     return Exit.OK
 
 

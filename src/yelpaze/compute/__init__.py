@@ -7,7 +7,7 @@ worker.py     the process's own side
 handler.py    calling user code safely, in whichever process
 workers.py    how people say who does the work
 remote.py     at workers on other machines: the queue, batches out, results back
-roster.py     which workers there are, and which have the same source
+directory.py     which workers there are, and which have the same source
 front.py      what the parent of a worker's fronts knows of them
 service.py    a worker's front: gRPC on one side, processes on the other
 worker.proto  what they say to each other

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from yelpaze.compute.protocol import Target
+from yelpaze.compute.protocol import EntryPoint
 
 if TYPE_CHECKING:
     from yelpaze.grpc.process import Server
@@ -20,7 +20,7 @@ class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     `workers`: processes behind all `fronts` together. `exports`: a target that returns Exports.
     """
 
-    exports: Target
+    exports: EntryPoint
     workers: int
     fronts: int = 1
     batch: int = 64

@@ -5,12 +5,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from yelpaze.compute.protocol import CallError, Fault, Handler, Target
+from yelpaze.compute.protocol import CallError, EntryPoint, Fault, Handler
 
 _OURS = str(Path(__file__).parents[1])
 
 
-def load(target: Target) -> Handler:
+def load(target: EntryPoint) -> Handler:
     """Import the target's module and build its handler."""
     module, _, name = target.path.partition(":")
     handler: Handler = getattr(import_module(module), name)(*target.arguments)
@@ -22,7 +22,7 @@ def call(handler: Handler, function: int, payload: Any) -> tuple[Any, Fault | No
     try:
         return handler(function, payload), None
     except CallError as error:
-        return None, Fault(error.kind, str(error))
+        return None, Fault(error.kind, str(error), source=error.source)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001  sys.exit() in a step fails its row, too

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from yelpaze.compute.handler import call, load
-from yelpaze.compute.protocol import Handler, OnResult, Target
+from yelpaze.compute.protocol import EntryPoint, Handler, OnResult
 
 _TURN_SECONDS = 0.005
 
@@ -17,7 +17,7 @@ class Inline:
     broken = None
     trouble = ""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: EntryPoint) -> None:
         self._target = target
         self._handler: Handler | None = None
         self._queue: deque[tuple[int, Any, OnResult]] = deque()

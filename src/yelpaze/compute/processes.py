@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from yelpaze.compute.protocol import Fault, OnResult, Target
+from yelpaze.compute.protocol import EntryPoint, Fault, OnResult
 from yelpaze.model.errors import MisuseError, StoppedError
 from yelpaze.process.child import Child
 from yelpaze.process.frames import encode
@@ -30,7 +30,7 @@ _START_SECONDS = 60.0
 _FAILED_STARTS = 3
 
 
-class Call:
+class ComputeCall:
     """A call that has no result yet."""
 
     __slots__ = ("function", "is_dropped", "number", "on_done", "payload", "size", "timeout", "tries")
@@ -60,7 +60,7 @@ class _Worker(Child):
     def __init__(self, pool: "Processes") -> None:
         super().__init__()
         self._pool = pool
-        self.given: deque[Call] = deque()
+        self.given: deque[ComputeCall] = deque()
         self.calls = 0
         self.head_since = 0.0
         self.ready = False
@@ -77,7 +77,7 @@ class _Worker(Child):
             and sum(call.size for call in self.given) <= _BATCH_BYTES
         )
 
-    def give(self, calls: list[Call], now: float) -> None:
+    def give(self, calls: list[ComputeCall], now: float) -> None:
         frame = encode([(call.number, call.function, call.payload) for call in calls])  # may raise
         if not self.given:
             self.head_since = now
@@ -116,7 +116,7 @@ class Processes:
 
     def __init__(
         self,
-        target: Target,
+        target: EntryPoint,
         *,
         workers: int,
         batch: int = 64,
@@ -133,7 +133,7 @@ class Processes:
         self._tries = tries
         self._on_broken = on_broken
         self._workers: list[_Worker] = []
-        self._queue: deque[Call] = deque()
+        self._queue: deque[ComputeCall] = deque()
         self._number = 0
         self._seconds_a_call: float | None = None
         self._dispatching = False
@@ -180,10 +180,10 @@ class Processes:
 
     def submit(
         self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
-    ) -> Call:
+    ) -> ComputeCall:
         """See Compute. What it gives can be dropped."""
         self._number += 1
-        call = Call(self._number, function, payload, on_done, timeout, size)
+        call = ComputeCall(self._number, function, payload, on_done, timeout, size)
         if self.broken:
             self._loop.call_soon(on_done, None, Fault("crashed", self.broken))
             return call
@@ -218,9 +218,9 @@ class Processes:
                 worker.is_worn = True
                 self._spawn_replacement()
 
-    def _taken(self, most: int) -> list[Call]:
+    def _taken(self, most: int) -> list[ComputeCall]:
         """The next calls in line, no more than that many and, beyond the first, _BATCH_BYTES."""
-        calls: list[Call] = []
+        calls: list[ComputeCall] = []
         left = _BATCH_BYTES
         while self._queue and len(calls) < most and (left > self._queue[0].size or not calls):
             call = self._queue.popleft()
@@ -229,7 +229,7 @@ class Processes:
                 left -= call.size
         return calls
 
-    def _give(self, worker: _Worker, calls: list[Call], now: float) -> None:
+    def _give(self, worker: _Worker, calls: list[ComputeCall], now: float) -> None:
         try:
             worker.give(calls, now)
         except Exception as error:  # noqa: BLE001  pickling runs user code
@@ -283,7 +283,7 @@ class Processes:
         if self._queue:
             self._dispatch_soon()
 
-    def _tell(self, call: Call, value: Any, fault: Fault | None) -> None:
+    def _tell(self, call: ComputeCall, value: Any, fault: Fault | None) -> None:
         try:
             call.on_done(value, fault)
         except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others

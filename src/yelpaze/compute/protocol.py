@@ -1,6 +1,6 @@
 """What a compute backend does: run a numbered function on carried arguments.
 
-The backend does not know what it runs. A `Target` names a function that is called once in
+The backend does not know what it runs. A `EntryPoint` names a function that is called once in
 each process and gives the `Handler` for all calls; so a process needs nothing pickled but
 plain values.
 """
@@ -13,7 +13,7 @@ import msgspec
 Handler = Callable[[int, Any], Any]
 
 
-class Target(msgspec.Struct, frozen=True):
+class EntryPoint(msgspec.Struct, frozen=True):
     """`module:function`, called with `arguments` in each process, gives its Handler."""
 
     path: str
@@ -24,12 +24,13 @@ class Fault(msgspec.Struct, frozen=True):
     """Why a call has no value.
 
     `kind` is `exception` (with the traceback), `timeout.compute`, `crashed`, or what the
-    handler's own `CallError` says.
+    handler's own `CallError` says. `source`: the argument that did not fit, if one did not.
     """
 
     kind: str
     message: str
     traceback: str = ""
+    source: str = ""
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -62,15 +63,16 @@ class Exports(msgspec.Struct, frozen=True):
     """
 
     units: tuple[Unit, ...]
-    target: Target
+    target: EntryPoint
 
 
 class CallError(Exception):
-    """Raised by a handler to name a fault's kind itself, without a traceback."""
+    """Raised by a handler to set a fault's kind (and source) itself, without a traceback."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, source: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+        self.source = source
 
 
 OnResult = Callable[[Any, Fault | None], None]

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from yelpaze.compute import worker_pb2 as pb
+from yelpaze.compute.directory import RemoteWorker, WorkerDirectory
 from yelpaze.compute.protocol import CallError, Codec, Fault, OnResult
-from yelpaze.compute.roster import RemoteWorker, Roster
 from yelpaze.compute.workers import Workers
 from yelpaze.grpc.needed import grpc
 from yelpaze.model.errors import StoppedError
@@ -38,7 +38,7 @@ _NOT_FOR_US = (
 )
 
 
-class _Call:
+class _RemoteCall:
     __slots__ = (
         "copies",
         "function",
@@ -74,13 +74,13 @@ class Remote:
         self._options = workers
         self._codec = codec
         self._batch = batch
-        self._queue: deque[_Call] = deque()
+        self._queue: deque[_RemoteCall] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatching = False
         self._closed = False
         self._changed = asyncio.Event()
         self._away_since: float | None = None
-        self._roster = Roster(workers, codec.unit, self._roster_changed)
+        self._directory = WorkerDirectory(workers, codec.unit, self._directory_changed)
         self.broken: str | None = None
 
     # ── start and end ───────────────────────────────────────────────────────────
@@ -88,19 +88,19 @@ class Remote:
     async def start(self) -> None:
         """Wait for the first worker. Raises InputError if none has the same source, StoppedError."""
         self._loop = asyncio.get_running_loop()
-        await self._roster.open()
+        await self._directory.open()
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while not self._roster.usable():
-                    if self._roster.refusal is not None:
-                        raise self._roster.refusal
+                while not self._directory.usable():
+                    if self._directory.refusal is not None:
+                        raise self._directory.refusal
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise StoppedError(f"no worker answers: {self._roster.why_away}") from None
+            raise StoppedError(f"no worker answers: {self._directory.why_away}") from None
         with contextlib.suppress(TimeoutError):  # or the first one to answer would get all that there is
             async with asyncio.timeout(_SETTLE_SECONDS):
-                while not self._roster.is_settled:
+                while not self._directory.is_settled:
                     self._changed.clear()
                     await self._changed.wait()
         self._keep(self._watch())
@@ -113,7 +113,7 @@ class Remote:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._roster.close()
+        await self._directory.close()
 
     def peak_rss_mb(self) -> float:
         """Other machines' memory is not counted."""
@@ -126,7 +126,7 @@ class Remote:
 
     # ── who is there ────────────────────────────────────────────────────────────
 
-    def _roster_changed(self) -> None:
+    def _directory_changed(self) -> None:
         self._changed.set()
         if not self._closed:
             self._dispatch_soon()
@@ -134,23 +134,23 @@ class Remote:
     @property
     def trouble(self) -> str:
         """What an operator should know."""
-        if self._away_since is not None and self._roster.refusal is None:
+        if self._away_since is not None and self._directory.refusal is None:
             return "no worker answers"
-        return next(iter(self._roster.refusals), "")
+        return next(iter(self._directory.refusals), "")
 
     async def _watch(self) -> None:
         """Give up when all workers have been away for too long."""
         while True:
             await asyncio.sleep(_TICK)
             now = self._loop.time()
-            if self._roster.usable():
+            if self._directory.usable():
                 self._away_since = None
             elif self._away_since is None:
                 self._away_since = now
-            elif self._roster.refusal is not None and now - self._away_since > _REFUSED_SECONDS:
-                self._break(str(self._roster.refusal))
+            elif self._directory.refusal is not None and now - self._away_since > _REFUSED_SECONDS:
+                self._break(str(self._directory.refusal))
             elif now - self._away_since > _AWAY_SECONDS:
-                self._break(f"no worker has answered for {_AWAY_SECONDS:g} s: {self._roster.why_away}")
+                self._break(f"no worker has answered for {_AWAY_SECONDS:g} s: {self._directory.why_away}")
 
     def _break(self, why: str) -> None:
         """No more workers: every call that waits fails, with the reason."""
@@ -163,14 +163,14 @@ class Remote:
 
     def submit(
         self, function: int, payload: Any, on_done: OnResult, *, timeout: float, size: int = 0
-    ) -> _Call:
+    ) -> _RemoteCall:
         """See Compute. What it gives can be dropped."""
         del size  # what is encoded is measured
-        call = _Call(function, payload, on_done)
+        call = _RemoteCall(function, payload, on_done)
         try:
             data = self._codec.encode(function, payload)
         except CallError as error:
-            self._loop.call_soon(self._tell, call, None, Fault(error.kind, str(error)))
+            self._loop.call_soon(self._tell, call, None, Fault(error.kind, str(error), source=error.source))
             return call
         if self.broken:
             self._loop.call_soon(self._tell, call, None, Fault("crashed", self.broken))
@@ -192,7 +192,7 @@ class Remote:
         if self._closed or not self._queue:
             return
         now = self._loop.time()
-        takers = [worker for worker in self._roster.usable() if worker.takes(now)]
+        takers = [worker for worker in self._directory.usable() if worker.takes(now)]
         while self._queue and takers:
             worker = min(takers, key=_share)
             size = min(self._batch, worker.batch, -(-len(self._queue) // len(takers)))
@@ -201,9 +201,9 @@ class Remote:
                 self._send(worker, calls)
             takers = [worker for worker in takers if worker.takes(now)]
 
-    def _taken(self, most: int, worker: RemoteWorker) -> list[_Call]:
+    def _taken(self, most: int, worker: RemoteWorker) -> list[_RemoteCall]:
         """The next calls in line: no more than that many, and in all no more bytes than it takes."""
-        calls: list[_Call] = []
+        calls: list[_RemoteCall] = []
         bound = worker.max_message - _FRAME
         left = min(bound, _BATCH_BYTES)
         while self._queue and len(calls) < most:
@@ -223,7 +223,7 @@ class Remote:
                     break
         return calls
 
-    def _send(self, worker: RemoteWorker, calls: Sequence[_Call]) -> None:
+    def _send(self, worker: RemoteWorker, calls: Sequence[_RemoteCall]) -> None:
         worker.batches += 1
         worker.peer.begin(len(calls))
         for call in calls:
@@ -233,7 +233,9 @@ class Remote:
         self._tasks.add(task)
         task.add_done_callback(partial(self._carried, worker, left))
 
-    def _carried(self, worker: RemoteWorker, left: dict[int, _Call], task: "asyncio.Task[None]") -> None:
+    def _carried(
+        self, worker: RemoteWorker, left: dict[int, _RemoteCall], task: "asyncio.Task[None]"
+    ) -> None:
         """A batch has come to its end; a task that is cancelled may never have begun."""
         self._tasks.discard(task)
         worker.batches -= 1
@@ -247,7 +249,7 @@ class Remote:
             worker.succeeded()
         self._dispatch_soon()
 
-    async def _carry(self, worker: RemoteWorker, left: dict[int, _Call]) -> None:
+    async def _carry(self, worker: RemoteWorker, left: dict[int, _RemoteCall]) -> None:
         """Its way to a worker, and its results' way back."""
         request = pb.CallRequest(
             calls=[call.message for call in left.values()], fingerprint=worker.fingerprint
@@ -267,10 +269,10 @@ class Remote:
             if hedging is not None:
                 hedging.cancel()
 
-    def _hedge(self, worker: RemoteWorker, left: Mapping[int, _Call]) -> None:
+    def _hedge(self, worker: RemoteWorker, left: Mapping[int, _RemoteCall]) -> None:
         """Its calls take long: make them at another worker, too."""
         now = self._loop.time()
-        others = [other for other in self._roster.usable() if other is not worker and other.takes(now)]
+        others = [other for other in self._directory.usable() if other is not worker and other.takes(now)]
         calls = [call for call in left.values() if call.copies == 1 and not call.is_done]
         if others and calls:
             other = min(others, key=_share)
@@ -278,20 +280,20 @@ class Remote:
 
     # ── what comes back ─────────────────────────────────────────────────────────
 
-    def _result(self, call: _Call, result: Any) -> None:
+    def _result(self, call: _RemoteCall, result: Any) -> None:
         call.copies -= 1
         if result.WhichOneof("outcome") == "fault":
             fault = result.fault
-            self._tell(call, None, Fault(fault.kind, fault.message, fault.traceback))
+            self._tell(call, None, Fault(fault.kind, fault.message, fault.traceback, fault.source))
             return
         try:
             value = self._codec.decode(call.function, call.payload, result.value)
         except CallError as error:
-            self._tell(call, None, Fault(error.kind, str(error)))
+            self._tell(call, None, Fault(error.kind, str(error), source=error.source))
         else:
             self._tell(call, value, None)
 
-    def _tell(self, call: _Call, value: Any, fault: Fault | None) -> None:
+    def _tell(self, call: _RemoteCall, value: Any, fault: Fault | None) -> None:
         if call.is_done:  # a hedge was faster
             return
         call.is_done = True
@@ -300,16 +302,16 @@ class Remote:
         except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others
             self._loop.call_exception_handler({"message": "a result's callback raised", "exception": error})
 
-    def _lost(self, worker: RemoteWorker, calls: Sequence[_Call], error: BaseException | None) -> None:
+    def _lost(self, worker: RemoteWorker, calls: Sequence[_RemoteCall], error: BaseException | None) -> None:
         """A worker has not answered them: others shall."""
         code, details = grpc.StatusCode.UNAVAILABLE, str(error or "it ended the batch before its time")
         if isinstance(error, grpc.aio.AioRpcError):
             code, details = error.code(), error.details() or error.code().name
         self._loop.call_at(worker.failed(self._loop.time()), self._dispatch_soon)
         if code is _CHANGED:
-            self._roster.ask(worker)
+            self._directory.ask(worker)
         elif code in _NOT_FOR_US:
-            self._roster.refuse(worker, f"{code.name}: {details}")
+            self._directory.refuse(worker, f"{code.name}: {details}")
         is_too_large = code is _FULL and _TOO_LARGE in details
         again = []
         for call in calls:

@@ -19,7 +19,7 @@ import msgspec
 from yelpaze.compute import worker_pb2 as pb
 from yelpaze.compute.front import FrontOptions
 from yelpaze.compute.handler import load
-from yelpaze.compute.processes import Call, Processes
+from yelpaze.compute.processes import ComputeCall, Processes
 from yelpaze.compute.protocol import Exports, Fault, Unit
 from yelpaze.grpc.counting import Counts
 from yelpaze.grpc.needed import grpc
@@ -200,7 +200,7 @@ class _Batch:
         self._began = time.perf_counter()
         self._sent_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
-        self._out: dict[int, Call] = {}
+        self._out: dict[int, ComputeCall] = {}
         self.left = len(request.calls)
         front.came(self.left, self._size)
 
@@ -293,7 +293,9 @@ def _result(index: int, value: Any, fault: Fault | None, most: int) -> Any:
         fault = Fault("result", f"the value has {len(value):,} bytes: the worker's --max-message is {most:,}")
     if fault is None:
         return pb.Result(index=index, value=value)
-    told = pb.Fault(kind=fault.kind, message=_text(fault.message), traceback=_text(fault.traceback))
+    told = pb.Fault(
+        kind=fault.kind, message=_text(fault.message), traceback=_text(fault.traceback), source=fault.source
+    )
     return pb.Result(index=index, fault=told)
 
 

@@ -1,7 +1,7 @@
 """A worker process: read a batch, run its calls one after the other, answer each at once."""
 
 from yelpaze.compute.handler import call, fault_of, load
-from yelpaze.compute.protocol import Fault, Target
+from yelpaze.compute.protocol import EntryPoint, Fault
 from yelpaze.process.frames import encode
 from yelpaze.process.parenthood import Parent
 
@@ -10,7 +10,7 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     """Run until the parent closes the channel."""
     parent = Parent(channel_fd, lifeline_fd)
     messages = parent.messages()
-    target: Target | None = next(messages, None)
+    target: EntryPoint | None = next(messages, None)
     if target is None:  # stopped before there was any work
         return
     try:

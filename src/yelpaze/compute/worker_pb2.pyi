@@ -78,11 +78,13 @@ class Result(_message.Message):
     def __init__(self, index: _Optional[int] = ..., value: _Optional[bytes] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
 class Fault(_message.Message):
-    __slots__ = ("kind", "message", "traceback")
+    __slots__ = ("kind", "message", "traceback", "source")
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     kind: str
     message: str
     traceback: str
-    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
+    source: str
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...

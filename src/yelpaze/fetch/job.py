@@ -38,7 +38,7 @@ class Out(Protocol):
         """Pass it on."""
 
 
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
+class TransferOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How bodies and outcomes are treated; the names are those of the flags."""
 
     parallel_max: int = 50
@@ -81,7 +81,7 @@ class FetchJob:
     def __init__(
         self,
         engine: Engine,
-        manner: Manner,
+        transfer: TransferOptions,
         *,
         out: Out,
         outcomes: Outcomes | None = None,
@@ -91,12 +91,12 @@ class FetchJob:
         self.tally = Tally()
         self.interrupted = False
         self.began = time.monotonic()
-        self._manner = manner
+        self._options = transfer
         self._out = out
         self._outcomes = outcomes
         self._verbose = verbose
         self._calls: dict[int, Pending] = {}
-        self._ahead = LookAhead(manner.parallel_max)
+        self._ahead = LookAhead(transfer.parallel_max)
         self._claimed: set[str] = set()
         self._folders: set[str] = set()
         self._room: asyncio.Future[None] | None = None
@@ -165,12 +165,12 @@ class FetchJob:
         if item.request is None:
             self._note(Record(item.number, shown(item.url), error=Reason("input", item.bad)))
             return
-        if self._manner.resume and self._is_done(item):
+        if self._options.resume and self._is_done(item):
             self.tally.skipped += 1
             return
         target: str | Callable[[bytes], object]
         if item.path is None:
-            target = self._write_out if self._manner.is_single else _Buffer()
+            target = self._write_out if self._options.is_single else _Buffer()
         elif _is_device(item.path):
             target = _Buffer()
         elif problem := self._problem_with(item.path):
@@ -180,9 +180,9 @@ class FetchJob:
             target = item.path
         spool = Spool(
             target,
-            clobber=self._manner.clobber,
-            with_head=self._manner.include,
-            keep_all=not self._manner.fail,
+            clobber=self._options.clobber,
+            with_head=self._options.include,
+            keep_all=not self._options.fail,
         )
         self._ahead.held += 1
         call = self.engine.submit(
@@ -211,7 +211,7 @@ class FetchJob:
         if path in self._claimed:
             return f"{path} is the file of another URL, too; use {{n}}, {{host}} or {{name}} in -o"
         try:
-            if not self._manner.clobber and os.path.lexists(path):
+            if not self._options.clobber and os.path.lexists(path):
                 return f"{path} exists; --clobber replaces it, --resume skips it"
             folder = os.path.dirname(path)
             if folder and folder not in self._folders:
@@ -248,14 +248,14 @@ class FetchJob:
                 self.tally.count_success(outcome.status, size)
                 self._wake()
                 return
-            kept = outcome.status and (not self._manner.fail or outcome.error is None)
+            kept = outcome.status and (not self._options.fail or outcome.error is None)
             self._note(
                 record_of(
                     outcome,
                     item.number,
                     size=size,
                     path=item.path if kept else None,
-                    fail=self._manner.fail,
+                    fail=self._options.fail,
                     key="" if self._outcomes is None else key_of(item),
                 )
             )

@@ -1,11 +1,13 @@
-"""From answers to arguments, the same way in this process and in a worker.
+"""From answers to arguments, the same in this process and in a worker.
 
-An argument travels *packed*: `bytes` are a JSON body still to be decoded, a one-tuple
-holds a value that is passed as it is, a list or dict holds packed items. So a worker, not
-the event loop, pays for decoding what only its function reads.
+An argument travels *packed*: `bytes` are a JSON body still to be decoded, a one-tuple holds a value that is
+passed as it is, a list or dict holds packed items. So a worker, not the event loop, decodes what only its
+function reads.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -36,7 +38,7 @@ def _pack_item(item: Any, *, whole: bool) -> Any:
 def pack_row(parameter: Parameter, raw: bytes | None, value: Any, *, coerce: bool = False) -> Packed:
     """Pack the input record: its raw JSON if there is one, to be decoded where it is used.
 
-    `coerce`: the values are texts, which are read as what the flow asks for.
+    `coerce`: the values are texts, converted to the types that the flow asks for.
     """
     if raw is not None:
         return raw
@@ -52,15 +54,34 @@ def pack_row(parameter: Parameter, raw: bytes | None, value: Any, *, coerce: boo
 
 
 def _coerce(value: dict[str, Any], wanted: Any) -> Any:
-    """Convert texts; an empty one that does not fit as such is None."""
-    while True:
-        try:
-            return msgspec.convert(value, wanted, strict=False)
-        except msgspec.ValidationError as error:
-            name = str(error).rpartition("$.")[2].rstrip("`")
-            if value.get(name) != "":
-                raise
-            value = value | {name: None}
+    """Convert texts; an empty one that does not fit its field is None."""
+    try:
+        return msgspec.convert(value, wanted, strict=False)
+    except msgspec.ValidationError:
+        kinds = _field_types(wanted, value)
+        empty = {name: None for name, kind in kinds.items() if value.get(name) == "" and not _fits("", kind)}
+        if not empty:
+            raise
+    return msgspec.convert(value | empty, wanted, strict=False)
+
+
+def _field_types(wanted: Any, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The types of a record's fields, by their names in the input."""
+    if get_origin(wanted) in (Union, UnionType):
+        wanted = next((one for one in get_args(wanted) if one is not type(None)), Any)
+    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        return {field.encode_name: field.type for field in msgspec.structs.fields(wanted)}
+    if get_origin(wanted) is dict:
+        return dict.fromkeys(value, get_args(wanted)[1])
+    return get_type_hints(wanted) if isinstance(wanted, type) else {}
+
+
+def _fits(text: str, kind: Any) -> bool:
+    try:
+        msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def size_of(packed: Packed) -> int:
@@ -106,7 +127,7 @@ def _mismatch(parameter: Parameter, error: Exception) -> CallError:
     if parameter.source < 0:
         return CallError("input", f"the row {'does not fit' if fits else 'is not JSON'}: {error}")
     what = "does not fit" if fits else "is not JSON"
-    return CallError("validation", f"the answer of {parameter.name!r} {what}: {error}")
+    return CallError("validation", f"the answer of {parameter.name!r} {what}: {error}", parameter.name)
 
 
 def encoded(value: Any) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 
 from yelpaze.compute.inline import Inline
 from yelpaze.compute.processes import Processes
-from yelpaze.compute.protocol import Compute, Target
+from yelpaze.compute.protocol import Compute, EntryPoint
 from yelpaze.compute.workers import LOCAL, Workers
 from yelpaze.flow.codec import FlowCodec
 from yelpaze.flow.graph import Node
@@ -133,9 +133,9 @@ async def open_context(
 
 async def _compute_for(plan: Plan, stack: AsyncExitStack, *, workers: int | Workers, batch: int) -> Compute:
     if not workers or not plan.graph().has_compute:
-        return Inline(Target("yelpaze.flow.handler:handler_of", (plan,)))
+        return Inline(EntryPoint("yelpaze.flow.handler:handler_of", (plan,)))
     if isinstance(workers, int):
-        target = Target("yelpaze.flow.handler:build_handler", (reference(plan),))
+        target = EntryPoint("yelpaze.flow.handler:build_handler", (reference(plan),))
         return Processes(target, workers=workers, batch=batch)
     from yelpaze.compute.remote import Remote  # noqa: PLC0415  needs an extra
 

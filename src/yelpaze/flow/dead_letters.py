@@ -100,8 +100,8 @@ def _answers_of(row: RowExecution, failure: Failure, secrets: Secrets) -> dict[s
     graph = row.graph
     for number, value in row.answers().items():
         name = graph.nodes[number].step.name
-        if failure.kind == "validation" and f"the answer of {name!r} " in failure.message:
-            continue  # it would not fit again: its step is called anew
+        if failure.answer_of == name:
+            continue  # it would not fit again: its step is called once more
         is_whole = any(
             parameter.source == number and (parameter.want.whole or parameter.want.item_whole)
             for node in graph.nodes

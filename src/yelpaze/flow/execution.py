@@ -174,7 +174,8 @@ class RowExecution:
                 return
             self._request(node, node.step.function(**unpack(node, packed)))
         except CallError as error:
-            self._failed(node, self._failure(node, error.kind, str(error)))
+            failure = self._failure(node, error.kind, str(error), answer_of=error.source or None)
+            self._failed(node, failure)
         except MisuseError as error:
             self._failed(node, self._failure(node, "misuse", str(error)))
         except (Exception, SystemExit) as error:  # noqa: BLE001  the user's own code
@@ -184,9 +185,9 @@ class RowExecution:
         value = self._values[number]
         return None if value is SKIPPED else value
 
-    def _failure(self, node: Node, kind: str, message: str) -> Failure:
+    def _failure(self, node: Node, kind: str, message: str, answer_of: str | None = None) -> Failure:
         step = None if kind == "input" else node.step.name
-        return Failure(step=step, kind=kind, message=message, trace_id=self.trace_id)
+        return Failure(step=step, kind=kind, message=message, trace_id=self.trace_id, answer_of=answer_of)
 
     def _request(self, node: Node, made: Any) -> None:
         if type(made) is Request:

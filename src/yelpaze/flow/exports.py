@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from yelpaze.compute.protocol import CallError, Exports, Handler, Target, Unit
+from yelpaze.compute.protocol import CallError, EntryPoint, Exports, Handler, Unit
 from yelpaze.compute.source import files_of
 from yelpaze.flow.codec import bytes_handler_of, unit_of
 from yelpaze.flow.flow import Flow
@@ -28,7 +28,7 @@ _arguments = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any]]).decode
 def exports_of(spec: str) -> Exports:
     """Load `path.py`, `path.py:flow` or `package.module`. Raises FlowError."""
     found = _Found(spec)
-    return Exports(found.units, Target("yelpaze.flow.exports:build_handler", (spec, found.units)))
+    return Exports(found.units, EntryPoint("yelpaze.flow.exports:build_handler", (spec, found.units)))
 
 
 def build_handler(spec: str, units: tuple[Unit, ...]) -> Handler:

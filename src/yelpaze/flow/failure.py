@@ -19,6 +19,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     - `misuse`: a step made a request that cannot be sent (a bad URL, …);
     - `timeout.compute`, `crashed`: a CPU step outran its time, or its process died;
     - `result`: the result cannot be written as JSON, or a value cannot travel between machines.
+
+    `answer_of`: with `validation`, the step whose answer does not fit.
     """
 
     step: str | None
@@ -28,6 +30,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     trace_id: str = ""
     traceback: str = ""
+    answer_of: str | None = None
 
 
 def of_outcome(step: str, outcome: Outcome, secrets: Secrets = SECRETS) -> Failure:
@@ -51,6 +54,7 @@ def of_fault(step: str | None, fault: Fault, trace_id: str) -> Failure:
         message=fault.message,
         trace_id=trace_id,
         traceback=fault.traceback,
+        answer_of=fault.source or None,
     )
 
 

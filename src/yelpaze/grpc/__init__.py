@@ -4,8 +4,8 @@ options.py     what a server is asked for
 address.py     where it listens
 target.py      how a client names it
 supervisor.py  the parent: start, stop, roll
-crew.py        its processes: how they come and go
-replacing.py   when one is replaced
+processes.py        its processes: how they come and go
+replacement.py   when one is replaced
 child.py       one of them, as the parent sees it
 program.py     what it needs to find the program again
 totals.py      what all have done

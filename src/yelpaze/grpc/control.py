@@ -12,7 +12,7 @@ from yelpaze.grpc.options import Credentials, Options
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Peer(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True):
     """A process that takes calls, and where."""
 
     id: str
@@ -32,10 +32,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     own: Address | None
 
 
-class Peers(msgspec.Struct, frozen=True):
+class Members(msgspec.Struct, frozen=True):
     """To a process: all that take calls now."""
 
-    peers: tuple[Peer, ...]
+    members: tuple[Member, ...]
 
 
 class Drain(msgspec.Struct, frozen=True):

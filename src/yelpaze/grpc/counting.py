@@ -103,7 +103,7 @@ class Counts:
         return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _OVER)
 
 
-class Call(msgspec.Struct, gc=False):
+class CountedCall(msgspec.Struct, gc=False):
     """A call while it runs: counted as it begins and as it ends, however it does.
 
     Each call makes one, so it costs as little as can be: a struct is made in a third of the time of an
@@ -177,7 +177,7 @@ def _coroutine(behavior: Callable[..., Any], tally: Tally, counts: Counts) -> An
     async def call(request: Any, context: Any) -> Any:
         if tally.is_over:
             await counts.refuse(context)
-        with Call(counts, context):
+        with CountedCall(counts, context):
             return await behavior(request, context)
 
     return call
@@ -187,7 +187,7 @@ def _async_generator(behavior: Callable[..., Any], tally: Tally, counts: Counts)
     async def call(request: Any, context: Any) -> Any:
         if tally.is_over:
             await counts.refuse(context)
-        with Call(counts, context):
+        with CountedCall(counts, context):
             async for response in behavior(request, context):
                 yield response
 
@@ -198,7 +198,7 @@ def _function(behavior: Callable[..., Any], tally: Tally, counts: Counts) -> Any
     def call(request: Any, context: Any) -> Any:
         if tally.is_over:
             counts.refuse(context)
-        with Call(counts, context):
+        with CountedCall(counts, context):
             return behavior(request, context)
 
     return call
@@ -208,7 +208,7 @@ def _generator(behavior: Callable[..., Any], tally: Tally, counts: Counts) -> An
     def call(request: Any, context: Any) -> Any:
         if tally.is_over:
             counts.refuse(context)
-        with Call(counts, context):
+        with CountedCall(counts, context):
             yield from behavior(request, context)
 
     return call

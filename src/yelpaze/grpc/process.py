@@ -19,7 +19,7 @@ import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from yelpaze.grpc import reflecting
-from yelpaze.grpc.control import Drain, Failed, Peers, Ready, Report, Task
+from yelpaze.grpc.control import Drain, Failed, Members, Ready, Report, Task
 from yelpaze.grpc.counting import Counts, Registrar, Tally
 from yelpaze.grpc.options import Credentials, server_arguments
 from yelpaze.grpc.threads import Threads
@@ -207,8 +207,8 @@ class Process:
 
     def _hear(self, message: Any) -> None:
         assert self._watching is not None
-        if isinstance(message, Peers):
-            self._watching.peers = message.peers
+        if isinstance(message, Members):
+            self._watching.members = message.members
             self._watching.changed()
         elif isinstance(message, Drain):
             self._draining.set()

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from yelpaze.grpc.address import Address
-from yelpaze.grpc.crew import Crew
 from yelpaze.grpc.options import Options
 from yelpaze.grpc.program import pickled
-from yelpaze.grpc.replacing import Replacing
-from yelpaze.grpc.totals import Totals, totals
+from yelpaze.grpc.replacement import RollingReplacement
+from yelpaze.grpc.server_processes import ServerProcesses
+from yelpaze.grpc.totals import ServerTotals, totals
 from yelpaze.model.errors import MisuseError, StoppedError
+from yelpaze.model.notice import Report
 from yelpaze.process.parenthood import is_loading
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -29,7 +30,7 @@ _START_SECONDS = 60.0
 class Supervisor:
     """Runs `register`'s servicers in many processes at one address.
 
-    `notes` gets a line for each thing that an operator should know. Raises MisuseError, InputError.
+    `report` is called with notices for the operator. Raises MisuseError, InputError.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Supervisor:
         listen: str,
         options: Options,
         *,
-        notes: Callable[[str], None] = lambda _: None,
+        report: Report = lambda _: None,
     ) -> None:
         if is_loading():
             raise MisuseError(
@@ -46,9 +47,9 @@ class Supervisor:
                 'under `if __name__ == "__main__":`'
             )
         self._options = options
-        self._crew = Crew(pickled(register), Address.parse(listen), options)
+        self._processes = ServerProcesses(pickled(register), Address.parse(listen), options)
         self._ending: asyncio.Future[None] | None = None
-        self._replacing = Replacing(self._crew, options, notes)
+        self._replacement = RollingReplacement(self._processes, options, report)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -62,17 +63,17 @@ class Supervisor:
     @property
     def address(self) -> str:
         """Where clients find it."""
-        return self._crew.address.text
+        return self._processes.address.text
 
     @property
     def ports(self) -> list[str]:
         """Each serving process's own address."""
-        return [one.address.text for one in self._crew.serving() if one.address is not None]
+        return [one.address.text for one in self._processes.serving() if one.address is not None]
 
     @property
     def is_stopping(self) -> bool:
         """Whether it has been told to."""
-        return self._crew.is_stopping
+        return self._processes.is_stopping
 
     @property
     def grace(self) -> float:
@@ -83,25 +84,31 @@ class Supervisor:
         """End at once."""
         await self._kill()
 
-    def totals(self) -> Totals:
+    def totals(self) -> ServerTotals:
         """The sum over all processes, as they last reported (once a second)."""
-        crew = self._crew
-        now = [process.report for process in crew.processes if process.report is not None]
-        return totals(crew.gone, now, processes=len(crew.serving()), restarts=self._replacing.restarts)
+        processes = self._processes
+        now = [process.report for process in processes.processes if process.report is not None]
+        return totals(
+            processes.gone, now, processes=len(processes.serving()), restarts=self._replacement.restarts
+        )
 
     # ── start and end ───────────────────────────────────────────────────────────
 
     async def start(self) -> None:
         """Start all processes and wait until they serve. Raises InputError, StoppedError."""
-        crew, count = self._crew, self._options.processes
-        crew.hold()
+        processes, count = self._processes, self._options.processes
+        processes.hold()
         try:
             for place in range(count):
-                if not crew.is_stopping:
-                    await crew.start(place)
+                if not processes.is_stopping:
+                    await processes.start(place)
             async with asyncio.timeout(_START_SECONDS):
-                while len(crew.serving()) < count and not self._replacing.broken and not crew.is_stopping:
-                    await crew.change()
+                while (
+                    len(processes.serving()) < count
+                    and not self._replacement.broken
+                    and not processes.is_stopping
+                ):
+                    await processes.change()
         except TimeoutError:  # before OSError, which it is, too
             await self._kill()
             raise StoppedError(f"the processes did not start within {_START_SECONDS:g} s") from None
@@ -112,19 +119,19 @@ class Supervisor:
             await self._kill()
             raise
         await self._check()
-        if not crew.is_stopping:
-            self._replacing.open()
+        if not processes.is_stopping:
+            self._replacement.open()
 
     async def run(self) -> None:
         """Serve until `stop`, or until processes can't be started any more. Raises StoppedError."""
-        while not self._crew.is_stopping and not self._replacing.broken:
-            await self._crew.change()
+        while not self._processes.is_stopping and not self._replacement.broken:
+            await self._processes.change()
         await self._check()
 
     async def _check(self) -> None:
-        if self._replacing.broken:
+        if self._replacement.broken:
             await self._kill()
-            raise StoppedError(self._replacing.broken)
+            raise StoppedError(self._replacement.broken)
 
     async def stop(self) -> None:
         """Take no more calls, let those under way end within the grace, and stop all processes."""
@@ -133,19 +140,19 @@ class Supervisor:
         await asyncio.shield(self._ending)  # whoever asks again waits for the same end
 
     async def _end(self) -> None:
-        crew, options = self._crew, self._options
-        crew.stop()
+        processes, options = self._processes, self._options
+        processes.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(options.drain + options.grace + 5):
-                while crew.processes:
-                    await crew.change()
+                while processes.processes:
+                    await processes.change()
         await self._kill()
 
     async def roll(self) -> None:
         """Replace all processes, one after the other; no call is refused."""
-        await self._replacing.roll()
+        await self._replacement.roll()
 
     async def _kill(self) -> None:
-        self._crew.is_stopping = True  # first: nothing may start while the rest ends
-        await self._replacing.close()
-        self._crew.kill()
+        self._processes.is_stopping = True  # first: nothing may start while the rest ends
+        await self._replacement.close()
+        self._processes.kill()

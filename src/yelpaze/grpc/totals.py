@@ -8,7 +8,7 @@ import msgspec
 from yelpaze.grpc.control import Report
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
+class ServerTotals(msgspec.Struct, frozen=True, kw_only=True):
     """What all processes have done, those that are gone too.
 
     `started` by method; `handled` by method and status; `seconds` by method: how many calls took at most
@@ -24,10 +24,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     restarts: dict[str, int]
 
 
-def totals(gone: Report, now: list[Report], *, processes: int, restarts: Mapping[str, int]) -> Totals:
+def totals(gone: Report, now: list[Report], *, processes: int, restarts: Mapping[str, int]) -> ServerTotals:
     """The sum of what those that are gone did and those that are there do now."""
     whole = summed([gone, *now])
-    return Totals(
+    return ServerTotals(
         started=whole.started,
         handled=whole.handled,
         seconds=whole.seconds,

@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 
-from yelpaze.grpc.control import Peer
-from yelpaze.grpc.processes_pb2 import DESCRIPTOR, Member, ProcessState, WatchRequest
+from yelpaze.grpc.control import Member
+from yelpaze.grpc.processes_pb2 import DESCRIPTOR, ProcessState, WatchRequest
+from yelpaze.grpc.processes_pb2 import Member as MemberMessage
 
 SERVICE = DESCRIPTOR.services_by_name["Processes"].full_name
 _LEAST_SECONDS = 0.005
@@ -42,7 +43,7 @@ class Watching:
         self._teller = None if is_async else ThreadPoolExecutor(1, "yelpaze-watch")
         self._is_due = False
         self._last = 0.0
-        self.peers: tuple[Peer, ...] = ()
+        self.members: tuple[Member, ...] = ()
         self.is_draining = False
 
     def changed(self) -> None:
@@ -83,7 +84,8 @@ class Watching:
             limit=limit,
             is_draining=self.is_draining,
             members=[
-                Member(id=peer.id, port=peer.address.port, path=peer.address.path) for peer in self.peers
+                MemberMessage(id=member.id, port=member.address.port, path=member.address.path)
+                for member in self.members
             ],
         )
 

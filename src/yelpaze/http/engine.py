@@ -27,7 +27,7 @@ from yelpaze.http.options import Defaults, EngineEvents, OnDone, ParkListener, P
 from yelpaze.http.resolver import AsyncResolver, Resolver
 from yelpaze.http.shard import SHARD
 from yelpaze.http.shared_call import SharedCall
-from yelpaze.http.spool import Spool, Target
+from yelpaze.http.spool import Destination, Spool
 from yelpaze.http.stream import stream
 from yelpaze.http.timers import Timer
 from yelpaze.http.tracer import Tracer
@@ -353,7 +353,7 @@ class Engine:
         return first
 
     async def send(
-        self, request: Request, *, to: Target | None = None, deadline: float | None = None
+        self, request: Request, *, to: Destination | None = None, deadline: float | None = None
     ) -> Outcome:
         """Make one call. With `to`, a good answer's body goes to that file or callable.
 

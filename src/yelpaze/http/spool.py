@@ -15,7 +15,7 @@ from yelpaze.http.handle import Handle
 from yelpaze.model.errors import ErrorKind
 from yelpaze.model.outcome import Outcome
 
-Target = str | os.PathLike[str] | Callable[[bytes], object]
+Destination = str | os.PathLike[str] | Callable[[bytes], object]
 _FIRST_ERROR, _FIRST_REDIRECT = 400, 300
 _MOST_COLLECTED = 64 * 1024 * 1024
 # Linux: a file without a name until it is whole, so nothing is left behind by a crash.
@@ -45,7 +45,7 @@ class Spool:
     )
 
     def __init__(
-        self, target: Target, *, clobber: bool = True, with_head: bool = False, keep_all: bool = False
+        self, target: Destination, *, clobber: bool = True, with_head: bool = False, keep_all: bool = False
     ) -> None:
         self._write: Callable[[bytes], object] | None = target if callable(target) else None
         self._restart: Callable[[], object] | None = getattr(target, "restart", None)

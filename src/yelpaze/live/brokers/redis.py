@@ -28,6 +28,7 @@ from yelpaze.live.brokers.redis_pubsub import Listener
 from yelpaze.live.config import Redis as Settings
 from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication
 from yelpaze.model.errors import InputError, StoppedError
+from yelpaze.model.notice import Report
 
 _KEY_TTL = 300
 
@@ -101,7 +102,7 @@ class RedisBroker:
         self,
         settings: Settings,
         epochs: Callable[[], str],
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         self._settings = settings
         self._epochs = epochs
@@ -124,7 +125,7 @@ class RedisBroker:
             before=self._pipeline.load,
             on_message=self._message,
             on_reconnected=self._reconnected,
-            report=report or (lambda text: print(text, file=sys.stderr)),  # noqa: T201
+            report=report or (lambda notice: print(notice, file=sys.stderr)),  # noqa: T201
         )
 
     def _key(self, *parts: str) -> str:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from yelpaze.live.brokers.broker import BrokerUnavailable
 from yelpaze.live.brokers.redis_pipeline import settle
+from yelpaze.model.notice import Level, Notice, Report
 
 _BATCH = 1000
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -36,7 +37,7 @@ class Listener:
         before: Callable[[], Awaitable[None]],
         on_message: Callable[[str, bytes], None],
         on_reconnected: Callable[[], None],
-        report: Callable[[str], None],
+        report: Report,
     ) -> None:
         self._redis = redis
         self._always = tuple(always)
@@ -128,15 +129,15 @@ class Listener:
         try:
             self._on_message(name, data)
         except Exception as error:  # noqa: BLE001  whatever one message does, the next ones are heard
-            self._report(f"warning: a message on {name} in Redis was not understood: {error!r}")
+            text = f"a message on {name} in Redis was not understood: {error!r}"
+            self._report(Notice("message.bad", text, Level.WARNING))
 
     def _lost(self, error: Exception) -> None:
         self._lost_waiting()
         if not self._is_away:
             self._is_away = True
-            self._report(
-                f"warning: Redis is away ({error}); clients stay, what they ask for fails until then"
-            )
+            text = f"Redis is away ({error}); clients stay, what they ask for fails until then"
+            self._report(Notice("broker.away", text, Level.WARNING))
 
     def _lost_waiting(self) -> None:
         """Who waits for a confirmation is not kept waiting."""
@@ -147,7 +148,7 @@ class Listener:
 
     def _reconnected(self) -> None:
         self._is_away = False
-        self._report("Redis is back; all positions are compared")
+        self._report(Notice("broker.back", "Redis is back; all positions are compared"))
         self._on_reconnected()
 
     def _confirmed(self, name: bytes) -> None:

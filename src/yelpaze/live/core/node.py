@@ -26,6 +26,7 @@ from yelpaze.live.core.tokens import Jwks, Verifier
 from yelpaze.live.core.wheel import Wheel
 from yelpaze.live.protocol.codes import SHUTDOWN, UNRECOVERABLE_POSITION, Ended, Refused
 from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication
+from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.policy.rate import Gcra, Rate
 
 _TICK = 1.0
@@ -61,7 +62,7 @@ class Node:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random_module.random,
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         self.config = config
         self.broker = broker
@@ -97,7 +98,7 @@ class Node:
         )
         self._reported_at, self._unreported = float("-inf"), 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._report = report or (lambda text: print(text, file=sys.stderr))  # noqa: T201
+        self._report = report or (lambda notice: print(notice, file=sys.stderr))  # noqa: T201
 
     def _verifier(self, config: Token, where: str, fetch: Fetch | None) -> Verifier:
         url = config.jwks_public_endpoint
@@ -207,7 +208,8 @@ class Node:
 
     def defect(self, error: BaseException) -> None:
         """Something of ours went wrong: it is told in full, and the rest goes on."""
-        self._report("a defect:\n" + "".join(traceback.format_exception(error)))
+        text = "a defect:\n" + "".join(traceback.format_exception(error))
+        self._report(Notice("defect", text, Level.ERROR))
 
     def report_refused(self, why: str) -> None:
         """Say why a token was refused, at most now and then: clients choose how often that is."""
@@ -217,7 +219,7 @@ class Node:
         more = (
             f", and {self._unreported - 1} more since the last word of this" if self._unreported > 1 else ""
         )
-        self._report(f"a token was refused: {why}{more}")
+        self._report(Notice("token.refused", f"a token was refused: {why}{more}"))
         self._reported_at, self._unreported = self.clock(), 0
 
     async def sleep(self, seconds: float) -> None:

@@ -73,7 +73,7 @@ class RemoteWorker:
         return self._paused_until
 
 
-class Roster:
+class WorkerDirectory:
     """All workers behind the targets, asked what they serve. `changed` is called when it may have changed."""
 
     def __init__(self, workers: Workers, unit: Unit, changed: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
 """The processes that a server has: how one is started, where it listens, what it is told, how it goes.
 
-When one is to start or to end is decided by supervisor.py and replacing.py.
+When one is to start or to end is decided by supervisor.py and replacement.py.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yelpaze.grpc.address import Address, Held, can_share_ports
 from yelpaze.grpc.child import ServerProcess
-from yelpaze.grpc.control import Drain, Peer, Peers, Ready, Report, Task
+from yelpaze.grpc.control import Drain, Member, Members, Ready, Report, Task
 from yelpaze.grpc.options import Options, credentials_of
 from yelpaze.grpc.program import preparation
 from yelpaze.grpc.totals import summed
@@ -21,7 +21,7 @@ from yelpaze.process.frames import encode
 _MAIN = "yelpaze.grpc.process:main"
 
 
-class Crew:
+class ServerProcesses:
     """All processes of a server, and the address that they share. Raises InputError.
 
     `register` is pickled. `gone` is what processes have done that are there no more; `lost` is called with
@@ -106,12 +106,14 @@ class Crew:
         process.since = asyncio.get_running_loop().time()
         if process.address is not None and not process.address.path:
             process.address = process.address.at(message.port)
-        self._tell_peers()
+        self._notify_members()
         self.note()
 
-    def _tell_peers(self) -> None:
-        peers = Peers(tuple(Peer(one.id, one.address) for one in self.serving() if one.address is not None))
-        frame = encode(peers)
+    def _notify_members(self) -> None:
+        members = Members(
+            tuple(Member(one.id, one.address) for one in self.serving() if one.address is not None)
+        )
+        frame = encode(members)
         for process in self.processes:
             if process.state != "starting":
                 process.send(frame)
@@ -124,7 +126,7 @@ class Crew:
             return
         process.state = "draining"
         process.send(encode(Drain()))
-        self._tell_peers()
+        self._notify_members()
 
     def _on_lost(self, process: ServerProcess) -> None:
         """It is gone: told to, crashed, or never started."""
@@ -137,7 +139,7 @@ class Crew:
             Path(process.address.path).unlink(missing_ok=True)
         if process.report is not None:
             self.gone = summed([self.gone, process.report])
-        self._tell_peers()
+        self._notify_members()
         self.note()
         if not self.is_stopping and process.state != "draining":
             self.lost(process, how)
