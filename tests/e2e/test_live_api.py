@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from support.live import KEY, SECONDS, BrokerEvents, Centrifugo, Gateway, WebSocket, token
+from support.live import KEY, SECONDS, Centrifugo, Events, Gateway, WebSocket, token
 from support.needed import needs
 from support.waiting import until
 
@@ -270,7 +270,7 @@ def test_what_was_published_before_an_end_comes_before_it(nodes, channel, user):
     with (
         nodes.client(user, channel) as client,
         WebSocket(nodes.clients.port, f"/ws/{channel}?token={token(user)}") as plain,
-        BrokerEvents(nodes.clients.port, channel, token=token(user)) as events,
+        Events(nodes.clients.port, channel, token=token(user)) as events,
     ):
         nodes.clients.until_listening(channel, 3)
         batch(last, out)

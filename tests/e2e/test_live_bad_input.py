@@ -22,8 +22,8 @@ from support.live import (
     PING,
     SECONDS,
     TEXT,
-    BrokerEvents,
     Centrifugo,
+    Events,
     WebSocket,
     Wire,
     frame,
@@ -72,7 +72,10 @@ class Inside:
         self._loop.set_exception_handler(lambda _, context: self.lines.append(f"a defect: {context}"))
         sock = listening("127.0.0.1", 0)
         self.port = sock.getsockname()[1]
-        async with opened_node(self._config, self.lines.append) as self.node, Server(self.node, sock):
+        async with (
+            opened_node(self._config, lambda notice: self.lines.append(str(notice))) as self.node,
+            Server(self.node, sock),
+        ):
             self._ready.set()
             await self._stop.wait()
 
@@ -454,7 +457,7 @@ def test_forged_tokens_let_nobody_in_and_are_never_told(gateway, keyed, held):
         late = held(WebSocket(where.port, "/ws/news"))
         late.say(made)
         assert late.closed()[0] == 4001
-        assert held(BrokerEvents(where.port, "news", token=made)).status == 401
+        assert held(Events(where.port, "news", token=made)).status == 401
         assert not [
             line
             for line in where.lines
@@ -467,7 +470,7 @@ def test_tokens_are_not_in_what_the_gateway_says(gateways, held):
     secret = token("42", jti="very secret")
     held(WebSocket(gateway.port, f"/ws/news?token={secret}"))
     held(WebSocket(gateway.port, f"/ws/news?token={secret}x")).closed()
-    held(BrokerEvents(gateway.port, "news", token=secret))
+    held(Events(gateway.port, "news", token=secret))
     held(Centrifugo(gateway.port, connect={"token": secret}))
     gateway.request("GET", f"/nowhere?token={secret}")
     held(Wire(gateway.port)).send(f"GET /ws/news?token={secret} HTTP/9.9\r\n\r\n".encode())
@@ -715,15 +718,13 @@ def test_an_upgrade_that_is_not_ours_to_take_up_is_left(gateway, held):
 def test_only_so_many_connections(gateways_inside, held):
     gateway = gateways_inside({**OPENED, "client": {"connection_limit": 2}})
     first = held(connected(gateway))
-    held(BrokerEvents(gateway.port, "news", token=token("42")))
+    held(Events(gateway.port, "news", token=token("42")))
     third = held(WebSocket(gateway.port, "/ws/news"))
     assert third.status == 503
     assert "retry-after" in third.headers
-    assert (
-        held(BrokerEvents(gateway.port, "news", token=token("42"), headers={"Accept": "*/*"})).status == 503
-    )
+    assert held(Events(gateway.port, "news", token=token("42"), headers={"Accept": "*/*"})).status == 503
     # A browser's EventSource gives up for good at any other status: it is told when to come again.
-    refused = held(BrokerEvents(gateway.port, "news", token=token("42")))
+    refused = held(Events(gateway.port, "news", token=token("42")))
     assert refused.status == 200
     assert refused.line() == b": no more connections are taken"
     assert refused.line().startswith(b"retry: ")

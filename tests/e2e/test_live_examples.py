@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.live import SECONDS, BrokerEvents, Centrifugo, WebSocket, request
+from support.live import SECONDS, Centrifugo, Events, WebSocket, request
 from support.needed import needs
 from support.nginx import free_port, wait_for_port
 
@@ -91,7 +91,7 @@ def test_a_ticker_by_both_ways_and_the_newest_prices_for_who_is_slow():
         assert gateway.encode() in request(port_of(page), "GET", "/")[2]
         slow, socket_ = (stack.enter_context(WebSocket(port, "/ws/ticker:prices")) for _ in range(2))
         slow._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        events = stack.enter_context(BrokerEvents(port, "ticker:prices"))
+        events = stack.enter_context(Events(port, "ticker:prices"))
         seen = json.loads(events.next().data)
         while (other := json.loads(socket_.hear()))["tick"] < seen["tick"]:
             pass

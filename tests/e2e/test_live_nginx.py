@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.live import KEY, PING, PONG, BrokerEvents, Centrifugo, WebSocket, request, token
+from support.live import KEY, PING, PONG, Centrifugo, Events, WebSocket, request, token
 from support.needed import absent
 from support.nginx import free_port, wait_for_port
 
@@ -92,7 +92,7 @@ def test_every_transport_and_the_api_go_through(port, gateway):
     with (
         Centrifugo(port, connect={"token": token("u")}) as client,
         WebSocket(port, f"/ws/all?token={token('u')}") as plain,
-        BrokerEvents(port, "all", token=token("u")) as events,
+        Events(port, "all", token=token("u")) as events,
     ):
         client.ask("subscribe", channel="all")
         gateway.until_listening("all", 3)
@@ -113,11 +113,11 @@ def test_every_transport_and_the_api_go_through(port, gateway):
 
 def test_a_stream_of_events_goes_on_where_it_was(port):
     published(port, "again", 1)
-    with BrokerEvents(port, "again", token=token("u")) as events:
+    with Events(port, "again", token=token("u")) as events:
         published(port, "again", 2)
         assert events.next().data == "2"
     published(port, "again", 3)
-    with BrokerEvents(port, "again", token=token("u"), last=events.last) as events:
+    with Events(port, "again", token=token("u"), last=events.last) as events:
         assert events.next().data == "3"
 
 
@@ -155,7 +155,7 @@ def test_without_the_upgrade_there_is_no_websocket(proxied, gateway):
 def test_events_are_not_buffered_even_where_nginx_was_not_told_so(proxied, gateway):
     with (
         proxied(ONE, [gateway.port], ("proxy_buffering off;", "")) as port,
-        BrokerEvents(port, "quick", token=token("u")) as events,
+        Events(port, "quick", token=token("u")) as events,
     ):
         published(port, "quick", 1)
         assert events.next().data == "1"
@@ -174,7 +174,7 @@ def test_pings_keep_quiet_connections_open(proxied, gateways):
         proxied(ONE, [gateway.port], ("proxy_read_timeout 60s;", "proxy_read_timeout 4s;")) as port,
         Centrifugo(port, connect={"token": token("u")}) as client,
         WebSocket(port, f"/ws/quiet?token={token('u')}") as plain,
-        BrokerEvents(port, "quiet", token=token("u")) as events,
+        Events(port, "quiet", token=token("u")) as events,
     ):
         client.ask("subscribe", channel="quiet")
         for _ in range(3):
@@ -237,7 +237,7 @@ def test_two_nodes_are_one_gateway(balance, proxied, nodes):
             assert {len(there) for there in by_office.values()} == {1}
         with (
             WebSocket(port, f"/ws/{channel}?token={token('p')}", source=OFFICES[0]) as plain,
-            BrokerEvents(port, channel, token=token("e"), source=OFFICES[1]) as events,
+            Events(port, channel, token=token("e"), source=OFFICES[1]) as events,
         ):
             nodes[0].until_listening(channel, 10)
             assert published(port, channel, "for all") == 1
@@ -251,7 +251,7 @@ def test_when_a_node_ends_its_clients_go_on_at_the_other(proxied, nodes):
     with proxied(SEVERAL, [node.port for node in nodes]) as port:
         with (
             Centrifugo(port, connect={"token": token("u")}, source=OFFICES[0]) as client,
-            BrokerEvents(port, "moved", token=token("u"), source=OFFICES[0]) as events,
+            Events(port, "moved", token=token("u"), source=OFFICES[0]) as events,
         ):
             joined = client.ask("subscribe", channel="moved")
             nodes[0].until_listening("moved", 2)
@@ -267,7 +267,7 @@ def test_when_a_node_ends_its_clients_go_on_at_the_other(proxied, nodes):
         assert published(port, "moved", 2) == 2
         with (
             Centrifugo(port, connect={"token": token("u")}, source=OFFICES[0]) as client,
-            BrokerEvents(port, "moved", token=token("u"), last=events.last, source=OFFICES[0]) as events,
+            Events(port, "moved", token=token("u"), last=events.last, source=OFFICES[0]) as events,
         ):
             since = {"offset": 1, "epoch": joined["epoch"], "recover": True}
             told = client.ask("subscribe", channel="moved", **since)

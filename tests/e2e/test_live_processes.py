@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.live import SECONDS, BrokerEvents, Centrifugo, Gateway, token
+from support.live import SECONDS, Centrifugo, Events, Gateway, token
 from support.redis import Redis
 from support.waiting import until
 
@@ -79,7 +79,7 @@ def test_all_processes_hear_what_one_is_told(gateway, held):
 def test_metrics_are_those_of_all_processes(gateway, held):
     for number in range(6):
         held(subscribed(gateway, str(number)))
-    stream = held(BrokerEvents(gateway.port, "news", token=token("9")))
+    stream = held(Events(gateway.port, "news", token=token("9")))
     gateway.publish("news", 1)
     stream.next()
     wanted = {

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.live import BrokerEvents, Centrifugo, Gateway, WebSocket, token
+from support.live import Centrifugo, Events, Gateway, WebSocket, token
 from support.needed import absent, needs
 from support.redis import Redis
 
@@ -89,7 +89,7 @@ def test_nobody_misses_anything_while_redis_is_killed_and_started_again(nodes, h
     redis, both = nodes(keeps=True)
     readers = [held(subscribed(node)) for node in both]
     plain = [held(WebSocket(node.port, f"/ws/news?token={token('7')}")) for node in both]
-    events = [held(BrokerEvents(node.port, "news", token=token("8"))) for node in both]
+    events = [held(Events(node.port, "news", token=token("8"))) for node in both]
     both[0].publish("news", 0)
     assert {reader.data() for reader in readers} == {0}
     assert {client.hear() for client in plain} == {"0"}
@@ -113,7 +113,7 @@ def test_nobody_misses_anything_while_redis_is_killed_and_started_again(nodes, h
 def test_those_who_cannot_recover_are_told_when_redis_forgets(nodes, held):
     redis, (node, _) = nodes()
     reader, plain = held(subscribed(node)), held(WebSocket(node.port, f"/ws/news?token={token('7')}"))
-    events = held(BrokerEvents(node.port, "news", token=token("8")))
+    events = held(Events(node.port, "news", token=token("8")))
     node.publish("news", "before")
     assert reader.data() == plain.hear() == events.next().data == "before"
     since = len(node.lines)
@@ -131,7 +131,7 @@ def test_those_who_cannot_recover_are_told_when_redis_forgets(nodes, held):
     assert plain.closed() == (3010, "insufficient state")
     with pytest.raises(EOFError):
         events.next()
-    with BrokerEvents(node.port, "news", token=token("8"), last=events.last) as back:
+    with Events(node.port, "news", token=token("8"), last=events.last) as back:
         assert back.next().kind == "missed"
 
 
@@ -172,7 +172,7 @@ def test_clients_of_a_killed_node_find_what_they_missed_on_the_other(nodes, held
 def test_a_node_that_drains_sends_its_clients_to_the_other(nodes, held):
     _, (first, second) = nodes()
     readers = [held(subscribed(first)) for _ in range(5)]
-    streams = [held(BrokerEvents(first.port, "news", token=token("8"))) for _ in range(3)]
+    streams = [held(Events(first.port, "news", token=token("8"))) for _ in range(3)]
     second.publish("news", 1)
     assert {reader.data() for reader in readers} == {1}
     assert {stream.next().data for stream in streams} == {"1"}
@@ -183,7 +183,7 @@ def test_a_node_that_drains_sends_its_clients_to_the_other(nodes, held):
         with subscribed(second, recover=True, offset=1, epoch=reader.place["epoch"]) as back:
             assert [one["data"] for one in back.place["publications"]] == [2]
     for stream in streams:
-        with BrokerEvents(second.port, "news", token=token("8"), last=stream.last) as back:
+        with Events(second.port, "news", token=token("8"), last=stream.last) as back:
             assert back.next().data == "2"
 
 

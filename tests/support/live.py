@@ -395,7 +395,7 @@ class Event(NamedTuple):
     kind: str = "message"
 
 
-class BrokerEvents(Wire):
+class Events(Wire):
     """A reader of `/sse/{channel}`; `status` tells whether it was let in."""
 
     def __init__(
