@@ -92,7 +92,6 @@ _URL_SINKS: dict[str, Callable[[str, object], Sink]] = {
     "postgres": _postgres_sink,
 }
 _OUTPUT = re.compile(r"\.(?:results|failures)(?:\.\d+)?\.[a-z]+$")
-_LINES = (".jsonl", ".ndjson", ".json", ".txt", "")
 _DATABASES = (".db", ".sqlite", ".sqlite3")
 
 
@@ -198,10 +197,6 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
         )
     layout = _LAYOUTS.get(path.suffix.lower(), _jsonl_layout)(path, annotation)
     return FileSink(layout, failures)
-
-
-def _endings() -> str:
-    return ", ".join(ending for ending in (*_LINES, *_LAYOUTS, *_DATABASES) if ending)
 
 
 def _refuse_inputs(inputs: tuple[str, ...], *written: Path) -> None:

@@ -184,11 +184,6 @@ class Table:
         self.waiting = 0
         return rows
 
-    @property
-    def held_back(self) -> int:
-        """How many results wait for the columns to be settled."""
-        return len(self._first)
-
     def state(self) -> dict[str, Any] | None:
         """The columns, or the results that are held back for want of them, as a JSON value."""
         if self._first:

@@ -35,7 +35,6 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 INTERNAL: Final = Failure(100, "internal server error", temporary=True)
-UNAUTHORIZED: Final = Failure(101, "unauthorized")
 UNKNOWN_CHANNEL: Final = Failure(102, "unknown channel")
 PERMISSION_DENIED: Final = Failure(103, "permission denied")
 METHOD_NOT_FOUND: Final = Failure(104, "method not found")
@@ -44,7 +43,6 @@ LIMIT_EXCEEDED: Final = Failure(106, "limit exceeded")
 BAD_REQUEST: Final = Failure(107, "bad request")
 NOT_AVAILABLE: Final = Failure(108, "not available")
 TOKEN_EXPIRED: Final = Failure(109, "token expired")
-EXPIRED: Final = Failure(110, "expired")
 TOO_MANY_REQUESTS: Final = Failure(111, "too many requests", temporary=True)
 UNRECOVERABLE_POSITION: Final = Failure(112, "unrecoverable position")
 
@@ -73,7 +71,6 @@ NORMAL: Final = 1000
 PROTOCOL_ERROR: Final = 1002
 UNSUPPORTED_DATA: Final = 1003
 INVALID_DATA: Final = 1007
-POLICY_VIOLATION: Final = 1008
 TOO_BIG: Final = 1009
 WENT_AWAY: Final = 1006  # never sent: the connection was lost
 

@@ -194,7 +194,8 @@ class CentrifugoSession:
             raise Ended(BAD_COMMAND)
         claims = await client.connect(asked.token)
         self._connection.greeted()
-        self._connection.hold()  # until the reply: what is published in the first channel while the last is joined
+        # until the reply: what is published in the first channel while the last is joined
+        self._connection.hold()
         subs = {}
         for channel, said in self._own_channels(claims).items():
             recovering = asked.subs.get(channel)

@@ -369,7 +369,7 @@ class Client:
             self.node.clients.remove(self)
 
     def wake(self) -> None:
-        """The connection or a subscription may have expired. A client that can refresh has some time for it."""
+        """Look for what has expired, with time for clients that can refresh."""
         settings = self.node.config.client
         now = self.node.now()
         delay = 0 if self.session.is_bound else settings.expired_close_delay

@@ -172,9 +172,7 @@ class AsgiApp:
         node = await self._node()
         request = _request(scope)
         try:
-            route = route_of(request.path, node.config)
-            if route.is_websocket is not (scope["type"] == "websocket"):
-                raise Rejected(404, "there is nothing at this address")
+            route = route_of(request.path, node.config, is_websocket=scope["type"] == "websocket")
             await _ANSWERS[route.kind](node, request, route.name, receive, send)
         except Rejected as rejected:
             node.statistics.rejected[rejected.status] += 1

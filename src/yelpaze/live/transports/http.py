@@ -238,9 +238,7 @@ class HttpConnection(asyncio.Protocol):
     def _open(self, request: Request, rest: bytes) -> None:
         """Make a WebSocket of it. Raises Rejected."""
         config = self._node.config
-        route = route_of(request.path, config)
-        if not route.is_websocket:
-            raise Rejected(404, "there is nothing at this address")
+        route = route_of(request.path, config, is_websocket=True)
         is_centrifugo = route.kind is Kind.CENTRIFUGO
         answer = accept(request, (*_PROTOCOLS, _PROTOBUF) if is_centrifugo else ())
         check_origin(request, config.client.allowed_origins)

@@ -78,7 +78,7 @@ def last_event_id(request: Request) -> str:
 
 
 def joined_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Header fields by their names in small letters; values of the same name joined by commas (RFC 9110 §5.3)."""
+    """Header fields by lower-case name; values of one name joined by commas (RFC 9110 §5.3)."""
     headers: dict[str, str] = {}
     for name, value in pairs:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")

@@ -43,12 +43,19 @@ _EXACT = {
 _PREFIXES = (("/ws/", Kind.PLAIN), ("/sse/", Kind.EVENTS), ("/api/", Kind.API))
 
 
-def route_of(path: str, config: Config) -> Route:
-    """The route of a path. Raises Rejected where there is nothing, or it is disabled.
+def route_of(path: str, config: Config, *, is_websocket: bool | None = None) -> Route:
+    """The route of a path. Raises Rejected where there is nothing of the wanted sort.
 
     >>> route_of("/sse/news", Config())
     Route(kind=<Kind.EVENTS: 3>, name='news')
     """
+    route = _matching(path, config)
+    if route is None or is_websocket not in (None, route.is_websocket):
+        raise Rejected(404, "there is nothing at this address")
+    return route
+
+
+def _matching(path: str, config: Config) -> Route | None:
     disabled = {Kind.PLAIN: config.websocket.plain_disabled, Kind.EVENTS: config.sse.disabled}
     if path in _EXACT:
         return Route(_EXACT[path])
@@ -56,7 +63,7 @@ def route_of(path: str, config: Config) -> Route:
         name = path.removeprefix(prefix)
         if path.startswith(prefix) and name and not disabled.get(kind, False):
             return Route(kind, name)
-    raise Rejected(404, "there is nothing at this address")
+    return None
 
 
 def require(method: str, wanted: str, what: str) -> None:

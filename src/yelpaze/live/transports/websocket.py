@@ -2,8 +2,8 @@
 
 Theory of operation. Frames to the client go straight to the transport, which gathers what is written in one
 turn of the loop. Only when the transport says that its buffer is full is there a `Backlog`; it goes when
-the client has read. The wheel wakes a connection for what `heartbeat` says is due. A close is sent, then the sending side is shut; the client has a few seconds to
-close its own.
+the client has read. The wheel wakes a connection for what `heartbeat` says is due. A close is sent, then the
+sending side is shut; the client has a few seconds to close its own.
 """
 
 import asyncio
