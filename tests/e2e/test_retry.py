@@ -779,6 +779,7 @@ def test_an_idempotency_key_is_the_same_whenever_its_place_is_come_to(place, ser
     service.hold(lambda call: call.step == "namedb" and call.number == 3)
     process = place.start(*RUN, "--retries", 4)
     until(lambda: sorted({*place.numbers(), *place.letters}) == [1, 2, 4])
+    place.recorded(3)
     process.send_signal(signal.SIGKILL)
     process.wait()
     service.release()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
+from support.waiting import until
 from yelpaze.cli.main import main
 
 YELPAZE = [sys.executable, "-m", "yelpaze.cli.main"]
@@ -204,6 +205,11 @@ class Place:
         letters = {letter["row"]: letter for letter in found}
         assert len(letters) == len(found), "a row has several dead letters"
         return letters
+
+    def recorded(self, rows: int) -> None:
+        """Wait until the list of runs says that so many rows have ended, which it does after their commit."""
+        records = self.path / "state" / "yelpaze" / "runs"
+        until(lambda: any(f'"rows":{rows},' in path.read_text() for path in records.glob("*.json")))
 
     def __call__(self, *arguments: Any, code: int | None = None, **options: Any) -> Any:
         """Run `yelpaze` to its end; `code` is the exit code that it must have."""
