@@ -128,7 +128,7 @@ class Live:
             publication = Publication(on_one_line(raw(data)))
         except (TypeError, ValueError) as error:
             raise MisuseError(f"publish to {channel!r}: the data can't be written as JSON: {error}") from None
-        with _told(channel):
+        with _Translated(channel):
             options = node.rules.options(channel)
             return await node.publish(
                 channel, publication, options, skip_history=skip_history, idempotency_key=idempotency_key
@@ -137,7 +137,7 @@ class Live:
     async def history(self, channel: str, *, limit: int = -1) -> list[Any]:
         """The data of the last publications that are kept, oldest first."""
         node = await self.node()
-        with _told(channel):
+        with _Translated(channel):
             options = node.rules.options(channel)
             found: History = await node.history(channel, Query(None, limit), options)
         return [msgspec.json.decode(one.data) for one in found.publications]
@@ -145,23 +145,23 @@ class Live:
     async def presence(self, channel: str) -> dict[str, ClientInfo]:
         """Who listens to a channel, by client."""
         node = await self.node()
-        with _told(channel):
+        with _Translated(channel):
             return await node.broker.presence(channel)
 
     async def disconnect(self, user: str, *, ending: Ending = FORCE_DISCONNECT) -> None:
         """Close a user's connections, in all processes."""
         node = await self.node()
-        with _told(""):
+        with _Translated(""):
             await node.cluster.send(ControlMessage(do="disconnect", user=user, ending=ending))
 
     async def unsubscribe(self, user: str, channel: str) -> None:
         """Take a user out of a channel, in all processes."""
         node = await self.node()
-        with _told(channel):
+        with _Translated(channel):
             await node.cluster.send(ControlMessage(do="unsubscribe", user=user, channel=channel))
 
 
-class _told:  # noqa: N801  reads as a function
+class _Translated:
     """Turn what a node raises into errors for programs."""
 
     def __init__(self, channel: str) -> None:

@@ -240,17 +240,17 @@ async def _serve(parent: Parent, messages: Any, begin: Begin) -> None:
         sock: socket.socket = listening(config.http_server.address, begin.port, shared=True)
         async with opened_node(config, report) as node, Server(node, sock) as server:
             parent.send(Ready())
-            telling = asyncio.create_task(_tell(parent, node.totals))
+            reporting = asyncio.create_task(_report(parent, node.totals))
             await stop.wait()
             await server.drain(config.shutdown.timeout)
-            telling.cancel()
+            reporting.cancel()
             parent.send(node.totals())
     except (OSError, StoppedError, ValueError) as error:
         with contextlib.suppress(OSError):
             parent.send(Failed(str(error)))
 
 
-async def _tell(parent: Parent, totals: Callable[[], NodeTotals]) -> None:
+async def _report(parent: Parent, totals: Callable[[], NodeTotals]) -> None:
     while True:
         await asyncio.sleep(_REPORT_SECONDS)
         parent.send(totals())

@@ -249,13 +249,13 @@ def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
 
 async def _run(job: Job, *, quiet: bool) -> Summary:
     view = Progress(_View(job))
-    with _telling(view):
+    with _printing_on_signal(view):
         async with nullcontext() if quiet else view:
             return await until_stopped(job, job.run())
 
 
 @contextmanager
-def _telling(view: Progress) -> Any:
+def _printing_on_signal(view: Progress) -> Any:
     """SIGUSR1 prints where the run is, as with dd."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, lambda: say(view.text()))

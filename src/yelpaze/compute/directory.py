@@ -85,7 +85,7 @@ class WorkerDirectory:
         # Answers are bounded by the worker, which tells why one is too large.
         arguments = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._peers = Peers(
-            workers.targets, security=workers.security, arguments=arguments, changed=self._follow
+            workers.targets, security=workers.security, arguments=arguments, on_change=self._follow
         )
 
     async def open(self) -> None:
@@ -107,7 +107,7 @@ class WorkerDirectory:
 
     @property
     def is_settled(self) -> bool:
-        """Whether all who have been heard of have told what they serve."""
+        """Whether all that are known have said what they serve."""
         return not self._asking and not self._peers.is_meeting
 
     @property
@@ -128,7 +128,7 @@ class WorkerDirectory:
         return self._peers.trouble or ", ".join(self._targets)
 
     def ask(self, worker: RemoteWorker) -> None:
-        """It is asked what it serves, and not used until it has told."""
+        """Ask it what it serves; it is not used until it has answered."""
         peer = worker.peer
         worker.is_usable = False
         if peer not in self._asking:
@@ -170,28 +170,31 @@ class WorkerDirectory:
     async def _ask_once(self, worker: RemoteWorker) -> None:
         where = worker.peer.shared.text
         try:
-            told = await worker.describe(pb.DescribeRequest(), timeout=_DESCRIBE_SECONDS)
+            description = await worker.describe(pb.DescribeRequest(), timeout=_DESCRIBE_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 worker.refusal = InputError(f"{where}: is no worker: start one with `yelpaze worker`")
             elif error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 worker.refusal = InputError(f"{where}: {error.details()}")
             return
-        worker.refusal = _refusal_of(where, told, self._unit)
-        worker.processes = max(1, told.processes)
-        worker.max_message = told.max_message or _LEAST_MESSAGE
-        worker.fingerprint = told.fingerprint
+        worker.refusal = _refusal_of(where, description, self._unit)
+        worker.processes = max(1, description.processes)
+        worker.max_message = description.max_message or _LEAST_MESSAGE
+        worker.fingerprint = description.fingerprint
         worker.is_usable = worker.refusal is None
 
 
-def _refusal_of(where: str, told: Any, unit: Unit) -> InputError | None:
+def _refusal_of(where: str, description: Any, unit: Unit) -> InputError | None:
     """Why a worker can't be used for what we want to call."""
-    if told.protocol != PROTOCOL:
+    if description.protocol != PROTOCOL:
         return InputError(
-            f"{where}: the worker is Yelpaze {told.version} and speaks protocol {told.protocol}; "
+            f"{where}: the worker is Yelpaze {description.version} and speaks "
+            f"protocol {description.protocol}; "
             f"this is {__version__}, protocol {PROTOCOL}: install the same version on both sides"
         )
-    known = {found.name: Unit(found.name, tuple(found.functions), dict(found.files)) for found in told.units}
+    known = {
+        found.name: Unit(found.name, tuple(found.functions), dict(found.files)) for found in description.units
+    }
     if unit.name not in known:
         return InputError(
             f"{where}: serves {', '.join(known) or 'nothing'}, not {unit.name}: "

@@ -238,7 +238,7 @@ class Processes:
                     self._give(worker, [call], now)
                 return
             message = f"the arguments cannot be sent to a worker: {type(error).__name__}: {error}"
-            self._tell(calls[0], None, Fault("exception", message))
+            self._complete(calls[0], None, Fault("exception", message))
             self._dispatch_soon()  # no result will ask for more
 
     def _spawn_replacement(self) -> None:
@@ -277,13 +277,13 @@ class Processes:
             call = given.popleft()
             if call.number != number:
                 raise AssertionError("a worker answered out of order")
-            self._tell(call, value, fault)
+            self._complete(call, value, fault)
         if worker.retiring and not given:
             worker.close()
         if self._queue:
             self._dispatch_soon()
 
-    def _tell(self, call: ComputeCall, value: Any, fault: Fault | None) -> None:
+    def _complete(self, call: ComputeCall, value: Any, fault: Fault | None) -> None:
         try:
             call.on_done(value, fault)
         except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others

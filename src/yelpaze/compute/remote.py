@@ -157,7 +157,7 @@ class Remote:
         self.broken = why
         queue, self._queue = self._queue, deque()
         for call in queue:
-            self._tell(call, None, Fault("crashed", why))
+            self._complete(call, None, Fault("crashed", why))
 
     # ── giving out ──────────────────────────────────────────────────────────────
 
@@ -170,10 +170,12 @@ class Remote:
         try:
             data = self._codec.encode(function, payload)
         except CallError as error:
-            self._loop.call_soon(self._tell, call, None, Fault(error.kind, str(error), source=error.source))
+            self._loop.call_soon(
+                self._complete, call, None, Fault(error.kind, str(error), source=error.source)
+            )
             return call
         if self.broken:
-            self._loop.call_soon(self._tell, call, None, Fault("crashed", self.broken))
+            self._loop.call_soon(self._complete, call, None, Fault("crashed", self.broken))
             return call
         name = f"{self._codec.unit.name}/{self._codec.name_of(function)}"
         call.message = pb.Call(function=name, arguments=data, timeout=timeout)
@@ -213,7 +215,9 @@ class Remote:
             elif call.size > bound:
                 self._queue.popleft()
                 limit = f"more than fits into the worker's --max-message of {worker.max_message:,}"
-                self._tell(call, None, Fault("result", f"the arguments have {call.size:,} bytes, {limit}"))
+                self._complete(
+                    call, None, Fault("result", f"the arguments have {call.size:,} bytes, {limit}")
+                )
             elif calls and (call.size > left or call.goes_alone):
                 break
             else:
@@ -284,16 +288,16 @@ class Remote:
         call.copies -= 1
         if result.WhichOneof("outcome") == "fault":
             fault = result.fault
-            self._tell(call, None, Fault(fault.kind, fault.message, fault.traceback, fault.source))
+            self._complete(call, None, Fault(fault.kind, fault.message, fault.traceback, fault.source))
             return
         try:
             value = self._codec.decode(call.function, call.payload, result.value)
         except CallError as error:
-            self._tell(call, None, Fault(error.kind, str(error), source=error.source))
+            self._complete(call, None, Fault(error.kind, str(error), source=error.source))
         else:
-            self._tell(call, value, None)
+            self._complete(call, value, None)
 
-    def _tell(self, call: _RemoteCall, value: Any, fault: Fault | None) -> None:
+    def _complete(self, call: _RemoteCall, value: Any, fault: Fault | None) -> None:
         if call.is_done:  # a hedge was faster
             return
         call.is_done = True
@@ -321,10 +325,10 @@ class Remote:
             if call.is_done or call.copies:
                 continue
             if is_too_large and len(calls) == 1:
-                self._tell(call, None, Fault("result", details))
+                self._complete(call, None, Fault("result", details))
             elif self.broken or call.losses >= _TRIES:
                 message = f"{call.losses} workers were lost that had the call; the last said: {details}"
-                self._tell(call, None, Fault("crashed", self.broken or message))
+                self._complete(call, None, Fault("crashed", self.broken or message))
             else:
                 again.append(call)
         self._queue.extendleft(reversed(again))

@@ -94,7 +94,7 @@ class Front:
         self._functions = {name: (number, server.counts(name)) for number, name in enumerate(names)}
         self._fingerprint = fingerprint_of(exports.units)
         self._open = self._bytes = 0
-        self._telling: asyncio.Task[None] | None = None
+        self._withdrawing: asyncio.Task[None] | None = None
         self._description = pb.Description(
             protocol=PROTOCOL,
             version=__version__,
@@ -128,7 +128,7 @@ class Front:
     def _broken(self, why: str) -> None:
         print(f"yelpaze: {why}", file=sys.stderr, flush=True)  # noqa: T201
         self._server.want_replacement()
-        self._telling = asyncio.get_running_loop().create_task(self._server.set_serving(is_serving=False))
+        self._withdrawing = asyncio.get_running_loop().create_task(self._server.set_serving(is_serving=False))
 
     # ── methods ─────────────────────────────────────────────────────────────────
 
@@ -293,10 +293,10 @@ def _result(index: int, value: Any, fault: Fault | None, most: int) -> Any:
         fault = Fault("result", f"the value has {len(value):,} bytes: the worker's --max-message is {most:,}")
     if fault is None:
         return pb.Result(index=index, value=value)
-    told = pb.Fault(
+    message = pb.Fault(
         kind=fault.kind, message=_text(fault.message), traceback=_text(fault.traceback), source=fault.source
     )
-    return pb.Result(index=index, fault=told)
+    return pb.Result(index=index, fault=message)
 
 
 def _text(text: str) -> str:

@@ -233,12 +233,10 @@ class FlowCodec:
         return self._steps.nodes[function].step.name
 
     def encode(self, function: int, payload: tuple[list[Packed], bool]) -> bytes:
-        """See Codec."""
         packed, as_json = payload
         return _pack((as_json, self._steps.arguments[function].pack(packed)))
 
     def decode(self, function: int, payload: tuple[list[Packed], bool], data: bytes) -> Any:
-        """See Codec."""
         if payload[1]:
             return data
         try:

@@ -63,7 +63,6 @@ class _Results:
         """See RowConsumer."""
 
     def end(self, row: RowExecution, value: Any, failure: Failure | None) -> None:
-        """See RowConsumer."""
         self.ready.append((row, Result(row.number, row.value, value, failure)))
         self.arrived.set()
 

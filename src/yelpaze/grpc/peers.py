@@ -36,8 +36,8 @@ class Peer:
     """One process, or a shared address."""
 
     __slots__ = (
+        "_reported",
         "_since",
-        "_told",
         "address",
         "channel",
         "id",
@@ -59,14 +59,14 @@ class Peer:
         self.is_ready = self.is_draining = False
         self.limit = 0
         self.under_way = 0  # what this client has there
-        self._told = 0  # what it said that it had, of all clients
+        self._reported = 0  # what it said that it had, of all clients
         self._since = 0  # what this client began there since then, less what ended
         self.watch: asyncio.Task[None] | None = None
 
     @property
     def load(self) -> int:
         """How much it has to do, as far as can be known."""
-        return max(self._told + self._since, self.under_way)
+        return max(self._reported + self._since, self.under_way)
 
     @property
     def room(self) -> int:
@@ -83,12 +83,12 @@ class Peer:
         self.under_way -= count
         self._since -= count
 
-    def tell(self, state: ProcessState) -> None:
-        """It says how it stands."""
+    def update(self, state: ProcessState) -> None:
+        """Take in its own report."""
         self.is_ready = True
         self.is_draining = state.is_draining
         self.limit = state.limit
-        self._told, self._since = state.running + state.waiting, 0
+        self._reported, self._since = state.running + state.waiting, 0
 
 
 class Peers:
@@ -104,7 +104,7 @@ class Peers:
         security: Security | None = None,
         arguments: Sequence[tuple[str, Any]] = (),
         max_message: int = 64 << 20,
-        changed: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._targets = [Target.parse(target) for target in targets]
         if not self._targets:
@@ -119,7 +119,7 @@ class Peers:
             "grpc.max_reconnect_backoff_ms": 1_000,
         } | dict(arguments)
         self._credentials = _credentials(security or Security())
-        self._told = changed
+        self._on_change = on_change
         self._peers: dict[tuple[Address, str], Peer] = {}
         self._members: dict[Address, set[str]] = {}  # of each shared address, the processes' ids
         self._meeting: set[Address] = set()  # whose processes have just been heard of
@@ -178,7 +178,7 @@ class Peers:
 
     def _note(self) -> None:
         self._changed.set()
-        self._told()
+        self._on_change()
 
     # ── who is there ────────────────────────────────────────────────────────────
 
@@ -229,7 +229,7 @@ class Peers:
             try:
                 async for state in watch(WatchRequest()):
                     pause = _PAUSE_BASE
-                    peer.tell(state)
+                    peer.update(state)
                     self._members_are(target, shared, state)
                     if shared in self._meeting and self._are_all_ready(shared):
                         self._meeting.discard(shared)

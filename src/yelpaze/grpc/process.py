@@ -127,7 +127,7 @@ class Process:
         self._threads = Threads(options.threads, options.max_concurrent) if options.threads else None
         if self._threads is not None:
             self._threads.changed = self.changed
-        self._told: Report | None = None
+        self._last_report: Report | None = None
         self._draining = asyncio.Event()
         self.tally = Tally(self.changed, self._threads, options.max_concurrent)
         self.load: Load | None = None
@@ -225,8 +225,8 @@ class Process:
             report = msgspec.structs.replace(report, running=running, waiting=waiting)
         if self.wants_replacement:
             report = msgspec.structs.replace(report, wants_replacement=True)
-        if report != self._told:
-            self._told = report
+        if report != self._last_report:
+            self._last_report = report
             with contextlib.suppress(OSError):
                 self._parent.send(report)
 

@@ -40,7 +40,7 @@ class Watching:
         self._lock = threading.Lock()
         # Telling may block where servicers run in threads: one watcher that reads nothing must not
         # hold up more than the others.
-        self._teller = None if is_async else ThreadPoolExecutor(1, "yelpaze-watch")
+        self._notifier = None if is_async else ThreadPoolExecutor(1, "yelpaze-watch")
         self._is_due = False
         self._last = 0.0
         self.members: tuple[Member, ...] = ()
@@ -59,21 +59,21 @@ class Watching:
         # A moment later: a client whose call has ended mostly begins the next one, and who was told
         # between the two would take a busy process for an idle one.
         pause = max(_LEAST_SECONDS, _SECONDS_A_WATCHER * len(self._watchers))
-        self._loop.call_at(max(self._loop.time() + _MOMENT, self._last + pause), self._tell)
+        self._loop.call_at(max(self._loop.time() + _MOMENT, self._last + pause), self._notify)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._is_due = False
         self._last = self._loop.time()
         state = self._state()
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:
-            if self._teller is None:
+            if self._notifier is None:
                 watcher(state)
             else:
-                self._teller.submit(watcher, state)
+                self._notifier.submit(watcher, state)
                 if state.is_draining:  # a watcher must not hold up the end
-                    self._teller.submit(watcher, None)
+                    self._notifier.submit(watcher, None)
 
     def _state(self) -> ProcessState:
         running, waiting, limit = self._load()
@@ -108,11 +108,11 @@ class Watching:
         latest: list[ProcessState] = [self._state()]
         more = asyncio.Event()
 
-        def tell(state: ProcessState) -> None:
+        def notify(state: ProcessState) -> None:
             latest[0] = state
             more.set()
 
-        self._watchers.add(tell)
+        self._watchers.add(notify)
         try:
             while not latest[0].is_draining:  # a watcher must not hold up the end
                 await context.write(latest[0])
@@ -120,7 +120,7 @@ class Watching:
                 more.clear()
             await context.write(latest[0])
         finally:
-            self._watchers.discard(tell)
+            self._watchers.discard(notify)
 
     def _watch_aside(self, context: Any, send: Any) -> None:
         def gone() -> None:

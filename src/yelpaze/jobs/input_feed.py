@@ -39,7 +39,6 @@ class InputFeed:
         self._acks = AckTracker()
 
     def begin(self, sink: Sink, tally: Tally, note: Note) -> bool:
-        """See RowFeed."""
         self._tally = tally
         self._identity = identity_of(self._plan, self.source, sample=self._options.sample)
         checkpoint, has_more = resume(sink, self._identity, self._options, note)
@@ -78,23 +77,19 @@ class InputFeed:
                 return
 
     def start(self, number: int) -> Mapping[int, Any] | None:
-        """See RowFeed."""
         self._acks.start(number)
         return None
 
     def cursor_of(self, number: int) -> Any:
-        """See RowFeed."""
         return self._acks.cursor_of(number)
 
     def done(self, number: int, *, is_failed: bool) -> DeadLetter | None:
-        """See RowFeed."""
         self._tally.failed += is_failed
         self._tally.succeeded += not is_failed
         self._acks.done(number)
         return None
 
     def checkpoint(self, *, is_finished: bool) -> Checkpoint:
-        """See RowFeed."""
         return Checkpoint(
             run=self.run_id,
             identity=self._identity,
@@ -108,7 +103,6 @@ class InputFeed:
 
     @property
     def counted(self) -> int:
-        """See RowFeed."""
         return self._tally.rows
 
     @property
@@ -121,7 +115,6 @@ class InputFeed:
         return self.source.position * self._tally.ended / max(self._rows_read, 1), self.source.size
 
     def state(self, *, interrupted: bool) -> str:
-        """See RowFeed."""
         return "interrupted" if interrupted else "finished"
 
     async def close(self, *, in_order: bool) -> None:

@@ -189,12 +189,10 @@ class Job:
             self._fault = error  # rows under way go on to their end, and are committed
 
     def begin(self, number: int) -> Mapping[int, Any] | None:
-        """See RowConsumer."""
         self.tally.started += 1
         return self.feed.start(number)
 
     def end(self, row: RowExecution, value: Any, failure: Failure | None) -> None:
-        """See RowConsumer."""
         assert self.context is not None
         number, feed = row.number, self.feed
         if failure is None:

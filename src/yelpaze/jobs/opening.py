@@ -7,7 +7,7 @@ from typing import Any
 from yelpaze.compute.workers import Workers
 from yelpaze.flow.context import RunContext
 
-_PATIENCE_SECONDS = 1.0  # after which it is told what is waited for
+_PATIENCE_SECONDS = 1.0  # after which it is notice what is waited for
 
 
 class Opening:
@@ -23,10 +23,10 @@ class Opening:
     ) -> RunContext | None:
         """The context, or None if the wait was given up. `notes` is called if the wait is long."""
         task = self._task = asyncio.ensure_future(opening)
-        told: asyncio.TimerHandle | None = None
+        notice: asyncio.TimerHandle | None = None
         if isinstance(self._workers, Workers):
             text = f"waiting for a worker at {', '.join(self._workers.targets)}"
-            told = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, notes, text)
+            notice = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, notes, text)
         try:
             return await task
         except asyncio.CancelledError:
@@ -35,8 +35,8 @@ class Opening:
             return None
         finally:
             self._task = None
-            if told is not None:
-                told.cancel()
+            if notice is not None:
+                notice.cancel()
 
     def give_up(self) -> bool:
         """Wait no more; False if nobody waits."""

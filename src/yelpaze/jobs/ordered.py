@@ -18,12 +18,10 @@ class InOrder:
         self._ended: dict[int, tuple[RowExecution, Any, Failure | None]] = {}
 
     def begin(self, number: int) -> Mapping[int, Any] | None:
-        """See RowConsumer."""
         self._order.append(number)
         return self._consumer.begin(number)
 
     def end(self, row: RowExecution, value: Any, failure: Failure | None) -> None:
-        """See RowConsumer."""
         self._ended[row.number] = (row, value, failure)
         while self._order and self._order[0] in self._ended:
             self._consumer.end(*self._ended.pop(self._order.popleft()))

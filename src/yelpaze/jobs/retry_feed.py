@@ -72,7 +72,6 @@ class RetryFeed:
             return _Gone(error, coerce=self._options.inputs[0].endswith(_DELIMITED))
 
     def begin(self, sink: Sink, tally: Tally, note: Note) -> bool:
-        """See RowFeed."""
         self._sink, self._tally, self._note = sink, tally, note
         checkpoint = sink.checkpoint()
         if checkpoint is None:
@@ -122,18 +121,15 @@ class RetryFeed:
         return None
 
     def start(self, number: int) -> Mapping[int, Any] | None:
-        """See RowFeed."""
         if self._all_steps:
             return None
         letter = self._letters[number]
         return answers_to(self._plan.graph(), letter.answers, trace_id=letter.trace_id)
 
     def cursor_of(self, number: int) -> Any:
-        """See RowFeed."""
         return self._letters[number].cursor
 
     def done(self, number: int, *, is_failed: bool) -> DeadLetter | None:
-        """See RowFeed."""
         assert self._sink is not None
         letter = self._letters.pop(number)
         self._sink.resolve(number)
@@ -144,7 +140,6 @@ class RetryFeed:
         return letter
 
     def checkpoint(self, *, is_finished: bool) -> Checkpoint:  # noqa: ARG002  a retry finishes no run
-        """See RowFeed."""
         assert self._before is not None
         tally = self._tally
         return msgspec.structs.replace(
@@ -153,20 +148,16 @@ class RetryFeed:
 
     @property
     def counted(self) -> int:
-        """See RowFeed."""
         return self._tally.ended
 
     @property
     def progress(self) -> tuple[float, float | None]:
-        """See RowFeed."""
         return self._tally.ended, self._before.failed if self._before is not None else None
 
     def state(self, *, interrupted: bool) -> str:  # noqa: ARG002  the run's state is that of its input
-        """See RowFeed."""
         return "finished" if self._before is not None and self._before.is_finished else "interrupted"
 
     async def close(self, *, in_order: bool) -> None:
-        """See RowFeed."""
         assert self._sink is not None
         with contextlib.suppress(OSError):  # then the next command does it
             await in_thread(self._sink.tidy)

@@ -48,7 +48,7 @@ def config_of(settings: Mapping[str, Any]) -> Config:
     try:
         config = msgspec.convert(settings, Config, strict=False, dec_hook=_duration)
     except msgspec.ValidationError as error:
-        raise _told(str(error)) from None
+        raise _error_of(str(error)) from None
     _check(config)
     return config
 
@@ -61,7 +61,7 @@ def _duration(kind: type, value: Any) -> Any:
     return Duration.parse(str(value))
 
 
-def _told(message: str) -> SettingError:
+def _error_of(message: str) -> SettingError:
     """Msgspec's words, with the field's name as it stands in the file, and the nearest known name."""
     text, _, place = message.partition(" - at `$")
     path = place.rstrip("`").strip(".")

@@ -70,7 +70,7 @@ class Pipeline:
             pipeline.execute_command(*arguments)
         results: list[Any] = [BrokerUnavailable()] * len(calls)
         try:
-            results = [_told(result) for result in await pipeline.execute(raise_on_error=False)]
+            results = [_translated(result) for result in await pipeline.execute(raise_on_error=False)]
         except (RedisError, OSError):
             pass  # each is told that Redis is away
         finally:
@@ -83,7 +83,7 @@ class Pipeline:
             settle(done, BrokerUnavailable())
 
 
-def _told(result: Any) -> Any:
+def _translated(result: Any) -> Any:
     """A result, or an error as those who ask know it: Redis may be there and take nothing (OOM, READONLY)."""
     is_refusal = isinstance(result, RedisError) and not isinstance(result, NoScriptError)
     return BrokerUnavailable(str(result)) if is_refusal else result

@@ -147,11 +147,9 @@ class PlainSession:
         """It has one channel, and is notified of no other."""
 
     def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
-        """See OneChannel."""
         self._one.unsubscribed(ending)
 
     def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
-        """See OneChannel."""
         self._one.insufficient()
 
 
@@ -182,11 +180,9 @@ class EventsSession:
         """It has one channel, and is notified of no other."""
 
     def unsubscribed(self, channel: str, ending: Ending) -> None:  # noqa: ARG002  it has one
-        """See OneChannel."""
         self._one.unsubscribed(ending)
 
     def insufficient(self, channel: str) -> None:  # noqa: ARG002  it has one
-        """See OneChannel."""
         self._one.insufficient()
 
 

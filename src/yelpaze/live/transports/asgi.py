@@ -113,7 +113,6 @@ class AsgiConnection(Connection):
         return config.client.ping_interval if self.kind == encoding.CENTRIFUGO_TEXT else 0.0
 
     def ping(self) -> None:
-        """See Connection."""
         self.put(COMMENT if self.kind == encoding.EVENTS else PING.decode())
 
     def wake(self) -> None:

@@ -47,7 +47,6 @@ class EventStream(Connection):
 
     @property
     def ping_interval(self) -> float:
-        """See Connection."""
         return self.node.config.sse.ping_interval
 
     def ping(self) -> None:

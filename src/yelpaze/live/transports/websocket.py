@@ -102,13 +102,11 @@ class WebSocket(Connection):
 
     @property
     def ping_interval(self) -> float:
-        """See Connection."""
         if self.kind == encoding.CENTRIFUGO:
             return self.node.config.client.ping_interval
         return self.node.config.websocket.plain_ping_interval
 
     def ping(self) -> None:
-        """See Connection."""
         self.put(_CENTRIFUGO_PING if self.kind == encoding.CENTRIFUGO else _PLAIN_PING)
 
     def wake(self) -> None:
