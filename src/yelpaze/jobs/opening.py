@@ -7,7 +7,7 @@ from typing import Any
 from yelpaze.compute.workers import Workers
 from yelpaze.flow.context import RunContext
 
-_PATIENCE_SECONDS = 1.0  # after which it is notice what is waited for
+_PATIENCE_SECONDS = 1.0  # after which a notice says what is waited for
 
 
 class Opening:
