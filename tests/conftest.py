@@ -18,7 +18,7 @@ from support.needed import absent, needs
 from support.nginx import Nginx
 from support.postgres import Postgres, binary
 from support.raw import RawServer
-from support.redis import Redis
+from support.redis_server import Redis
 from support.service import Place, Service
 
 # The same examples in every run, however slow the machine is just now.

@@ -1314,6 +1314,7 @@ def test_stdout_gets_lines_and_the_letters_a_file(stdout_sink, tmp_path, capfdbi
     assert capfdbinary.readouterr().out == b'{"row":1,"result":{"id":1,"value":"v1"}}\n'
     (line,) = Path(stdout_sink.failures).read_text().splitlines()
     assert json.loads(line)["row"] == 2
+    stdout_sink.resolve(2)
     assert list(stdout_sink.dead_letters()) == []
     assert stdout_sink.rejected() == []
     stdout_sink.tidy()

@@ -136,7 +136,10 @@ async def test_a_change_of_the_input_is_seen(made, opened):
 
 
 async def test_a_sample_is_the_same_each_time(made, opened):
-    first = await rows_of(Sampled(opened(*made.texts), 5))
+    source = opened(*made.texts)
+    sampled = Sampled(source, 5)
+    first = await rows_of(sampled)
+    assert (sampled.size, sampled.position) == (source.size, source.position)
     assert first == await rows_of(Sampled(opened(*made.texts), 5))
     assert len(first) == 5
     assert first == [row for row in made.rows if row in first]

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from support.live import SECONDS, Centrifugo, Events, Gateway, token
-from support.redis import Redis
+from support.redis_server import Redis
 from support.waiting import until
 
 CONFIG = {

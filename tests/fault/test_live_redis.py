@@ -9,7 +9,7 @@ import pytest
 
 from support.live import Centrifugo, Events, Gateway, WebSocket, token
 from support.needed import absent, needs
-from support.redis import Redis
+from support.redis_server import Redis
 
 CHANNEL = {
     "allow_subscribe_for_client": True,

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import itertools
+import json
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from yelpaze import InputError, Live, MisuseError
 from yelpaze.live.brokers.memory import MemoryBroker
@@ -16,7 +19,12 @@ from yelpaze.live.transports import asgi
 from yelpaze.live.transports.asgi import AsgiApp
 
 SECONDS = 20
-OPEN = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
+OPEN = {
+    "allow_subscribe_for_client": True,
+    "allow_subscribe_for_anonymous": True,
+    "allow_publish_for_subscriber": True,
+    "allow_publish_for_anonymous": True,
+}
 
 
 @pytest.fixture
@@ -113,6 +121,56 @@ async def test_a_connection_that_is_cancelled_leaves_nothing(node):
         await server.task
     assert not node.clients.connections
     assert node.hub.streams == {}
+
+
+async def test_who_sends_faster_than_the_broker_takes_is_read_later(node, monkeypatch):
+    opened, publish = asyncio.Event(), node.broker.publish
+
+    async def slowly(*arguments, **options):
+        await opened.wait()
+        return await publish(*arguments, **options)
+
+    monkeypatch.setattr(node.broker, "publish", slowly)
+    commands = [
+        {"id": 1, "connect": {}},
+        {"id": 2, "subscribe": {"channel": "news"}},
+        {},  # a pong that nobody asked for
+        *({"id": 3 + n, "publish": {"channel": "news", "data": n}} for n in range(40)),
+    ]
+    received = [{"type": "websocket.receive", "text": json.dumps(command)} for command in commands]
+    server = Server(node, websocket("/connection/websocket"), {"type": "websocket.connect"}, *received)
+    await server.until(lambda: node.hub.subscriptions == 1)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    unread = len(server.received)
+    assert unread > 10
+    opened.set()
+    await server.until(lambda: any('"id":42' in str(message.get("text")) for message in server.sent))
+    assert server.received == []
+    server.task.cancel()
+    await asyncio.wait([server.task])
+
+
+async def test_keys_for_tokens_are_fetched_over_http(service, capsys):
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    token = jwt.encode({"sub": "42"}, key, "ES256", {"kid": "k"})
+    keys = {"keys": [{**public, "kid": "k"}]}
+    for answer, is_connected in ((keys, True), ((404, {}), False)):
+        service.answer = lambda call, answer=answer: answer
+        settings = {"client": {"token": {"jwks_public_endpoint": f"{service.url}/keys"}}}
+        async with Live(settings) as live:
+            connect = {
+                "type": "websocket.receive",
+                "text": json.dumps({"id": 1, "connect": {"token": token}}),
+            }
+            node = await live.node()
+            server = Server(node, websocket("/connection/websocket"), {"type": "websocket.connect"}, connect)
+            await server.until(lambda server=server: len(server.sent) > 1)
+            assert ('"client":' in str(server.sent[1])) is is_connected
+            server.task.cancel()
+            await asyncio.wait([server.task])
+        assert ("no keys for tokens from" in capsys.readouterr().err) is not is_connected
 
 
 async def test_live_takes_a_file_or_what_stands_in_it(tmp_path):

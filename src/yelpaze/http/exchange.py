@@ -85,7 +85,7 @@ class Exchange:
         self._dns = 0.0
         self._over = self._unheard = False
         self.began = now
-        self.generation = 0 if host.breaker is None else host.breaker.generation
+        self.generation = host.generation
         self.write_error: BaseException | None = None
         # The traceparent, where there is tracing.
         self.parent = None if call.span is None else call.span.begin_attempt(call.current.method)

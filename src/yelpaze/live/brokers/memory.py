@@ -65,7 +65,7 @@ class MemoryBroker:
     async def publish(
         self, channel: str, publication: Publication, keep: HistoryOptions | None, idempotency_key: str = ""
     ) -> Position:
-        """HistoryOptions it if asked to, and pass it on."""
+        """Keep it if asked to, and pass it on."""
         key = channel, idempotency_key
         known = self._results.get(key) if idempotency_key else None
         if known is not None and known[1] > self._clock():

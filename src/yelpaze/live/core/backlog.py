@@ -42,7 +42,7 @@ class Backlog:
         return sum(entry.frame is not None for entry in self._entries)
 
     def add(self, frame: Any, channel: str = _REPLY, policy: str = "close") -> None:
-        """HistoryOptions it, by the policy."""
+        """Keep it, by the policy."""
         self._size += _size(frame)
         entry = self._latest.get(channel) if policy == "latest" else None
         if entry is not None and entry.frame is not None:

@@ -21,7 +21,7 @@ class Waiting(Protocol):
     """What waits for a member that reads too slowly."""
 
     def add(self, frame: Any, channel: str, policy: str) -> None:
-        """HistoryOptions it by the channel's policy."""
+        """Keep it by the channel's policy."""
 
 
 class Member(Protocol):

@@ -98,7 +98,7 @@ def _protocol(asked: str, ours: Sequence[str]) -> bytes:
 
 
 def check_origin(request: Request, allowed: Sequence[str]) -> None:
-    """HistoryOptions pages of other sites out. Raises Rejected.
+    """Keep pages of other sites out. Raises Rejected.
 
     A page of the same host may connect, one of another if its origin is listed; `*` stands for any text,
     alone for all. Without an Origin it is no page; it has nothing to ride on, as cookies mean nothing here.

@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def hold(self) -> None:
-        """HistoryOptions publications until `release`; what is put goes before them."""
+        """Keep publications until `release`; what is put goes before them."""
         if self.backlog is None:
             self.backlog = self._new_backlog()
             self.backlog.is_paused = False

@@ -5,15 +5,15 @@ GET  /ws/{channel}           plain WebSocket             POST /api/{method}    t
 GET  /health                 200 while it runs           GET  /api/openapi.json
 """
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import NamedTuple
 
 from yelpaze.live.config import Config
 from yelpaze.live.protocol.handshake import Rejected
 
 
-class Kind(Enum):
-    """What is at a path."""
+class Kind(IntEnum):
+    """What is at a path. Integers: an Enum's hash is Python code, and every request looks into tables."""
 
     CENTRIFUGO = auto()
     PLAIN = auto()
@@ -32,15 +32,15 @@ class Route(NamedTuple):
     @property
     def is_websocket(self) -> bool:
         """Whether a WebSocket is opened there."""
-        return self.kind in (Kind.CENTRIFUGO, Kind.PLAIN)
+        return self.kind is Kind.CENTRIFUGO or self.kind is Kind.PLAIN
 
 
 _EXACT = {
-    "/connection/websocket": Kind.CENTRIFUGO,
-    "/health": Kind.HEALTH,
-    "/api/openapi.json": Kind.OPENAPI,
+    "/connection/websocket": Route(Kind.CENTRIFUGO),
+    "/health": Route(Kind.HEALTH),
+    "/api/openapi.json": Route(Kind.OPENAPI),
 }
-_PREFIXES = (("/ws/", Kind.PLAIN), ("/sse/", Kind.EVENTS), ("/api/", Kind.API))
+_FOLDERS = {"ws": Kind.PLAIN, "sse": Kind.EVENTS, "api": Kind.API}
 
 
 def route_of(path: str, config: Config, *, is_websocket: bool | None = None) -> Route:
@@ -56,14 +56,17 @@ def route_of(path: str, config: Config, *, is_websocket: bool | None = None) -> 
 
 
 def _matching(path: str, config: Config) -> Route | None:
-    disabled = {Kind.PLAIN: config.websocket.plain_disabled, Kind.EVENTS: config.sse.disabled}
-    if path in _EXACT:
-        return Route(_EXACT[path])
-    for prefix, kind in _PREFIXES:
-        name = path.removeprefix(prefix)
-        if path.startswith(prefix) and name and not disabled.get(kind, False):
-            return Route(kind, name)
-    return None
+    if (route := _EXACT.get(path)) is not None:
+        return route
+    before, _, rest = path.partition("/")
+    folder, _, name = rest.partition("/")
+    kind = _FOLDERS.get(folder)
+    if before or not name or kind is None:
+        return None
+    is_disabled = (kind is Kind.PLAIN and config.websocket.plain_disabled) or (
+        kind is Kind.EVENTS and config.sse.disabled
+    )
+    return None if is_disabled else Route(kind, name)
 
 
 def require(method: str, wanted: str, what: str) -> None:
