@@ -14,11 +14,11 @@ from yelpaze.policy.hedge import Hedge, HedgeState
 from yelpaze.policy.quota import read_quota
 from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.retry import Retry, pause, worth_retrying
-from yelpaze.policy.slots import Slots
+from yelpaze.policy.slots import HostQueue, Slots
 
 slots = Slots(total=100)
-queue = slots.queue(64)
-paced = slots.queue(64, Gcra(Rate.parse("1000000000/s"), 1000))
+queue = HostQueue(64)
+paced = HostQueue(64, Gcra(Rate.parse("1000000000/s"), 1000))
 breaker, budget, hedge = BreakerState(Breaker()), BudgetState(Budget()), HedgeState(Hedge())
 adaptive, histogram = Adaptive(64), Histogram()
 policy, error = Retry(), Error(ErrorKind.STATUS, "503")

@@ -237,7 +237,7 @@ async def test_one_call_too_many_is_refused_and_goes_elsewhere(kind, tmp_path):
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         health = health_pb2_grpc.HealthStub(direct).Check  # does not count
         assert (await health(health_pb2.HealthCheckRequest(), timeout=30)).status == 1
-        busy._told = -5  # as if it had not told
+        busy._reported = -5  # as if it had not reported
         assert (await unary(channel, "Who")()).isdigit()
         assert not any(task.done() for task in tasks)
         over.touch()

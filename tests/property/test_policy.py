@@ -12,7 +12,7 @@ from yelpaze.model.request import IDEMPOTENT_METHODS, get, post
 from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.redirect import follow, is_redirect
 from yelpaze.policy.retry import Retry, pause, retry_after_seconds, worth_retrying
-from yelpaze.policy.slots import Slots
+from yelpaze.policy.slots import HostQueue, Slots
 
 kinds = st.sampled_from(list(ErrorKind))
 statuses = st.integers(100, 599)
@@ -89,7 +89,7 @@ class Ticket:
 def test_slots_keep_their_bounds_and_strand_nobody(total, per_host, data):
     blocked: list = []
     slots = Slots(total=total, on_blocked=blocked.append)
-    queues = [slots.queue(per_host) for _ in range(3)]
+    queues = [HostQueue(per_host) for _ in range(3)]
     running: list = []
     waiting: list[Ticket] = []
     where: dict[Ticket, object] = {}
@@ -157,7 +157,7 @@ def test_slots_keep_their_bounds_and_strand_nobody(total, per_host, data):
 
 def test_free_slots_go_round_the_hosts():
     slots = Slots(total=1)
-    slow, fast = slots.queue(1), slots.queue(1)
+    slow, fast = HostQueue(1), HostQueue(1)
     assert slots.take(slow, 0.0)
     tickets = {}
     for name, queue in (("slow", slow),) * 3 + (("fast", fast),):
@@ -174,7 +174,7 @@ def test_free_slots_go_round_the_hosts():
 def test_a_rate_over_all_lanes_spreads_their_starts():
     blocked: list = []
     slots = Slots(total=100, rate=Gcra(Rate.parse("10/s")), on_blocked=blocked.append)
-    queues = [slots.queue(100) for _ in range(4)]
+    queues = [HostQueue(100) for _ in range(4)]
     now, started = 0.0, []
     for number in range(40):
         queue = queues[number % 4]

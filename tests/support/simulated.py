@@ -94,7 +94,7 @@ class SimulatedTransport:
         return _Handle()
 
     def shard(self, _number: int) -> object:
-        return SimpleNamespace(told={})
+        return SimpleNamespace(known_addresses={})
 
     def start(self, handle: _Handle, _shard: object, done: Callable) -> None:
         self.log.append((self._loop.now, handle.url))

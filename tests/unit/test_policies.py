@@ -606,7 +606,7 @@ def test_settings_that_make_no_sense_are_refused(make):
         make()
 
 
-def test_hooks_see_everything_and_change_nothing():
+def test_listeners_see_everything_and_change_nothing():
     attempts, outcomes = [], []
 
     def failing(outcome):
@@ -621,7 +621,7 @@ def test_hooks_see_everything_and_change_nothing():
     outcome = sim.run(lambda engine: engine.send(get(API)))
     assert len(attempts) == len(outcome.attempts) == 3
     assert outcomes == [outcome]
-    assert reported == ["a hook raised"]
+    assert reported == ["a listener raised"]
 
 
 def test_a_call_that_cannot_be_sent_ends_and_gives_its_slot_on():

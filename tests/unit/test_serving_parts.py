@@ -8,7 +8,7 @@ import pytest
 
 from yelpaze.grpc.address import Address
 from yelpaze.grpc.child import ServerProcess
-from yelpaze.grpc.control import BUCKETS, Report
+from yelpaze.grpc.control import BUCKETS, ProcessReport
 from yelpaze.grpc.counting import Tally, counted
 from yelpaze.grpc.options import Options
 from yelpaze.grpc.replacement import pause_after, worn
@@ -28,7 +28,7 @@ async def process(*, place=0, calls=None, since=0.0):
 
 
 def report(started, handled=None, seconds=None, running=0, waiting=0):
-    return Report(
+    return ProcessReport(
         started=started, handled=handled or {}, seconds=seconds or {}, running=running, waiting=waiting
     )
 

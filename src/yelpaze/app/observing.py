@@ -16,7 +16,7 @@ from yelpaze.model.errors import InputError, MisuseError
 def observing_options(
     log: str | None, stack: contextlib.ExitStack, secrets: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Engine options: hooks that log to a file (`-` is stderr), and spans where a provider is set up."""
+    """Engine options: listeners that log to a file (`-` is stderr), and spans where a provider is set up."""
     options: dict[str, Any] = {}
     # A tracer provider is set up by whoever starts us (`opentelemetry-instrument yelpaze …`).
     trace = sys.modules.get("opentelemetry.trace")

@@ -38,18 +38,18 @@ async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
 
 
 class Stop:
-    """That the end was asked for, once or more urgently."""
+    """Whether the end was requested, and whether a second request made it urgent."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._urged = asyncio.Event()
 
     def ask(self) -> None:
-        """Once asks, twice urges."""
+        """Request the end; the second request is urgent."""
         (self._urged if self._asked.is_set() else self._asked).set()
 
     async def wait(self) -> None:
-        """Until it is asked for."""
+        """Wait until the end is requested."""
         await self._asked.wait()
 
     @property

@@ -17,7 +17,7 @@ _SERVICE = "yelpaze.compute.service"
 class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     """See `Processes` and `grpc.options`.
 
-    `workers`: processes behind all `fronts` together. `exports`: a target that returns Exports.
+    `workers`: processes behind all `fronts` together. `exports`: the function that returns Exports.
     """
 
     exports: EntryPoint

@@ -1,6 +1,6 @@
-"""What a compute backend does: run a numbered function on carried arguments.
+"""What a compute backend does: run a numbered function on packed arguments.
 
-The backend does not know what it runs. A `EntryPoint` names a function that is called once in
+The backend does not know what it runs. An `EntryPoint` names a function that is called once in
 each process and gives the `Handler` for all calls; so a process needs nothing pickled but
 plain values.
 """

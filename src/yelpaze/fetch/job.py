@@ -100,7 +100,7 @@ class FetchJob:
         self._claimed: set[str] = set()
         self._folders: set[str] = set()
         self._room: asyncio.Future[None] | None = None
-        self._feed: StoppableReader[list[Item]] | None = None
+        self._reader: StoppableReader[list[Item]] | None = None
         self._error: BaseException | None = None
 
     async def run(self, blocks: AsyncIterator[list[Item]]) -> Tally:
@@ -129,14 +129,14 @@ class FetchJob:
 
     def _stop_reading(self) -> None:
         self._wake()
-        if self._feed is not None:
-            self._feed.stop()
+        if self._reader is not None:
+            self._reader.stop()
 
     # ── items ───────────────────────────────────────────────────────────────────
 
     async def _drive(self, blocks: AsyncIterator[list[Item]]) -> None:
-        feed = self._feed = StoppableReader(blocks)
-        while not self._over and (block := await feed.next()) is not None:
+        reader = self._reader = StoppableReader(blocks)
+        while not self._over and (block := await reader.next()) is not None:
             for item in block:
                 if not await self._until(lambda: self._ahead.has_room):
                     return

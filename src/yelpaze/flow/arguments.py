@@ -5,11 +5,13 @@ passed as it is, a list or dict holds packed items. So a worker, not the event l
 function reads.
 """
 
+import re
 from collections.abc import Mapping
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from functools import lru_cache
+from typing import Any
 
 import msgspec
+from msgspec import inspect
 
 from yelpaze.compute.protocol import CallError
 from yelpaze.flow.failure import Failure
@@ -58,30 +60,47 @@ def _coerce(value: dict[str, Any], wanted: Any) -> Any:
     try:
         return msgspec.convert(value, wanted, strict=False)
     except msgspec.ValidationError:
-        kinds = _field_types(wanted, value)
-        empty = {name: None for name, kind in kinds.items() if value.get(name) == "" and not _fits("", kind)}
+        takes_empty = _takes_empty_by_field(wanted)
+        others = takes_empty.get("*", True)
+        empty = {
+            name: None for name, text in value.items() if text == "" and not takes_empty.get(name, others)
+        }
         if not empty:
             raise
     return msgspec.convert(value | empty, wanted, strict=False)
 
 
-def _field_types(wanted: Any, value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The types of a record's fields, by their names in the input."""
-    if get_origin(wanted) in (Union, UnionType):
-        wanted = next((one for one in get_args(wanted) if one is not type(None)), Any)
-    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
-        return {field.encode_name: field.type for field in msgspec.structs.fields(wanted)}
-    if get_origin(wanted) is dict:
-        return dict.fromkeys(value, get_args(wanted)[1])
-    return get_type_hints(wanted) if isinstance(wanted, type) else {}
+@lru_cache(maxsize=64)
+def _takes_empty_by_field(wanted: Any) -> Mapping[str, bool]:
+    """Whether a record's fields take an empty text, by their names in the input; `*` stands for any name."""
+    found: dict[str, bool] = {}
+    pending = [inspect.type_info(wanted)]
+    while pending:
+        kind = pending.pop()
+        if isinstance(kind, inspect.UnionType):
+            pending.extend(kind.types)
+        elif isinstance(kind, inspect.Metadata):
+            pending.append(kind.type)
+        elif isinstance(kind, inspect.DictType):
+            found["*"] = _takes_empty(kind.value_type)
+        for field in getattr(kind, "fields", ()):
+            found[field.encode_name] = found.get(field.encode_name, True) and _takes_empty(field.type)
+    return found
 
 
-def _fits(text: str, kind: Any) -> bool:
-    try:
-        msgspec.convert(text, kind, strict=False)
-    except msgspec.ValidationError:
-        return False
-    return True
+def _takes_empty(kind: inspect.Type) -> bool:
+    match kind:
+        case inspect.Metadata():
+            return _takes_empty(kind.type)
+        case inspect.UnionType():
+            return any(map(_takes_empty, kind.types))
+        case inspect.StrType():
+            return not kind.min_length and (kind.pattern is None or re.search(kind.pattern, "") is not None)
+        case inspect.BytesType() | inspect.ByteArrayType() | inspect.MemoryViewType():
+            return not kind.min_length
+    names = [member.value for member in kind.cls] if isinstance(kind, inspect.EnumType) else ()
+    values = kind.values if isinstance(kind, inspect.LiteralType) else names
+    return "" in values or isinstance(kind, inspect.AnyType | inspect.RawType | inspect.CustomType)
 
 
 def size_of(packed: Packed) -> int:

@@ -222,7 +222,7 @@ def unit_of(plan: Plan) -> Unit:
 
 
 class FlowCodec:
-    """The client's side. Functions are nodes' numbers, payloads those of `loading.handler_of`."""
+    """The client's side. Functions are nodes' numbers, payloads those of `handler.handler_of`."""
 
     def __init__(self, plan: Plan) -> None:
         self._steps = _Steps(plan)

@@ -4,8 +4,8 @@ options.py     what a server is asked for
 address.py     where it listens
 target.py      how a client names it
 supervisor.py  the parent: start, stop, roll
-processes.py        its processes: how they come and go
-replacement.py   when one is replaced
+server_processes.py  its processes: how they come and go
+replacement.py when one is replaced
 child.py       one of them, as the parent sees it
 program.py     what it needs to find the program again
 totals.py      what all have done
@@ -15,4 +15,5 @@ counting.py    calls counted as they come and go
 threads.py     the threads that run servicers which are not async
 channel.py     the client: the least busy process gets the call
 peers.py       what a client knows of the processes
+watching.py    how a process says how busy it is
 """

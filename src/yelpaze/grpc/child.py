@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from yelpaze.grpc.address import Address
-from yelpaze.grpc.control import Failed, Ready, Report
+from yelpaze.grpc.control import Failed, ProcessReport, Ready
 from yelpaze.process.child import Child
 
 State = Literal["starting", "serving", "draining"]
@@ -36,12 +36,12 @@ class ServerProcess(Child):
         self.state: State = "starting"
         self.since = asyncio.get_running_loop().time()
         self.replaced_by: ServerProcess | None = None
-        self.report: Report | None = None
+        self.report: ProcessReport | None = None
         self.failed: Failed | None = None
 
     def received(self, messages: list[Any]) -> None:
         for message in messages:
-            if isinstance(message, Report):
+            if isinstance(message, ProcessReport):
                 self.report = message
             elif isinstance(message, Failed):
                 self.failed = message

@@ -12,7 +12,7 @@ from yelpaze.grpc.options import Credentials, Options
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Member(msgspec.Struct, frozen=True):
+class ProcessAddress(msgspec.Struct, frozen=True):
     """A process that takes calls, and where."""
 
     id: str
@@ -35,7 +35,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 class Members(msgspec.Struct, frozen=True):
     """To a process: all that take calls now."""
 
-    members: tuple[Member, ...]
+    members: tuple[ProcessAddress, ...]
 
 
 class Drain(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class Failed(msgspec.Struct, frozen=True):
     traceback: str = ""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
     """From a process: its calls since it began; see `Tally`."""
 
     started: dict[str, int]

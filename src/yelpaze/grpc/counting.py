@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import msgspec
 
-from yelpaze.grpc.control import BUCKETS, Report
+from yelpaze.grpc.control import BUCKETS, ProcessReport
 from yelpaze.grpc.threads import Threads
 
 _OVER = "the process has as many calls as it takes (max_concurrent)"
@@ -50,11 +50,11 @@ class Tally:
         with self.lock:
             return self._methods.setdefault(method, Counts(self))
 
-    def report(self) -> Report:
+    def report(self) -> ProcessReport:
         """All of it, as it is now."""
         with self.lock:
             methods = self._methods.items()
-            return Report(
+            return ProcessReport(
                 started={method: counts.started for method, counts in methods if counts.started},
                 handled={
                     (method, status): count
@@ -70,7 +70,7 @@ class Tally:
 class Counts:
     """Counts of one method, looked up once, so that a call needs no look-up by its method's name.
 
-    `handled` is by status; `seconds` as in `Report`.
+    `handled` is by status; `seconds` as in `ProcessReport`.
     """
 
     __slots__ = ("handled", "seconds", "started", "tally")

@@ -19,7 +19,7 @@ import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from yelpaze.grpc import reflecting
-from yelpaze.grpc.control import Drain, Failed, Members, Ready, Report, Task
+from yelpaze.grpc.control import Drain, Failed, Members, ProcessReport, Ready, Task
 from yelpaze.grpc.counting import Counts, Registrar, Tally
 from yelpaze.grpc.options import Credentials, server_arguments
 from yelpaze.grpc.threads import Threads
@@ -127,7 +127,7 @@ class Process:
         self._threads = Threads(options.threads, options.max_concurrent) if options.threads else None
         if self._threads is not None:
             self._threads.changed = self.changed
-        self._last_report: Report | None = None
+        self._last_report: ProcessReport | None = None
         self._draining = asyncio.Event()
         self.tally = Tally(self.changed, self._threads, options.max_concurrent)
         self.load: Load | None = None

@@ -24,7 +24,7 @@ _EARLY = 0.1  # ages are spread by that share, so that not all processes are rep
 
 
 class RollingReplacement:
-    """Keeps each place of a processes filled.
+    """Keeps each place for a process filled.
 
     `restarts` counts by reason; `broken` says why no process can be started any more.
     """
@@ -91,7 +91,7 @@ class RollingReplacement:
 
     def _break(self, why: str) -> None:
         self.broken = why
-        self._processes.note()
+        self._processes.notify_change()
 
     # ── those that serve well ───────────────────────────────────────────────────
 

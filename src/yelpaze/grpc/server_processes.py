@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yelpaze.grpc.address import Address, Held, can_share_ports
 from yelpaze.grpc.child import ServerProcess
-from yelpaze.grpc.control import Drain, Member, Members, Ready, Report, Task
+from yelpaze.grpc.control import Drain, Members, ProcessAddress, ProcessReport, Ready, Task
 from yelpaze.grpc.options import Options, credentials_of
 from yelpaze.grpc.program import preparation
 from yelpaze.grpc.totals import summed
@@ -38,7 +38,7 @@ class ServerProcesses:
         self._changed = asyncio.Event()
         self.address = listen
         self.processes: list[ServerProcess] = []
-        self.gone: Report = summed([])
+        self.gone: ProcessReport = summed([])
         self.lost: Callable[[ServerProcess, str], None] = lambda _process, _how: None
         self.is_stopping = False
 
@@ -56,7 +56,7 @@ class ServerProcesses:
         self._changed.clear()
         await self._changed.wait()
 
-    def note(self) -> None:
+    def notify_change(self) -> None:
         """Something has changed."""
         self._changed.set()
 
@@ -107,11 +107,11 @@ class ServerProcesses:
         if process.address is not None and not process.address.path:
             process.address = process.address.at(message.port)
         self._notify_members()
-        self.note()
+        self.notify_change()
 
     def _notify_members(self) -> None:
         members = Members(
-            tuple(Member(one.id, one.address) for one in self.serving() if one.address is not None)
+            tuple(ProcessAddress(one.id, one.address) for one in self.serving() if one.address is not None)
         )
         frame = encode(members)
         for process in self.processes:
@@ -140,14 +140,14 @@ class ServerProcesses:
         if process.report is not None:
             self.gone = summed([self.gone, process.report])
         self._notify_members()
-        self.note()
+        self.notify_change()
         if not self.is_stopping and process.state != "draining":
             self.lost(process, how)
 
     def stop(self) -> None:
         """Tell all to end; those that come later end at once."""
         self.is_stopping = True
-        self.note()
+        self.notify_change()
         for process in list(self.processes):
             if process.state == "starting":
                 process.kill()
@@ -161,7 +161,7 @@ class ServerProcesses:
         for process in self.processes:
             process.reap()
         self.processes.clear()
-        self.note()
+        self.notify_change()
         if self._held is not None:
             self._held.close()
             if self.address.path:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from yelpaze.grpc.control import Report
+from yelpaze.grpc.control import ProcessReport
 
 
 class ServerTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,9 @@ class ServerTotals(msgspec.Struct, frozen=True, kw_only=True):
     restarts: dict[str, int]
 
 
-def totals(gone: Report, now: list[Report], *, processes: int, restarts: Mapping[str, int]) -> ServerTotals:
+def totals(
+    gone: ProcessReport, now: list[ProcessReport], *, processes: int, restarts: Mapping[str, int]
+) -> ServerTotals:
     """The sum of what those that are gone did and those that are there do now."""
     whole = summed([gone, *now])
     return ServerTotals(
@@ -38,7 +40,7 @@ def totals(gone: Report, now: list[Report], *, processes: int, restarts: Mapping
     )
 
 
-def summed(reports: Iterable[Report]) -> Report:
+def summed(reports: Iterable[ProcessReport]) -> ProcessReport:
     """What was done, as one report; nothing runs or waits in it."""
     started, handled = Counter[str](), Counter[tuple[str, str]]()
     seconds: dict[str, list[float]] = {}
@@ -48,4 +50,4 @@ def summed(reports: Iterable[Report]) -> Report:
         for method, values in report.seconds.items():
             before = seconds.get(method, [0.0] * len(values))
             seconds[method] = [a + b for a, b in zip(before, values, strict=True)]
-    return Report(started=dict(started), handled=dict(handled), seconds=seconds, running=0, waiting=0)
+    return ProcessReport(started=dict(started), handled=dict(handled), seconds=seconds, running=0, waiting=0)

@@ -11,9 +11,8 @@ from typing import Any
 
 import grpc
 
-from yelpaze.grpc.control import Member
-from yelpaze.grpc.processes_pb2 import DESCRIPTOR, ProcessState, WatchRequest
-from yelpaze.grpc.processes_pb2 import Member as MemberMessage
+from yelpaze.grpc.control import ProcessAddress
+from yelpaze.grpc.processes_pb2 import DESCRIPTOR, Member, ProcessState, WatchRequest
 
 SERVICE = DESCRIPTOR.services_by_name["Processes"].full_name
 _LEAST_SECONDS = 0.005
@@ -43,7 +42,7 @@ class Watching:
         self._notifier = None if is_async else ThreadPoolExecutor(1, "yelpaze-watch")
         self._is_due = False
         self._last = 0.0
-        self.members: tuple[Member, ...] = ()
+        self.members: tuple[ProcessAddress, ...] = ()
         self.is_draining = False
 
     def changed(self) -> None:
@@ -84,7 +83,7 @@ class Watching:
             limit=limit,
             is_draining=self.is_draining,
             members=[
-                MemberMessage(id=member.id, port=member.address.port, path=member.address.path)
+                Member(id=member.id, port=member.address.port, path=member.address.path)
                 for member in self.members
             ],
         )

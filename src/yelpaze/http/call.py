@@ -324,7 +324,7 @@ class Call:
 
     def _follow(self, target: Request, after: float | None) -> None:
         """Go to the redirect's target, no sooner than its Retry-After says (RFC 9110 §10.2.3)."""
-        self._drop_attempts()
+        self._let_go()
         wait = min(after or 0.0, self._retry.retry_after_cap)
         self._redirects += 1
         self._tries = 0
@@ -420,14 +420,14 @@ class Call:
     def past_deadline(self) -> None:
         core, now = self._core, self._core.now()
         whole = max(0.0, self.deadline_at - self._started)
-        attempt = self._exchange
-        if attempt is not None:
-            ran = now - attempt.began
+        exchange = self._exchange
+        if exchange is not None:
+            ran = now - exchange.began
             error = Error(ErrorKind.DEADLINE_TIMEOUT, "cut short by the call's deadline")
-            self._attempts += (Attempt(0, error, ran, attempt.began),)
+            self._attempts += (Attempt(0, error, ran, exchange.began),)
             # A host that got most of the time and gave no answer has failed; one that got little has not.
             host = self.host
-            if ran * 2 > whole and host.learn(now, 0, error, ran, Headers(), attempt.generation):
+            if ran * 2 > whole and host.learn(now, 0, error, ran, Headers(), exchange.generation):
                 core.reconsider(host, now)
         self.refused(ErrorKind.DEADLINE_TIMEOUT, f"not done within the deadline of {whole:.3g} s")
 
@@ -442,7 +442,7 @@ class Call:
         self._notify_all(outcome)
 
     def _notify_all(self, outcome: Outcome) -> None:
-        """Tell everybody who wants to know."""
+        """Notify the span, the listeners and the caller."""
         if self.span is not None:
             self.span.end(outcome)
         if self._core.on_outcome is not None:
@@ -461,12 +461,12 @@ class Call:
         """Break off whatever is under way."""
         if self._timer is not None:
             self._timer.cancel()
-        for attempt in (self._exchange, self._hedge):
-            if attempt is not None:
-                attempt.stop()
+        for exchange in (self._exchange, self._hedge):
+            if exchange is not None:
+                exchange.stop()
         self._exchange = self._hedge = None
 
-    def _drop_attempts(self) -> None:
+    def _let_go(self) -> None:
         """An answer has come: what else is under way is not wanted any more."""
         if self._exchange is not None:
             self._exchange.let_go()
@@ -478,7 +478,7 @@ class Call:
         core.requests += 1
         core.calls.pop(self, None)
         if self._exchange is not None:
-            self._drop_attempts()
+            self._let_go()
         if self._is_parked:
             self._unpark()
         if self._queued_since:

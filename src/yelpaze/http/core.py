@@ -238,27 +238,27 @@ class Core:
     def notify(self, kind: EventKind, host: Host, seconds: float) -> None:
         """Report a change of a host."""
         if self.rules.events.on_event is not None:
-            self._call_hook(self.rules.events.on_event, HostEvent(kind, host.label, seconds))
+            self._notify(self.rules.events.on_event, HostEvent(kind, host.label, seconds))
 
     def notify_attempt(self, request: Request, attempt: Attempt, trace_id: str) -> None:
         """Report the end of an attempt."""
         if self.on_attempt is not None:
-            self._call_hook(self.on_attempt, request, attempt, trace_id)
+            self._notify(self.on_attempt, request, attempt, trace_id)
 
     def notify_outcome(self, outcome: Outcome) -> None:
         """Report the end of a call."""
         if self.on_outcome is not None:
-            self._call_hook(self.on_outcome, outcome)
+            self._notify(self.on_outcome, outcome)
 
     def report(self, message: str, error: Exception) -> None:
         """Tell of an exception in somebody's callback."""
         report(self._loop, message, error)
 
-    def _call_hook(self, hook: Callable[..., object], *arguments: object) -> None:
+    def _notify(self, listener: Callable[..., object], *arguments: object) -> None:
         try:
-            hook(*arguments)
-        except Exception as error:  # noqa: BLE001  a hook watches, it does not decide
-            self.report("a hook raised", error)
+            listener(*arguments)
+        except Exception as error:  # noqa: BLE001  a listener watches, it does not decide
+            self.report("a listener raised", error)
 
 
 def _chain(host: Host) -> list[Host]:

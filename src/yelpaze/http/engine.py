@@ -435,8 +435,8 @@ class Engine:
 
         `concurrency` bounds calls under way and outcomes not yet taken, so memory does not
         depend on the input's length. Calls that wait for a host (its limit, a pause, an open
-        breaker) are set park_listener, up to eight times as many, so that other hosts go on.
-        `ordered=True` keeps the input's order and sets none park_listener.
+        breaker) are parked, up to eight times as many, so that other hosts go on.
+        `ordered=True` keeps the input's order and parks none.
         """
         self._open()
         size = concurrency or self._rules.concurrency

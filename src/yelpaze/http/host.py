@@ -111,7 +111,7 @@ class Host:
         self.breaker_open = False  # or half-open: not closed
         self.given_up = False
         self.paused_until = -_NEVER
-        # What the events know already.
+        # What the listeners were notified of already.
         self.notified_generation, self.notified_pause, self.notified_given_up = 0, -_NEVER, False
         # What the host said it has left, until when.
         self._quota_left, self._quota_until = 0, _NEVER

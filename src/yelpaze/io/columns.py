@@ -22,7 +22,7 @@ _INT64 = range(-(2**63), 2**63)
 _ODD = re.compile(r'["\\\x00-\x1f]')
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds; every one may also hold nothing (null)."""
 
     INT = "int"
@@ -36,7 +36,7 @@ class Column(msgspec.Struct, frozen=True):
     """A field of the results, and what it holds."""
 
     field: str
-    kind: Kind
+    kind: ColumnKind
     bits: int = 64  # of an integer
     other_name: str | None = None
 
@@ -49,7 +49,7 @@ class Column(msgspec.Struct, frozen=True):
 def named(columns: Iterable[Column]) -> list[Column]:
     """Columns with names of their own, whatever their case (as in SQL); `row` is the row's number.
 
-    >>> [column.name for column in named(Column(field, Kind.INT) for field in ("a", "A", "row"))]
+    >>> [column.name for column in named(Column(field, ColumnKind.INT) for field in ("a", "A", "row"))]
     ['a', 'A_', 'row_']
     """
     taken = {"row"}
@@ -63,12 +63,12 @@ def named(columns: Iterable[Column]) -> list[Column]:
     return found
 
 
-_TYPES: dict[Kind, Any] = {
-    Kind.INT: int | None,
-    Kind.FLOAT: float | None,
-    Kind.BOOL: bool | None,
-    Kind.TEXT: str | None,
-    Kind.JSON: msgspec.Raw,
+_TYPES: dict[ColumnKind, Any] = {
+    ColumnKind.INT: int | None,
+    ColumnKind.FLOAT: float | None,
+    ColumnKind.BOOL: bool | None,
+    ColumnKind.TEXT: str | None,
+    ColumnKind.JSON: msgspec.Raw,
 }
 
 
@@ -96,7 +96,7 @@ class Columns:
         self._places = [
             number
             for number, column in enumerate(self.columns)
-            if column.kind in (Kind.INT, Kind.JSON) and not is_loose
+            if column.kind in (ColumnKind.INT, ColumnKind.JSON) and not is_loose
         ]
 
     @property
@@ -234,25 +234,25 @@ def _optional_of(annotation: Any) -> Any:
     return kept[0] if len(kept) == 1 else None
 
 
-def _kind_of(info: msgspec.inspect.Type) -> Kind:
+def _kind_of(info: msgspec.inspect.Type) -> ColumnKind:
     if isinstance(info, msgspec.inspect.UnionType):
         kinds = {_kind_of(kind) for kind in info.types if not isinstance(kind, msgspec.inspect.NoneType)}
-        if kinds == {Kind.INT, Kind.FLOAT}:
-            return Kind.FLOAT
-        return kinds.pop() if len(kinds) == 1 else Kind.JSON
+        if kinds == {ColumnKind.INT, ColumnKind.FLOAT}:
+            return ColumnKind.FLOAT
+        return kinds.pop() if len(kinds) == 1 else ColumnKind.JSON
     simple = {
-        msgspec.inspect.IntType: Kind.INT,
-        msgspec.inspect.FloatType: Kind.FLOAT,
-        msgspec.inspect.BoolType: Kind.BOOL,
-        msgspec.inspect.StrType: Kind.TEXT,
-        msgspec.inspect.DateTimeType: Kind.TEXT,
-        msgspec.inspect.DateType: Kind.TEXT,
-        msgspec.inspect.TimeType: Kind.TEXT,
-        msgspec.inspect.UUIDType: Kind.TEXT,
-        msgspec.inspect.DecimalType: Kind.TEXT,
-        msgspec.inspect.BytesType: Kind.TEXT,
+        msgspec.inspect.IntType: ColumnKind.INT,
+        msgspec.inspect.FloatType: ColumnKind.FLOAT,
+        msgspec.inspect.BoolType: ColumnKind.BOOL,
+        msgspec.inspect.StrType: ColumnKind.TEXT,
+        msgspec.inspect.DateTimeType: ColumnKind.TEXT,
+        msgspec.inspect.DateType: ColumnKind.TEXT,
+        msgspec.inspect.TimeType: ColumnKind.TEXT,
+        msgspec.inspect.UUIDType: ColumnKind.TEXT,
+        msgspec.inspect.DecimalType: ColumnKind.TEXT,
+        msgspec.inspect.BytesType: ColumnKind.TEXT,
     }
-    return simple.get(type(info), Kind.JSON)
+    return simple.get(type(info), ColumnKind.JSON)
 
 
 # ── from results ────────────────────────────────────────────────────────────────
@@ -266,27 +266,27 @@ def of_results(results: Iterable[bytes]) -> Columns:
         return Columns(
             [Column(RESULT, _common({_kind_of_value(value) for value in decoded}))], is_single=True
         )
-    kinds: dict[str, set[Kind | None]] = {}
+    kinds: dict[str, set[ColumnKind | None]] = {}
     for value in objects:
         for name, item in value.items():
             kinds.setdefault(name, set()).add(_kind_of_value(item))
     return Columns(named(Column(name, _common(found)) for name, found in kinds.items()), is_single=False)
 
 
-def _kind_of_value(value: Any) -> Kind | None:
+def _kind_of_value(value: Any) -> ColumnKind | None:
     if value is None:
         return None
     if isinstance(value, bool):
-        return Kind.BOOL
+        return ColumnKind.BOOL
     if isinstance(value, int):
-        return Kind.INT if value in _INT64 else Kind.JSON
+        return ColumnKind.INT if value in _INT64 else ColumnKind.JSON
     if isinstance(value, float):
-        return Kind.FLOAT
-    return Kind.TEXT if isinstance(value, str) else Kind.JSON
+        return ColumnKind.FLOAT
+    return ColumnKind.TEXT if isinstance(value, str) else ColumnKind.JSON
 
 
-def _common(kinds: set[Kind | None]) -> Kind:
+def _common(kinds: set[ColumnKind | None]) -> ColumnKind:
     known = kinds - {None}
-    if known == {Kind.INT, Kind.FLOAT}:
-        return Kind.FLOAT
-    return next(iter(known)) or Kind.JSON if len(known) == 1 else Kind.JSON
+    if known == {ColumnKind.INT, ColumnKind.FLOAT}:
+        return ColumnKind.FLOAT
+    return next(iter(known)) or ColumnKind.JSON if len(known) == 1 else ColumnKind.JSON

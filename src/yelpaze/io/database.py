@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, quote, urlencode
 
 import msgspec
 
-from yelpaze.io.columns import Column, Kind
+from yelpaze.io.columns import Column, ColumnKind
 from yelpaze.model.errors import InputError
 from yelpaze.model.secrets import SECRETS
 
@@ -45,7 +45,7 @@ def place_of(url: str) -> Place:
 class Database(ABC):
     """One connection, and how that database says things. Errors of use are InputError."""
 
-    types: dict[Kind, str]
+    types: dict[ColumnKind, str]
     marker: str
     """What stands for a parameter."""
     shown: str

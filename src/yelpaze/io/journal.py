@@ -35,9 +35,9 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     is_renewed: bool = False
 
 
-def _is_commit(line: bytes) -> bool:
+def _is_json(line: bytes) -> bool:
     try:
-        msgspec.json.decode(line, type=Commit)
+        msgspec.json.decode(line)
     except msgspec.DecodeError:
         return False
     return True
@@ -82,13 +82,13 @@ class Journal:
         data = os.pread(self._file, os.fstat(self._file).st_size, 0)
         self._length = data.rfind(b"\n") + 1
         lines = data[: self._length].splitlines()
-        if len(lines) > 1 and not _is_commit(lines[-1]):  # torn by a power cut: it never counted
+        if len(lines) > 1 and not _is_json(lines[-1]):  # torn by a power cut: it never counted
             self._length -= len(lines.pop()) + 1
         try:
             commits = [msgspec.json.decode(line, type=Commit) for line in lines if line]
         except msgspec.DecodeError as error:
             raise InputError(
-                f"{self.path}: is no journal of a run: {error}; move it away to begin anew"
+                f"{self.path}: is no journal of a run by this version: {error}; move it away to begin anew"
             ) from None
         self.resolved.clear()
         for commit in commits:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.io.columns import Column, Columns, Kind, Table
+from yelpaze.io.columns import Column, ColumnKind, Columns, Table
 from yelpaze.io.jsonl import result_line
 from yelpaze.io.lines import Extent, LineFile, sync_folder
 from yelpaze.io.protocol import BadRow, Block, Row
@@ -33,11 +33,11 @@ _GROUP_ROWS = 20_000
 _PART_BYTES = 64 << 20  # as JSON
 _OURS = re.compile(r"part-\d+\.parquet|_part-\d+\.parquet\.new")
 _TYPES = {
-    Kind.INT: pa.int64(),
-    Kind.FLOAT: pa.float64(),
-    Kind.BOOL: pa.bool_(),
-    Kind.TEXT: pa.string(),
-    Kind.JSON: pa.string(),
+    ColumnKind.INT: pa.int64(),
+    ColumnKind.FLOAT: pa.float64(),
+    ColumnKind.BOOL: pa.bool_(),
+    ColumnKind.TEXT: pa.string(),
+    ColumnKind.JSON: pa.string(),
 }
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from yelpaze.io.columns import Column, Kind
+from yelpaze.io.columns import Column, ColumnKind
 from yelpaze.io.database import Database, Place, Rows, place_of, qualified, quoted, replacing
 from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.sql_sink import SqlSink
@@ -27,15 +27,15 @@ _PASSING = (
 _AGAIN_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 20.0)  # about a minute: a server that restarts
 _LOCK_SECONDS = 1.0  # until the server has noticed that a process was killed
 _KINDS = {
-    "int2": (Kind.INT, 16),
-    "int4": (Kind.INT, 32),
-    "int8": (Kind.INT, 64),
-    "float4": (Kind.FLOAT, 64),
-    "float8": (Kind.FLOAT, 64),
-    "numeric": (Kind.FLOAT, 64),
-    "bool": (Kind.BOOL, 64),
-    "json": (Kind.JSON, 64),
-    "jsonb": (Kind.JSON, 64),
+    "int2": (ColumnKind.INT, 16),
+    "int4": (ColumnKind.INT, 32),
+    "int8": (ColumnKind.INT, 64),
+    "float4": (ColumnKind.FLOAT, 64),
+    "float8": (ColumnKind.FLOAT, 64),
+    "numeric": (ColumnKind.FLOAT, 64),
+    "bool": (ColumnKind.BOOL, 64),
+    "json": (ColumnKind.JSON, 64),
+    "jsonb": (ColumnKind.JSON, 64),
 }
 
 
@@ -43,11 +43,11 @@ class Postgres(Database):
     """One session; a lost one is made anew, and what it left undone is done again."""
 
     types = {  # noqa: RUF012  never changed
-        Kind.INT: "bigint",
-        Kind.FLOAT: "double precision",
-        Kind.BOOL: "boolean",
-        Kind.TEXT: "text",
-        Kind.JSON: "jsonb",
+        ColumnKind.INT: "bigint",
+        ColumnKind.FLOAT: "double precision",
+        ColumnKind.BOOL: "boolean",
+        ColumnKind.TEXT: "text",
+        ColumnKind.JSON: "jsonb",
     }
     marker = "%s"
     refusals = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
@@ -111,7 +111,7 @@ class Postgres(Database):
         )
         found = []
         for name, kind in rows:
-            known, bits = _KINDS.get(kind, (Kind.TEXT, 64))
+            known, bits = _KINDS.get(kind, (ColumnKind.TEXT, 64))
             found.append(Column(name, known, bits))
         return found or None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.io.columns import Column, Columns, Kind, Table
+from yelpaze.io.columns import Column, ColumnKind, Columns, Table
 from yelpaze.io.database import Database, Place, Rows, first_line, qualified, quoted
 from yelpaze.io.lines import line_of
 from yelpaze.io.protocol import Checkpoint, DeadLetter, FirstError
@@ -95,8 +95,13 @@ class SqlSink:
 
     def _saved(self) -> tuple[Checkpoint, dict[str, Any] | None, bool, int] | None:
         database = self._database
-        if database.columns_of(RUNS) is None:
+        known = database.columns_of(RUNS)
+        if known is None:
             return None
+        if all(column.field != "checkpoint" for column in known):
+            raise InputError(
+                f"{self.name}: the table {RUNS} is of an older version of Yelpaze: rename or remove it"
+            )
         rows = database.query(
             f"SELECT checkpoint, columns, is_ours, commits FROM {RUNS} "  # noqa: S608  ours
             f"WHERE output = {database.marker}",
@@ -342,7 +347,7 @@ class SqlSink:
             self._insert(names, rows[half:], numbers[half:])
 
     def _make(self) -> None:
-        text, whole = self._database.types[Kind.TEXT], self._database.types[Kind.INT]
+        text, whole = self._database.types[ColumnKind.TEXT], self._database.types[ColumnKind.INT]
         self._database.query(
             f"CREATE TABLE IF NOT EXISTS {RUNS} (output {text} PRIMARY KEY, checkpoint {text} NOT NULL, "
             f"columns {text} NOT NULL, is_ours {whole} NOT NULL, commits {whole} NOT NULL)"

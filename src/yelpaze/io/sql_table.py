@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from yelpaze.io.columns import Column, Columns, Kind
+from yelpaze.io.columns import Column, ColumnKind, Columns
 from yelpaze.io.database import Place, quoted
 from yelpaze.model.errors import InputError
 
@@ -47,23 +47,23 @@ def adopted(place: Place, table: list[Column], annotated: Columns | None) -> Col
     )
 
 
-def creation(place: Place, name: str, columns: Columns, types: Mapping[Kind, str]) -> str:
+def creation(place: Place, name: str, columns: Columns, types: Mapping[ColumnKind, str]) -> str:
     """The statement that makes the table; `name` is quoted. Raises InputError, see `check_key`."""
     check_key(place, columns)
-    parts = [f"{quoted('row')} {types[Kind.INT]}" + ("" if place.key else " PRIMARY KEY")]
+    parts = [f"{quoted('row')} {types[ColumnKind.INT]}" + ("" if place.key else " PRIMARY KEY")]
     for column in columns.columns:
         primary = " PRIMARY KEY" if column.name == place.key else ""
         parts.append(f"{quoted(column.name)} {types[column.kind]}{primary}")
     return f"CREATE TABLE {name} ({', '.join(parts)})"
 
 
-def _may_hold(column: Kind, result: Kind) -> bool:
-    if column in (Kind.INT, Kind.BOOL):
+def _may_hold(column: ColumnKind, result: ColumnKind) -> bool:
+    if column in (ColumnKind.INT, ColumnKind.BOOL):
         return result is column
-    return column is not Kind.FLOAT or result not in (Kind.JSON, Kind.BOOL)
+    return column is not ColumnKind.FLOAT or result not in (ColumnKind.JSON, ColumnKind.BOOL)
 
 
 def _fitted(result: Column, column: Column) -> Column:
     """What results say, as the column that is there takes it."""
-    kind = Kind.JSON if column.kind is Kind.JSON else result.kind
+    kind = ColumnKind.JSON if column.kind is ColumnKind.JSON else result.kind
     return msgspec.structs.replace(result, kind=kind, bits=column.bits)

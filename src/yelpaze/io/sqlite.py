@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from yelpaze.io.columns import Column, Kind
+from yelpaze.io.columns import Column, ColumnKind
 from yelpaze.io.database import Database, Place, Rows, place_of, qualified, quoted, replacing
 from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.sql_sink import SqlSink
@@ -25,11 +25,11 @@ class Sqlite(Database):
     """A database file. Its transactions are on disk when they are committed."""
 
     types = {  # noqa: RUF012  never changed
-        Kind.INT: "INTEGER",
-        Kind.FLOAT: "REAL",
-        Kind.BOOL: "INTEGER",
-        Kind.TEXT: "TEXT",
-        Kind.JSON: "TEXT",
+        ColumnKind.INT: "INTEGER",
+        ColumnKind.FLOAT: "REAL",
+        ColumnKind.BOOL: "INTEGER",
+        ColumnKind.TEXT: "TEXT",
+        ColumnKind.JSON: "TEXT",
     }
     marker = "?"
     refusals = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
@@ -139,16 +139,16 @@ class Sqlite(Database):
             self._lock = -1
 
 
-def _kind_of(declared: str) -> Kind:
+def _kind_of(declared: str) -> ColumnKind:
     """SQLite's own rules of affinity (sqlite.org/datatype3.html §3.1)."""
     name = declared.upper()
     if "BOOL" in name:
-        return Kind.BOOL
+        return ColumnKind.BOOL
     if "INT" in name:
-        return Kind.INT
+        return ColumnKind.INT
     if any(word in name for word in ("REAL", "FLOA", "DOUB", "NUMERIC", "DECIMAL")):
-        return Kind.FLOAT
-    return Kind.JSON if "JSON" in name else Kind.TEXT
+        return ColumnKind.FLOAT
+    return ColumnKind.JSON if "JSON" in name else ColumnKind.TEXT
 
 
 def path_of(url: str) -> str:

@@ -6,6 +6,7 @@ blocked at the same time: a few.
 """
 
 import contextlib
+import os
 import threading
 from asyncio import get_running_loop
 from collections.abc import Callable
@@ -19,6 +20,10 @@ class _Pool:
     """Starts a thread only if none is idle."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: a forked child has none of the threads."""
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._idle = 0
         self._lock = threading.Lock()
@@ -27,9 +32,9 @@ class _Pool:
         with self._lock:
             has_idle = self._idle > 0
             self._idle -= has_idle
-        self._jobs.put(job)
         if not has_idle:
             threading.Thread(target=self._work, daemon=True, name="yelpaze-io").start()
+        self._jobs.put(job)
 
     def _work(self) -> None:
         while True:
@@ -38,7 +43,8 @@ class _Pool:
                 self._idle += 1
 
 
-_POOL = _Pool()
+_POOL = _Pool()  # of the process, as threads are
+os.register_at_fork(after_in_child=_POOL.forget)
 
 
 async def in_thread(function: Callable[[], T]) -> T:

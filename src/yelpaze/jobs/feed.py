@@ -10,7 +10,10 @@ Note = Callable[[str], None]
 
 
 class RowFeed(Protocol):
-    """Hands out rows, takes their acknowledgements, and makes checkpoints of them."""
+    """Hands out rows, takes their acknowledgements, and makes checkpoints of them.
+
+    It counts in the tally what has succeeded and failed; the job counts what has started and ended.
+    """
 
     source: Source
     run_id: str  # once it has begun

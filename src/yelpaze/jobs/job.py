@@ -261,7 +261,7 @@ class Job:
             self.tally.succeeded -= 1
             self.tally.failed += 1
             self._count(number, Failure(step=None, kind="result", message=why))
-        self._recorder.note()
+        self._recorder.save_if_due()
         self._check_failures()
         withheld, self._withheld = self._withheld, []
         for row in withheld:
@@ -293,7 +293,7 @@ class Job:
             succeeded=tally.succeeded,
             failed=tally.failed,
             kinds=dict(+tally.kinds),
-            seconds=time.monotonic() - self.began,
+            seconds=time.monotonic() - self.began if context is not None else 0.0,
             requests=statistics.requests,
             retries=statistics.retries,
             latency=latency,

@@ -94,7 +94,7 @@ class Recorder:
         if left:
             examples[letter.kind] = left
 
-    def note(self) -> None:
+    def save_if_due(self) -> None:
         """Something was committed: save the record, at most once a second."""
         if time.monotonic() - self._saved >= _SAVE_SECONDS:
             self._save(adds_point=True)

@@ -1,10 +1,12 @@
 """The live gateway: WebSocket and server-sent events for very many readers.
 
-    server.py → http.py ─→ websocket.py ─→ centrifugo.py ┐
-                        ├→ websocket.py ─→ plain.py      ├→ client.py → hub.py → broker: memory.py, redis.py
-                        ├→ events.py ───→ plain.py       ┘
-                        └→ api.py
+transports/   bytes to and from a client: HTTP, WebSocket, event streams, ASGI
+sessions/     what a client says and may; they know no socket and no clock
+server_api/   what other services ask for over HTTP
+core/         one process of the gateway: who listens to what, and the way of a publication to them
+brokers/      what is kept, and what the nodes share: memory, Redis
+protocol/     values, codes, messages and frames: parsed and written
+config.py     the settings as values; settings.py reads them
 
-`node.py` is one process of it; sessions (`client`, `centrifugo`, `plain`) know no socket and no clock.
 Needs the extra `live`: pip install 'yelpaze[live]'.
 """

@@ -1,4 +1,4 @@
-"""What happens to a host while calls go to it, for hooks, logs and metrics."""
+"""What happens to a host while calls go to it, for listeners, logs and metrics."""
 
 from typing import Literal
 

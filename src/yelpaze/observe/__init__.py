@@ -1,1 +1,1 @@
-"""Metrics, logs and traces: read the rooms' statistics and hooks; no room below imports this."""
+"""Metrics, logs and traces: read the rooms' statistics and events; no room below imports this."""

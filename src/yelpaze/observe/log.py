@@ -22,7 +22,7 @@ _GOOD_NEWS = frozenset({"breaker.closed", "breaker.half_open", "host.up"})
 
 
 def log_events(logger: Any = None, *, secrets: Iterable[str] = ()) -> dict[str, Callable[..., None]]:
-    """Hooks for an Engine that log to `logger`, or to structlog's `yelpaze`.
+    """Listeners for an Engine that log to `logger`, or to structlog's `yelpaze`.
 
     `secrets`: names of URL parameters whose values are not shown, beside those that everybody knows.
 

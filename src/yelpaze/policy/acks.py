@@ -11,19 +11,11 @@ import msgspec
 
 
 class AckState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Acknowledged are all items up to `through`, except those in `open`. `cursor` lies before these.
-
-    >>> AckState(through=5, open=(2,)).has(2), AckState(through=5, open=(2,)).has(3)
-    (False, True)
-    """
+    """Acknowledged are all items up to `through`, except those in `open`. `cursor` lies before these."""
 
     through: int = 0
     open: tuple[int, ...] = ()
     cursor: Any = None
-
-    def has(self, number: int) -> bool:
-        """Whether that item is acknowledged."""
-        return number <= self.through and number not in self.open
 
 
 class AckTracker:

@@ -2,10 +2,10 @@
 
 Waiting calls stand in a queue a host, and free slots go round the hosts in turn, so a
 slow host with a long queue neither starves the others nor loses its place. A queue that is
-shut for a time (its rate, a pause, an open breaker) leaves the round until it opens.
+blocked for a time (its rate, a pause, an open breaker) leaves the round until it opens.
 
 >>> slots = Slots(total=2)
->>> a, b = slots.queue(1), slots.queue(1)
+>>> a, b = HostQueue(1), HostQueue(1)
 >>> slots.take(a, 0.0), slots.take(a, 0.0), slots.take(b, 0.0)
 (True, False, True)
 """
@@ -70,13 +70,8 @@ class Slots(Generic[T]):
     ) -> None:
         self.everything: HostQueue[T] = HostQueue(total, rate)
         self._on_blocked = on_blocked
-        # Lanes that could start a call of theirs as soon as a slot is free.
+        # Queues that could start a call of theirs as soon as a slot is free.
         self._ring: deque[HostQueue[T]] = deque()
-
-    @staticmethod
-    def queue(limit: int, rate: Gcra | None = None) -> HostQueue[T]:
-        """A new host's queue."""
-        return HostQueue(limit, rate)
 
     @property
     def busy(self) -> int:

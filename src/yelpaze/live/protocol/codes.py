@@ -43,7 +43,6 @@ LIMIT_EXCEEDED: Final = Failure(106, "limit exceeded")
 BAD_REQUEST: Final = Failure(107, "bad request")
 NOT_AVAILABLE: Final = Failure(108, "not available")
 TOKEN_EXPIRED: Final = Failure(109, "token expired")
-TOO_MANY_REQUESTS: Final = Failure(111, "too many requests", temporary=True)
 UNRECOVERABLE_POSITION: Final = Failure(112, "unrecoverable position")
 
 UNSUBSCRIBED_BY_SERVER: Final = Ending(2000, "server unsubscribe")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -153,31 +153,43 @@ class RefreshResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 
 
 class HistoryResult(msgspec.Struct, frozen=True):
-    """The answer to `history`, of the server API too."""
+    """The answer to `history` of the server API."""
 
-    publications: tuple[Publication, ...]
-    epoch: str
-    offset: int
+    publications: tuple[Publication, ...] = ()
+    epoch: str = ""
+    offset: int = 0
 
     @classmethod
-    def of(cls, history: History) -> "HistoryResult":
+    def of(cls, history: History) -> Self:
         """From what the broker found."""
         return cls(history.publications, history.position.epoch, history.position.offset)
 
 
-class PresenceResult(msgspec.Struct, frozen=True):
-    """The answer to `presence`, of the server API too."""
+class HistoryReply(HistoryResult, frozen=True, omit_defaults=True):
+    """The answer to a client's `history`."""
 
-    presence: dict[str, ClientInfo]
+
+class PresenceResult(msgspec.Struct, frozen=True):
+    """The answer to `presence` of the server API."""
+
+    presence: dict[str, ClientInfo] = {}
+
+
+class PresenceReply(PresenceResult, frozen=True, omit_defaults=True):
+    """The answer to a client's `presence`."""
 
 
 class PresenceStatsResult(msgspec.Struct, frozen=True):
-    """The answer to `presence_stats`, of the server API too."""
+    """The answer to `presence_stats` of the server API."""
 
-    num_clients: int
-    num_users: int
+    num_clients: int = 0
+    num_users: int = 0
 
     @classmethod
-    def of(cls, presence: Mapping[str, ClientInfo]) -> "PresenceStatsResult":
+    def of(cls, presence: Mapping[str, ClientInfo]) -> Self:
         """Count clients and users."""
         return cls(len(presence), len({info.user for info in presence.values()}))
+
+
+class PresenceStatsReply(PresenceStatsResult, frozen=True, omit_defaults=True):
+    """The answer to a client's `presence_stats`."""

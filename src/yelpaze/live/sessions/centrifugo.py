@@ -38,11 +38,11 @@ from yelpaze.live.protocol.messages import (
     Command,
     ConnectRequest,
     ConnectResult,
+    HistoryReply,
     HistoryRequest,
-    HistoryResult,
     Nothing,
-    PresenceResult,
-    PresenceStatsResult,
+    PresenceReply,
+    PresenceStatsReply,
     PublishRequest,
     RefreshRequest,
     RefreshResult,
@@ -79,7 +79,7 @@ class CentrifugoSession:
         self._node = node
         self._connection = connection
         self.client = Client(node, connection, self)
-        self._queue = CommandQueue(connection, self._begin)
+        self._queue = CommandQueue(self)
         self._outbox: list[bytes] | None = None
         self._is_refused = False  # to connect: the rest of what came with that is passed over
 
@@ -113,7 +113,7 @@ class CentrifugoSession:
             return False
         return self.client.state == CONNECTED or methods == ["connect"]
 
-    def _begin(self, command: Command) -> None:
+    def begin(self, command: Command) -> None:
         """Begin a command; it may be done before this returns."""
         if self.client.state == CLOSED:
             self._queue.close()
@@ -246,15 +246,15 @@ class CentrifugoSession:
         await self.client.publish(asked.channel, on_one_line(asked.data))
         return Nothing()
 
-    async def _history(self, asked: HistoryRequest) -> HistoryResult:
+    async def _history(self, asked: HistoryRequest) -> HistoryReply:
         found = await self.client.history(asked.channel, Query(asked.since, asked.limit, asked.reverse))
-        return HistoryResult.of(found)
+        return HistoryReply.of(found)
 
-    async def _presence(self, asked: ChannelRequest) -> PresenceResult:
-        return PresenceResult(await self.client.presence(asked.channel))
+    async def _presence(self, asked: ChannelRequest) -> PresenceReply:
+        return PresenceReply(await self.client.presence(asked.channel))
 
-    async def _presence_stats(self, asked: ChannelRequest) -> PresenceStatsResult:
-        return PresenceStatsResult.of(await self.client.presence(asked.channel))
+    async def _presence_stats(self, asked: ChannelRequest) -> PresenceStatsReply:
+        return PresenceStatsReply.of(await self.client.presence(asked.channel))
 
     async def _refresh(self, asked: RefreshRequest) -> RefreshResult:
         if not asked.token:

@@ -5,25 +5,32 @@ is not read any more: a client that is too fast is slowed down, not buffered.
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from yelpaze.live.sessions.connection import ClientConnection
+from yelpaze.live.sessions.client import Client
 
 _KEPT = 16
 
 
+class CommandRunner(Protocol):
+    """A session that runs commands."""
+
+    client: Client
+
+    def begin(self, command: Any) -> None:
+        """Begin a command; call the queue's `done` at its end."""
+
+
 class CommandQueue:
-    """Calls `begin(command)` for each command, once `done` was called for the one before.
+    """Calls the session's `begin(command)` for each command, once `done` was called for the one before.
 
     `done` may be called from within `begin`.
     """
 
-    __slots__ = ("_begin", "_connection", "_is_draining", "_waiting", "is_busy")
+    __slots__ = ("_is_draining", "_session", "_waiting", "is_busy")
 
-    def __init__(self, connection: ClientConnection, begin: Callable[[Any], None]) -> None:
-        self._connection = connection
-        self._begin = begin
+    def __init__(self, session: CommandRunner) -> None:
+        self._session = session
         self._waiting: deque[Any] | None = None
         self._is_draining = False
         self.is_busy = False
@@ -32,13 +39,13 @@ class CommandQueue:
         """Begin it, now or when those before it are done."""
         if not self.is_busy:
             self.is_busy = True
-            self._begin(command)
+            self._session.begin(command)
             return
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(command)
         if len(self._waiting) == _KEPT:
-            self._connection.pause()
+            self._session.client.connection.pause()
 
     def done(self) -> None:
         """The command under way is done: begin the next one."""
@@ -51,9 +58,9 @@ class CommandQueue:
                 command = self._waiting.popleft()
                 if not self._waiting:
                     self._waiting = None
-                    self._connection.resume()
+                    self._session.client.connection.resume()
                 self.is_busy = True
-                self._begin(command)
+                self._session.begin(command)
         finally:
             self._is_draining = False
 

@@ -7,7 +7,7 @@ from yelpaze.live.protocol.codes import Ending
 
 
 class ClientConnection(Member, Protocol):
-    """A connection. Its session is notified by `Session`."""
+    """A connection after its handshake. It calls its session by the Protocol `Session`."""
 
     def send(self, message: bytes) -> None:
         """Send one message, as text."""
@@ -25,7 +25,7 @@ class ClientConnection(Member, Protocol):
         """The client is connected: pings may begin."""
 
     def end(self, ending: Ending) -> None:
-        """Close it. The session's `closed` is called."""
+        """Close it. The client's `closed` is called."""
 
     def pause(self) -> None:
         """Stop reading."""

@@ -51,13 +51,11 @@ class OneChannel:
     A token for the channel is good for both: to connect and to subscribe.
     """
 
-    __slots__ = ("_channel", "_connection", "_node", "client")
+    __slots__ = ("channel", "client")
 
     def __init__(self, client: Client, channel: str) -> None:
         self.client = client
-        self._node = client.node
-        self._connection = client.connection
-        self._channel = channel
+        self.channel = channel
 
     async def enter(self, token: str, since: Position | None = None) -> Joined:
         """Connect and subscribe. Raises Ended, Refused, BrokerUnavailable."""
@@ -65,13 +63,13 @@ class OneChannel:
         claims = client.admit(await client.claims_of(token, self._read_token))
         granted = claims if claims.channel is not None else None
         joined, _ = await client.subscribe(
-            self._channel, SubscribeOptions(since=since, is_plain=True), claims=granted
+            self.channel, SubscribeOptions(since=since, is_plain=True), claims=granted
         )
         return joined
 
     async def _read_token(self, token: str) -> Claims:
         """The claims of a connection or subscription token; each must be signed by the keys of its kind."""
-        node, client = self._node, self.client
+        node, client = self.client.node, self.client
         has_own_keys = node.subscription_tokens is not node.tokens
         try:
             claims = await client.verified(token, node.tokens)
@@ -83,7 +81,7 @@ class OneChannel:
                 return claims
         if has_own_keys:
             claims = await client.verified(token, node.subscription_tokens)
-        if claims.channel != self._channel or claims.client:
+        if claims.channel != self.channel or claims.client:
             node.report_refused("a token for another channel or client")
             raise Ended(INVALID_TOKEN)
         return claims
@@ -91,11 +89,11 @@ class OneChannel:
     def unsubscribed(self, ending: Ending) -> None:
         """Without its channel it is of no use: close it."""
         expired = ending == UNSUBSCRIBED_EXPIRED
-        self._connection.end(SUBSCRIPTION_EXPIRED if expired else FORCE_DISCONNECT)
+        self.client.connection.end(SUBSCRIPTION_EXPIRED if expired else FORCE_DISCONNECT)
 
     def insufficient(self) -> None:
         """Close it: the code tells a WebSocket what happened, the next first event a stream."""
-        self._connection.end(INSUFFICIENT_STATE)
+        self.client.connection.end(INSUFFICIENT_STATE)
 
 
 class PlainSession:
@@ -103,18 +101,16 @@ class PlainSession:
 
     is_bound: ClassVar[bool] = True
 
-    __slots__ = ("_channel", "_node", "_one", "_queue", "client")
+    __slots__ = ("_one", "_queue", "client")
 
     def __init__(self, node: Node, connection: ClientConnection, channel: str) -> None:
-        self._node = node
-        self._channel = channel
         self.client = Client(node, connection, self)
         self._one = OneChannel(self.client, channel)
-        self._queue = CommandQueue(connection, self._begin)
+        self._queue = CommandQueue(self)
 
     def open(self, token: str) -> None:
         """Begin, with the token of the query, or without one if none is needed."""
-        settings = self._node.config.client
+        settings = self.client.node.config.client
         if token or settings.insecure or settings.allow_anonymous_connect_without_token:
             self._queue.take(token.encode())
 
@@ -122,14 +118,15 @@ class PlainSession:
         """Take a message: the token, if it was not given yet, or something to publish."""
         self._queue.take(message)
 
-    def _begin(self, message: bytes) -> None:
+    def begin(self, message: bytes) -> None:
+        """Connect with the token, or publish."""
         client = self.client
         if client.state == CLOSED:
             self._queue.close()
             return
         work = self._publish(message) if client.state == CONNECTED else self._enter(message.decode().strip())
         eager.start(
-            work, lambda _: self._queue.done(), lambda error: client.end(_ending_for(self._node, error))
+            work, lambda _: self._queue.done(), lambda error: client.end(_ending_for(client.node, error))
         )
 
     async def _enter(self, token: str) -> None:
@@ -137,11 +134,12 @@ class PlainSession:
         self.client.connection.greeted()
 
     async def _publish(self, message: bytes) -> None:
-        limit = self._node.config.client.command_rate_limit
+        node = self.client.node
+        limit = node.config.client.command_rate_limit
         if limit:
             await self.client.held_to(limit)
-        await self.client.publish(self._channel, data_of(message))
-        self._node.statistics.commands["publish"] += 1
+        await self.client.publish(self._one.channel, data_of(message))
+        node.statistics.commands["publish"] += 1
 
     def subscribed(self, channel: str, joined: Joined, how: Membership) -> None:
         """It has one channel, and is notified of no other."""

@@ -41,7 +41,7 @@ from yelpaze.live.transports.responses import (
     last_event_id,
     rejection_of,
 )
-from yelpaze.live.transports.routes import Kind, require, route_of
+from yelpaze.live.transports.routes import RouteKind, require, route_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -356,13 +356,13 @@ async def _health(node: Node, request: Request, _: str, receive: Receive, send: 
     await _respond(send, 200, b"{}", ())
 
 
-_ANSWERS: Final[dict[Kind, Callable[[Node, Request, str, Receive, Send], Awaitable[None]]]] = {
-    Kind.CENTRIFUGO: _websocket,
-    Kind.PLAIN: _websocket,
-    Kind.EVENTS: _stream,
-    Kind.API: _api,
-    Kind.OPENAPI: _openapi,
-    Kind.HEALTH: _health,
+_ANSWERS: Final[dict[RouteKind, Callable[[Node, Request, str, Receive, Send], Awaitable[None]]]] = {
+    RouteKind.CENTRIFUGO: _websocket,
+    RouteKind.PLAIN: _websocket,
+    RouteKind.EVENTS: _stream,
+    RouteKind.API: _api,
+    RouteKind.OPENAPI: _openapi,
+    RouteKind.HEALTH: _health,
 }
 
 

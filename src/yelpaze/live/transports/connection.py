@@ -10,11 +10,11 @@ from yelpaze.live.protocol.values import ClientInfo
 from yelpaze.live.sessions.client import Session
 from yelpaze.live.transports.heartbeat import GREETING, QUIET, delay, due, ponged
 
-NAMES: Final = ("centrifugo", "plain", "sse", "centrifugo", "plain")  # of the kinds of `framing`
+NAMES: Final = ("centrifugo", "plain", "sse", "centrifugo", "plain")  # of the kinds of `encoding`
 
 
 class Connection(asyncio.Protocol):
-    """A client's connection after its handshake; `kind` is one of `framing`."""
+    """A client's connection after its handshake; `kind` is one of `encoding`."""
 
     __slots__ = ("backlog", "bucket", "code", "ip", "kind", "node", "session", "state", "transport")
 
@@ -124,6 +124,8 @@ class Connection(asyncio.Protocol):
         self.state = step.state
         if step.sends_ping:
             self.ping()
+            if self.state != step.state:  # it was one too many for a slow reader
+                return
         timeout = self.node.config.client.pong_timeout
         self.node.wheel.put(self, delay(self.state, self.ping_interval, timeout))
 

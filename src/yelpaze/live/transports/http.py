@@ -44,7 +44,7 @@ from yelpaze.live.transports.responses import (
     refusal,
     rejection_of,
 )
-from yelpaze.live.transports.routes import Kind, require, route_of
+from yelpaze.live.transports.routes import RouteKind, require, route_of
 from yelpaze.live.transports.websocket import WebSocket
 
 _MOST_HEADERS: Final = 16 << 10
@@ -239,7 +239,7 @@ class HttpConnection(asyncio.Protocol):
         """Make a WebSocket of it. Raises Rejected."""
         config = self._node.config
         route = route_of(request.path, config, is_websocket=True)
-        is_centrifugo = route.kind is Kind.CENTRIFUGO
+        is_centrifugo = route.kind is RouteKind.CENTRIFUGO
         answer = accept(request, (*_PROTOCOLS, _PROTOBUF) if is_centrifugo else ())
         check_origin(request, config.client.allowed_origins)
         check_limits(self._node, request)
@@ -373,11 +373,11 @@ class HttpConnection(asyncio.Protocol):
                 self._transport.resume_reading()
             self._node.soon(lambda: None if self._is_over else self.data_received(rest))
 
-    _answers: ClassVar[dict[Kind, Callable[["HttpConnection", Request, str], None]]] = {
-        Kind.EVENTS: _stream,
-        Kind.API: _call,
-        Kind.OPENAPI: _openapi,
-        Kind.HEALTH: _health,
+    _answers: ClassVar[dict[RouteKind, Callable[["HttpConnection", Request, str], None]]] = {
+        RouteKind.EVENTS: _stream,
+        RouteKind.API: _call,
+        RouteKind.OPENAPI: _openapi,
+        RouteKind.HEALTH: _health,
     }
 
 

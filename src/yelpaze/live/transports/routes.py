@@ -12,7 +12,7 @@ from yelpaze.live.config import Config
 from yelpaze.live.protocol.handshake import Rejected
 
 
-class Kind(IntEnum):
+class RouteKind(IntEnum):
     """What is at a path. Integers: an Enum's hash is Python code, and every request looks into tables."""
 
     CENTRIFUGO = auto()
@@ -26,28 +26,28 @@ class Kind(IntEnum):
 class Route(NamedTuple):
     """A path's kind, and the channel or API method that it names."""
 
-    kind: Kind
+    kind: RouteKind
     name: str = ""
 
     @property
     def is_websocket(self) -> bool:
         """Whether a WebSocket is opened there."""
-        return self.kind is Kind.CENTRIFUGO or self.kind is Kind.PLAIN
+        return self.kind is RouteKind.CENTRIFUGO or self.kind is RouteKind.PLAIN
 
 
 _EXACT = {
-    "/connection/websocket": Route(Kind.CENTRIFUGO),
-    "/health": Route(Kind.HEALTH),
-    "/api/openapi.json": Route(Kind.OPENAPI),
+    "/connection/websocket": Route(RouteKind.CENTRIFUGO),
+    "/health": Route(RouteKind.HEALTH),
+    "/api/openapi.json": Route(RouteKind.OPENAPI),
 }
-_FOLDERS = {"ws": Kind.PLAIN, "sse": Kind.EVENTS, "api": Kind.API}
+_FOLDERS = {"ws": RouteKind.PLAIN, "sse": RouteKind.EVENTS, "api": RouteKind.API}
 
 
 def route_of(path: str, config: Config, *, is_websocket: bool | None = None) -> Route:
     """The route of a path. Raises Rejected where there is nothing of the wanted sort.
 
     >>> route_of("/sse/news", Config())
-    Route(kind=<Kind.EVENTS: 3>, name='news')
+    Route(kind=<RouteKind.EVENTS: 3>, name='news')
     """
     route = _matching(path, config)
     if route is None or is_websocket not in (None, route.is_websocket):
@@ -63,8 +63,8 @@ def _matching(path: str, config: Config) -> Route | None:
     kind = _FOLDERS.get(folder)
     if before or not name or kind is None:
         return None
-    is_disabled = (kind is Kind.PLAIN and config.websocket.plain_disabled) or (
-        kind is Kind.EVENTS and config.sse.disabled
+    is_disabled = (kind is RouteKind.PLAIN and config.websocket.plain_disabled) or (
+        kind is RouteKind.EVENTS and config.sse.disabled
     )
     return None if is_disabled else Route(kind, name)
 
