@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from test_serving import served
+from test_grpc_servers import served
 
 from support import servicers
 from support.examples import proxied, proxies, running, spelling

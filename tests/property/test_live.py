@@ -15,8 +15,7 @@ from yelpaze.live.core.backlog import OVERHEAD, Backlog
 from yelpaze.live.core.channels import ChannelRules
 from yelpaze.live.core.stream import Joined
 from yelpaze.live.core.wheel import Wheel
-from yelpaze.live.protocol import encoding as framing
-from yelpaze.live.protocol import frames
+from yelpaze.live.protocol import encoding, frames
 from yelpaze.live.protocol.codes import Failure, Refused
 from yelpaze.live.protocol.frames import (
     BINARY,
@@ -196,14 +195,14 @@ texts = st.one_of(
 @given(texts)
 @settings(max_examples=400)
 def test_the_text_of_the_data_of_a_text_is_that_text(text):
-    data = framing.data_of(text.encode())
+    data = encoding.data_of(text.encode())
     json.loads(bytes(data))
-    assert framing.text_of(Publication(data)) == text.encode()
+    assert encoding.text_of(Publication(data)) == text.encode()
 
 
 @given(st.text(max_size=60))
 def test_data_is_always_one_line_of_json(text):
-    data = bytes(framing.data_of(text.encode()))
+    data = bytes(encoding.data_of(text.encode()))
     assert b"\n" not in data
     assert b"\r" not in data
     json.loads(data)
@@ -239,7 +238,7 @@ def parsed(stream):
 @given(st.lists(st.text(max_size=40).map(lambda text: text.replace("\x00", "")), min_size=1, max_size=4))
 def test_events_carry_any_text_with_its_line_breaks(said):
     found = [Publication(msgspec.Raw(json.dumps(text).encode()), None, n) for n, text in enumerate(said, 1)]
-    stream = framing.publications(framing.EVENTS, "news", found, "e1")
+    stream = encoding.publications(encoding.EVENTS, "news", found, "e1")
     lines = [text.replace("\r\n", "\n").replace("\r", "\n") for text in said]
     assert parsed(stream) == [(f"{n}:e1", "message", text) for n, text in enumerate(lines, 1)]
 

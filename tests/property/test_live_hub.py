@@ -20,7 +20,7 @@ from yelpaze.live.config import ChannelOptions
 from yelpaze.live.core import eager
 from yelpaze.live.core.hub import Hub
 from yelpaze.live.core.stream import Membership
-from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import Refused
 from yelpaze.live.protocol.values import History, Position, Publication
 
@@ -113,7 +113,7 @@ class FakeBroker:
 class Reader:
     """A member that checks what it is given."""
 
-    kind = framing.EVENTS
+    kind = encoding.EVENTS
     backlog = None
 
     def __init__(self, hub, since, can_recover):

@@ -12,7 +12,7 @@ from yelpaze.live.brokers.broker import BrokerUnavailable, HistoryOptions
 from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.core.cluster import ControlMessage
 from yelpaze.live.core.node import Node
-from yelpaze.live.protocol import encoding as framing
+from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import Ending
 from yelpaze.live.protocol.values import Publication
 from yelpaze.live.sessions.centrifugo import CentrifugoSession
@@ -136,7 +136,7 @@ class Transport:
 class Peer(Connection):
     """A connection that records; all but its socket is real."""
 
-    def __init__(self, node, kind=framing.CENTRIFUGO_TEXT):
+    def __init__(self, node, kind=encoding.CENTRIFUGO_TEXT):
         super().__init__(node, Transport(), kind, "")
         self.ended = None
         self.is_read = True
@@ -144,7 +144,7 @@ class Peer(Connection):
         self.pongs = 0
         self.read = 0
         self.numbers = itertools.count(1)
-        is_plain = kind == framing.PLAIN_TEXT
+        is_plain = kind == encoding.PLAIN_TEXT
         self.session = PlainSession(node, self, "news") if is_plain else CentrifugoSession(node, self)
 
     def send(self, message):
@@ -1123,7 +1123,7 @@ async def test_replies_are_never_dropped_and_come_in_order(houses):
 
 
 async def plain(house, given):
-    peer = Peer(house.node, framing.PLAIN_TEXT)
+    peer = Peer(house.node, encoding.PLAIN_TEXT)
     peer.session.open(given)
     await turn()
     return peer

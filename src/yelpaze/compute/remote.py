@@ -233,14 +233,14 @@ class Remote:
         for call in calls:
             call.copies += 1
         left = dict(enumerate(calls))
-        task = self._loop.create_task(self._carry(worker, left))
+        task = self._loop.create_task(self._exchange(worker, left))
         self._tasks.add(task)
-        task.add_done_callback(partial(self._carried, worker, left))
+        task.add_done_callback(partial(self._batch_ended, worker, left))
 
-    def _carried(
+    def _batch_ended(
         self, worker: RemoteWorker, left: dict[int, _RemoteCall], task: "asyncio.Task[None]"
     ) -> None:
-        """A batch has come to its end; a task that is cancelled may never have begun."""
+        """A batch has ended; a task that is cancelled may never have begun."""
         self._tasks.discard(task)
         worker.batches -= 1
         worker.peer.end(len(left))
@@ -253,8 +253,8 @@ class Remote:
             worker.succeeded()
         self._dispatch_soon()
 
-    async def _carry(self, worker: RemoteWorker, left: dict[int, _RemoteCall]) -> None:
-        """Its way to a worker, and its results' way back."""
+    async def _exchange(self, worker: RemoteWorker, left: dict[int, _RemoteCall]) -> None:
+        """Send a batch to a worker and take its results."""
         request = pb.CallRequest(
             calls=[call.message for call in left.values()], fingerprint=worker.fingerprint
         )

@@ -142,12 +142,12 @@ class _Arguments:
         ]
 
     def pack(self, packed: list[Packed]) -> list[Any]:
-        return [_packed(item, values) for item, values in zip(packed, self._values, strict=True)]
+        return [_encoded(item, values) for item, values in zip(packed, self._values, strict=True)]
 
     def unpack(self, items: list[_Item]) -> list[Packed]:
         if len(items) != len(self._values):
             raise CallError("misuse", f"it takes {len(self._values)} arguments, not {len(items)}")
-        return [_unpacked(item, values) for item, values in zip(items, self._values, strict=True)]
+        return [_decoded(item, values) for item, values in zip(items, self._values, strict=True)]
 
 
 def _values_of(node: Node, parameter: Parameter) -> Values:
@@ -155,21 +155,21 @@ def _values_of(node: Node, parameter: Parameter) -> Values:
     return Values(parameter.want.type if parameter.source == ROW else parameter.want.kept, what)
 
 
-def _packed(packed: Any, values: Values | None) -> Any:
+def _encoded(packed: Any, values: Values | None) -> Any:
     kind = type(packed)
     if kind is bytes:
         return packed
     if kind is tuple:
-        return _packed_value(packed[0], values)
+        return _encoded_value(packed[0], values)
     if values is not None:  # a CPU step's list or dict, packed as its items
         whole = [item[0] for item in packed] if kind is list else {k: v[0] for k, v in packed.items()}
-        return _packed_value(whole, values)
+        return _encoded_value(whole, values)
     if kind is list:
-        return ("list", [_packed(item, None) for item in packed])
-    return ("dict", {name: _packed(item, None) for name, item in packed.items()})
+        return ("list", [_encoded(item, None) for item in packed])
+    return ("dict", {name: _encoded(item, None) for name, item in packed.items()})
 
 
-def _packed_value(value: Any, values: Values | None) -> Any:
+def _encoded_value(value: Any, values: Values | None) -> Any:
     if value is None:
         return None
     if type(value) is Outcome:
@@ -181,7 +181,7 @@ def _packed_value(value: Any, values: Values | None) -> Any:
     return ("value", msgspec.Raw(values.encode(value)))
 
 
-def _unpacked(item: _Item, values: Values | None) -> Any:  # noqa: PLR0911  one for each kind
+def _decoded(item: _Item, values: Values | None) -> Any:  # noqa: PLR0911  one for each kind
     if item is None:
         return (None,)
     if isinstance(item, bytes):
@@ -193,9 +193,9 @@ def _unpacked(item: _Item, values: Values | None) -> Any:  # noqa: PLR0911  one 
     if item.tag == "failure":
         return (_failure(item.data),)
     if item.tag == "list":
-        return [_unpacked(one, None) for one in _items(item.data)]
+        return [_decoded(one, None) for one in _items(item.data)]
     if item.tag == "dict":
-        return {name: _unpacked(one, None) for name, one in _named_items(item.data).items()}
+        return {name: _decoded(one, None) for name, one in _named_items(item.data).items()}
     raise CallError("misuse", f"there is no argument of the kind {item.tag!r} here")
 
 

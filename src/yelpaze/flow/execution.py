@@ -229,14 +229,14 @@ class RowExecution:
         if not call.abandoned:
             self._calls[call] = None
 
-    def _judge(self, node: Node, outcome: Outcome) -> Outcome | Failure:
+    def _value_of(self, node: Node, outcome: Outcome) -> Outcome | Failure:
         accept = node.step.accept
         good = accept(outcome) if accept and outcome.status else outcome.error is None
         return outcome if good else of_outcome(node.step.name, outcome, self._context.secrets)
 
     def _answered(self, node: Node, outcome: Outcome) -> None:
         try:
-            value = self._judge(node, outcome)
+            value = self._value_of(node, outcome)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the user's predicate
             value = of_fault(node.step.name, fault_of(error), self.trace_id)
         if type(value) is Failure:
@@ -257,7 +257,7 @@ class RowExecution:
 
         def done(name: Any, outcome: Outcome) -> None:
             try:
-                value: Any = self._judge(node, outcome)
+                value: Any = self._value_of(node, outcome)
             except (Exception, SystemExit) as error:  # noqa: BLE001  the user's predicate
                 value = of_fault(node.step.name, fault_of(error), self.trace_id)
             if type(value) is Failure and not node.step.optional:

@@ -39,17 +39,17 @@ class Adaptive:
         self._sum += seconds
         self._answers += 1
         self._peak = max(self._peak, under_way)
-        return self._answers >= self.limit and self._judge()
+        return self._answers >= self.limit and self._end_round()
 
     def dropped(self) -> bool:
         """Take in that a call was refused or timed out; whether the limit changed."""
         self._answers += 1
         if self._dropped:
-            return self._answers >= self.limit and self._judge()
+            return self._answers >= self.limit and self._end_round()
         self._dropped = True
         return self._set(self._exact * _DROP)
 
-    def _judge(self) -> bool:
+    def _end_round(self) -> bool:
         short, peak, dropped = self._sum / self._answers, self._peak, self._dropped
         self._new_round()
         if dropped:

@@ -40,7 +40,7 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ControlMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message: an announcement (`node`, `gone`), an action (`do`), a survey, or an answer to one."""
+    """One message: an join_leave (`node`, `gone`), an action (`do`), a survey, or an answer to one."""
 
     node: NodeInfo | None = None
     gone: str = ""  # a node that has ended

@@ -225,7 +225,7 @@ class Hub:
         for member, how in list(stream.members.items()):
             if how.receives_joins and member.kind in encoding.WITH_PUSHES:
                 if member.kind not in frames:
-                    frames[member.kind] = encoding.announcement(member.kind, name, info, is_join=is_join)
+                    frames[member.kind] = encoding.join_leave(member.kind, name, info, is_join=is_join)
                 self.write(member, frames[member.kind], stream)
 
     # ── gaps ────────────────────────────────────────────────────────────────────

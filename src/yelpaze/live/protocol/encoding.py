@@ -37,7 +37,7 @@ def push(kind: int, channel: str, name: str, value: Any) -> Any:
     return frame(TEXT, data) if kind == CENTRIFUGO else data.decode()
 
 
-def announcement(kind: int, channel: str, info: ClientInfo, *, is_join: bool) -> Any:
+def join_leave(kind: int, channel: str, info: ClientInfo, *, is_join: bool) -> Any:
     """A client has come or gone."""
     return push(kind, channel, "join" if is_join else "leave", {"info": info})
 

@@ -31,7 +31,7 @@ from yelpaze.live.sessions.centrifugo import PING, CentrifugoSession
 from yelpaze.live.sessions.plain import EventsSession, PlainSession
 from yelpaze.live.transports.connection import Connection
 from yelpaze.live.transports.event_stream import COMMENT, HEADERS, comes_back, farewell, opening
-from yelpaze.live.transports.heartbeat import GREETING
+from yelpaze.live.transports.heartbeat import OVER
 from yelpaze.live.transports.responses import (
     RETRY,
     check_limits,
@@ -115,14 +115,6 @@ class AsgiConnection(Connection):
     def ping(self) -> None:
         self.put(COMMENT if self.kind == encoding.EVENTS else PING.decode())
 
-    def wake(self) -> None:
-        """See Connection. Nothing answers the comments of an event stream."""
-        if self.kind == encoding.EVENTS and self.state != GREETING:
-            self.ping()
-            self.node.wheel.put(self, self.ping_interval)
-        else:
-            super().wake()
-
     def pause(self) -> None:
         """Read no more for now."""
         self._reads.clear()
@@ -144,6 +136,7 @@ class AsgiConnection(Connection):
         """Say why, and close: the sending task does."""
         if self.ending is None:
             self.ending = ending
+            self.state = OVER
             if self.code == WENT_AWAY:
                 self.code = ending.code
             self.backlog = None

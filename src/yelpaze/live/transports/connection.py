@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from yelpaze.live.core.backlog import Backlog
 from yelpaze.live.core.node import Node
+from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import SLOW, WENT_AWAY, Ending
 from yelpaze.live.protocol.values import ClientInfo
 from yelpaze.live.sessions.client import Session
-from yelpaze.live.transports.heartbeat import GREETING, QUIET, delay, due, ponged
+from yelpaze.live.transports.heartbeat import GREETING, OVER, QUIET, delay, due, ponged
 
 NAMES: Final = ("centrifugo", "plain", "sse", "centrifugo", "plain")  # of the kinds of `encoding`
 
@@ -117,7 +118,10 @@ class Connection(asyncio.Protocol):
 
     def wake(self) -> None:
         """The greeting or the pong has not come in time, or the next ping is due."""
-        step = due(self.state)
+        if self.state >= OVER:
+            return
+        is_answered = self.kind != encoding.EVENTS
+        step = due(self.state, is_answered=is_answered)
         if step.ending is not None:
             self.end(step.ending)
             return
@@ -127,7 +131,7 @@ class Connection(asyncio.Protocol):
             if self.state != step.state:  # it was one too many for a slow reader
                 return
         timeout = self.node.config.client.pong_timeout
-        self.node.wheel.put(self, delay(self.state, self.ping_interval, timeout))
+        self.node.wheel.put(self, delay(self.state, self.ping_interval, timeout, is_answered=is_answered))
 
     def pause(self) -> None:
         """Read no more for now."""

@@ -14,6 +14,7 @@ from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import WENT_AWAY, Ending
 from yelpaze.live.protocol.handshake import Rejected, Request
 from yelpaze.live.transports.connection import Connection
+from yelpaze.live.transports.heartbeat import OVER
 
 COMMENT: Final = b":\n\n"
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
@@ -29,11 +30,10 @@ HEADERS: Final = (
 class EventStream(Connection):
     """A reader of one channel."""
 
-    __slots__ = ("_is_over",)
+    __slots__ = ()
 
     def __init__(self, node: Node, transport: asyncio.Transport, ip: str) -> None:
         super().__init__(node, transport, encoding.EVENTS, ip)
-        self._is_over = False
 
     def begin(self, joined: Joined, last_event_id: str, retry: int) -> None:
         """Send what the reader has missed; it is pinged from now on."""
@@ -56,16 +56,11 @@ class EventStream(Connection):
     def send(self, message: bytes) -> None:
         """A reader gets publications only."""
 
-    def wake(self) -> None:
-        """The next comment is due; nothing answers it."""
-        self.ping()
-        self.node.wheel.put(self, self.ping_interval)
-
     def end(self, ending: Ending) -> None:
         """Close it; the reader reconnects by itself."""
-        if self._is_over:
+        if self.state >= OVER:
             return
-        self._is_over = True
+        self.state = OVER
         if self.code == WENT_AWAY:
             self.code = ending.code
         self.backlog = None

@@ -8,6 +8,8 @@
     pinged     due      (end)      no pong: NO_PONG
     answered   due      quiet      the next ping
 
+The pings of an event stream are comments, which nothing answers: it stays quiet.
+
 A connection keeps only the state, one small integer; the rest is here once.
 """
 
@@ -19,6 +21,7 @@ GREETING: Final = 0
 QUIET: Final = 1
 PINGED: Final = 2
 ANSWERED: Final = 3
+OVER: Final = 10  # from here on: closing or closed, nothing is due
 
 
 class Due(NamedTuple):
@@ -35,16 +38,17 @@ _DUE: Final = {
     PINGED: Due(PINGED, ending=NO_PONG),
     ANSWERED: Due(QUIET),
 }
+_DUE_UNANSWERED: Final = {GREETING: _DUE[GREETING], QUIET: Due(QUIET, sends_ping=True)}
 _PONGED: Final = {PINGED: ANSWERED}
 
 
-def due(state: int) -> Due:
-    """The step of a connection in that state.
+def due(state: int, *, is_answered: bool = True) -> Due:
+    """The step of a connection in that state, whose client answers pings or not.
 
     >>> due(QUIET)
     Due(state=2, sends_ping=True, ending=None)
     """
-    return _DUE[state]
+    return _DUE[state] if is_answered else _DUE_UNANSWERED[state]
 
 
 def ponged(state: int) -> int:
@@ -52,6 +56,8 @@ def ponged(state: int) -> int:
     return _PONGED.get(state, state)
 
 
-def delay(state: int, interval: float, timeout: float) -> float:
+def delay(state: int, interval: float, timeout: float, *, is_answered: bool = True) -> float:
     """Seconds until the state is due."""
+    if not is_answered:
+        return interval
     return timeout if state == PINGED else max(0.0, interval - timeout)

@@ -24,11 +24,10 @@ from yelpaze.live.protocol.frames import (
     frame,
 )
 from yelpaze.live.transports.connection import Connection
-from yelpaze.live.transports.heartbeat import PINGED
+from yelpaze.live.transports.heartbeat import OVER, PINGED
 
-# Beyond the states of `heartbeat`.
-_CLOSING: Final = 10  # waiting for the client's close
-_CLOSED: Final = 11
+_CLOSING: Final = OVER  # waiting for the client's close
+_CLOSED: Final = OVER + 1
 
 _PONGS: Final = "\0"  # no channel has this name
 _PRIVATE: Final = 3000
