@@ -164,8 +164,8 @@ class AsgiApp:
         node = await self._node()
         request = _request(scope)
         try:
-            route = route_of(request.path, node.config, is_websocket=scope["type"] == "websocket")
-            await _ANSWERS[route.kind](node, request, route.name, receive, send)
+            kind, name = route_of(request.path, node.config, is_websocket=scope["type"] == "websocket")
+            await _ANSWERS[kind](node, request, name, receive, send)
         except Rejected as rejected:
             node.statistics.rejected[rejected.status] += 1
             await _refuse(scope, send, rejected)

@@ -44,7 +44,7 @@ from yelpaze.live.transports.responses import (
     refusal,
     rejection_of,
 )
-from yelpaze.live.transports.routes import RouteKind, require, route_of
+from yelpaze.live.transports.routes import WEBSOCKETS, RouteKind, require, route_of
 from yelpaze.live.transports.websocket import WebSocket
 
 _MOST_HEADERS: Final = 16 << 10
@@ -238,8 +238,8 @@ class HttpConnection(asyncio.Protocol):
     def _open(self, request: Request, rest: bytes) -> None:
         """Make a WebSocket of it. Raises Rejected."""
         config = self._node.config
-        route = route_of(request.path, config, is_websocket=True)
-        is_centrifugo = route.kind is RouteKind.CENTRIFUGO
+        kind, channel = route_of(request.path, config, is_websocket=True)
+        is_centrifugo = kind is RouteKind.CENTRIFUGO
         answer = accept(request, (*_PROTOCOLS, _PROTOBUF) if is_centrifugo else ())
         check_origin(request, config.client.allowed_origins)
         check_limits(self._node, request)
@@ -257,17 +257,17 @@ class HttpConnection(asyncio.Protocol):
         if is_centrifugo:
             connection.session = CentrifugoSession(self._node, connection)
         else:
-            connection.session = session = PlainSession(self._node, connection, route.name)
+            connection.session = session = PlainSession(self._node, connection, channel)
             session.open(request.query.get("token", ""))
         if rest:
             connection.data_received(rest)
 
     def _answer(self, request: Request) -> None:
-        route = route_of(request.path, self._node.config)
-        if route.is_websocket:
+        kind, name = route_of(request.path, self._node.config)
+        if kind in WEBSOCKETS:
             accept(request)  # says what is missing
             raise Rejected(400, "the header Connection: Upgrade is missing")
-        self._answers[route.kind](self, request, route.name)
+        self._answers[kind](self, request, name)
 
     def _health(self, request: Request, _: str) -> None:
         if request.method != "GET":
