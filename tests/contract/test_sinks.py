@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from support import outputs
 from support.needed import needs
 from support.outputs import OUTPUTS, checkpoint, letter, result
+from yelpaze.io.backends import open_sink
 from yelpaze.io.protocol import SchemaMismatch
 from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.policy.acks import AckState
@@ -301,6 +303,21 @@ def test_after_a_commit_that_failed_none_counts(output, monkeypatch):
 
 
 # ── locks ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_second_writer_is_refused_though_the_first_stands_still_in_a_commit(tmp_path):
+    path = tmp_path / "out.db"
+    target = f"sqlite:///{path}?table=out"
+    first = open_sink(target, ("rows.csv",), None)
+    assert first.checkpoint() is None
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    second = open_sink(target, ("rows.csv",), None)
+    with pytest.raises(InputError, match="another run is writing it; wait for its end"):
+        second.checkpoint()
+    holder.close()
+    second.close()
+    first.close()
 
 
 @over_all
@@ -1292,8 +1309,6 @@ def test_a_device_that_is_full(output):
 
 @pytest.fixture
 def stdout_sink(tmp_path, monkeypatch, capfdbinary):
-    from yelpaze.io.backends import open_sink
-
     monkeypatch.chdir(tmp_path)
     sink = open_sink("-", ("rows.csv",), None)
     yield sink

@@ -52,11 +52,19 @@ class Sqlite(Database):
                 f"file:{quote(path)}?mode={mode}",
                 uri=True,
                 isolation_level=None,
-                timeout=_BUSY_SECONDS,
+                timeout=0,
                 check_same_thread=False,  # one thread at a time, but not always the same
             )
-            self._connection.execute("PRAGMA synchronous = FULL")
+            self._check_is_database()
+            self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
+
+    def _check_is_database(self) -> None:
+        """Read a little. One that is busy is one; whether another run writes it, `lock` finds out."""
+        try:
             self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -102,6 +110,7 @@ class Sqlite(Database):
             os.close(file)
             return False
         self._lock = file
+        self.query("PRAGMA synchronous = FULL")  # it reads, too: not before the lock is ours
         return True
 
     @contextlib.contextmanager
