@@ -94,7 +94,8 @@ class Application:
             self._reader.join(SECONDS)
             self.process.stderr.close()
         meant = "Redis is", "a token was refused", DENIED
-        assert [line for line in self.said if not any(text in line for text in meant)] == []
+        unexpected = [line for line in self.said if not any(text in line for text in meant)]
+        assert not unexpected, "".join(unexpected)
 
 
 class Below(WebSocket):
