@@ -1,4 +1,4 @@
-"""Name the public functions that no test has called, from the data of `make coverage`; fail if there are any.
+"""Name the public functions that no test has called, from the data of `make coverage`.
 
 A function counts as public if neither its name nor a name above it begins with an underscore. Bodies
 without a statement (Protocols, overloads) can't be called.
@@ -29,10 +29,8 @@ def uncalled(found):
 def main():
     names = list(uncalled(report()))
     print(*names, sep="\n")
-    if names:
-        print(f"{len(names)} public functions are called by no test", file=sys.stderr)
-    return bool(names)
+    print(f"{len(names)} public functions are called by no test", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
 from inspect import isawaitable
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import grpc
@@ -19,6 +20,7 @@ import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from yelpaze.grpc import reflecting
+from yelpaze.grpc.address import Address
 from yelpaze.grpc.control import Drain, Failed, Members, ProcessReport, Ready, Task
 from yelpaze.grpc.counting import Counts, Registrar, Tally
 from yelpaze.grpc.options import Credentials, server_arguments
@@ -151,6 +153,7 @@ class Process:
             self._add_own(registrar)
             port = self._listen(task)
             await _done(self._server.start())
+            _take_over(task.listen)
             threading.Thread(target=self._listen_to_parent, args=(messages,), daemon=True).start()
             self._parent.send(Ready(port))
             reporting = loop.create_task(self._report())
@@ -184,7 +187,7 @@ class Process:
         """Take the shared address and an own one; the own one's port."""
         credentials = _credentials(task.credentials)
         port = 0
-        for address in (task.own, task.listen):
+        for address in (task.own, _coming(task.listen)):
             if address is None:
                 continue
             add = self._server.add_insecure_port
@@ -272,6 +275,20 @@ class Process:
             return self.load.running, self.load.waiting, self.load.limit
         waiting, options = self.tally.waiting, self._options
         return self.tally.running, waiting, options.max_concurrent or options.threads or 0
+
+
+def _coming(shared: Address | None) -> Address | None:
+    """Where to bind for the shared address: for a path, beside it."""
+    return Address(path=f"{shared.path}.new") if shared is not None and shared.path else shared
+
+
+def _take_over(shared: Address | None) -> None:
+    """Take a shared path over from the process before, in one step.
+
+    gRPC unlinks the path that it has bound when its server ends, which by then may be the next one's.
+    """
+    if shared is not None and shared.path:
+        Path(f"{shared.path}.new").replace(shared.path)
 
 
 async def _done(found: Any) -> Any:
