@@ -204,6 +204,27 @@ def test_sigusr1_tells_where_it_is(place, service):
     assert place.numbers() == [1, 2, 3, 4, 5]
 
 
+def test_sigusr1_tells_where_a_retry_is(place, service):
+    place.flow(CALL)
+    place.rows(5)
+    service.answer = lambda call: (500, {})
+    place(*RUN, "--retries", 0, code=1)
+    service.forget()
+    service.answer = lambda call: {}
+    service.hold(lambda call: call.number > 2)
+    process = place.start("retry", "last", "--workers", "0", "-q")
+    service.wait(lambda: len(service.calls) == 5 and service.under_way == 3)
+    while True:
+        process.send_signal(signal.SIGUSR1)
+        line = process.stderr.readline()
+        assert line, "it has ended"
+        if "2 rows" in line:
+            break
+    service.release()
+    assert process.wait(60) == 0
+    assert place.numbers() == [1, 2, 3, 4, 5]
+
+
 def test_memory_bounds_what_rows_under_way_hold(place, service):
     place.flow(TWO)
     place.rows(24)

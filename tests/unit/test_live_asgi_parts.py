@@ -14,9 +14,11 @@ from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.core.node import Node
 from yelpaze.live.protocol.codes import SHUTDOWN
 from yelpaze.live.protocol.values import Publication, raw
+from yelpaze.live.sessions.plain import EventsSession
 from yelpaze.live.settings import config_of
 from yelpaze.live.transports import asgi
 from yelpaze.live.transports.asgi import AsgiApp
+from yelpaze.live.transports.event_stream import EventStream
 
 SECONDS = 20
 OPEN = {
@@ -121,6 +123,46 @@ async def test_a_connection_that_is_cancelled_leaves_nothing(node):
         await server.task
     assert not node.clients.connections
     assert node.hub.streams == {}
+
+
+class Transport:
+    """What a connection writes to, without a socket."""
+
+    def __init__(self):
+        self.written = []
+        self.is_closed = False
+
+    def write(self, data):
+        self.written.append(data)
+
+    def close(self):
+        self.is_closed = True
+
+
+async def test_an_event_stream_is_pinged_until_its_end(node):
+    stream = EventStream(node, Transport(), "")
+    stream.session = EventsSession(node, stream, "news")
+    stream.greeted()
+    for count in (1, 2):
+        stream.wake()
+        assert stream.transport.written == [b":\n\n"] * count
+    stream.end(SHUTDOWN)
+    stream.wake()
+    assert (stream.transport.is_closed, len(stream.transport.written)) == (True, 2)
+
+
+async def test_a_ping_that_is_too_much_for_a_slow_reader_ends_it(node):
+    stream = EventStream(node, Transport(), "")
+    stream.session = EventsSession(node, stream, "news")
+    stream.greeted()
+    stream.pause_writing()
+    for _ in range(100_000):
+        stream.wake()
+        if stream.transport.is_closed:
+            break
+    assert (stream.transport.is_closed, stream.code) == (True, 3008)
+    stream.wake()
+    assert stream.transport.written == []
 
 
 async def test_who_sends_faster_than_the_broker_takes_is_read_later(node, monkeypatch):

@@ -547,6 +547,28 @@ def test_one_who_leaves_does_not_cost_the_others_their_answer():
     assert not sim.transport.under_way
 
 
+def test_a_shared_call_that_is_parked_leaves_the_look_ahead_to_others():
+    def server(url, now):
+        dead = "10.0.0.1" in url and now - 1000 < 300
+        return Answer(0, 0.001, code=REFUSED) if dead else Answer()
+
+    sim = Simulation(server, concurrency=50, dedupe=True)
+    urls = [url for n in range(150) for url in (f"http://10.0.0.1/{n // 3}", f"http://10.0.0.2/{n}")]
+
+    async def main(engine):
+        found = []
+        async for outcome in engine.stream(get(url) for url in urls):
+            assert outcome.ok
+            found.append((outcome.url, sim.loop.now - 1000))
+        return found
+
+    found = sim.run(main)
+    fast = [when for url, when in found if "10.0.0.2" in url]
+    assert (len(found), len(fast)) == (300, 150)
+    assert max(fast) < 20  # all of them while the other is away
+    assert sim.engine.statistics().shared > 0
+
+
 # ── policies of hosts ───────────────────────────────────────────────────────────────
 
 

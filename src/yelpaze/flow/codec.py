@@ -249,7 +249,7 @@ def bytes_handler_of(plan: Plan) -> Handler:
     """The worker's side: run CPU steps, counted from 0, from bytes to bytes."""
     steps = _Steps(plan)
 
-    def handle(function: int, data: bytes) -> bytes:
+    def handle(function: int, data: bytes) -> bytes:  # pragma: no cover  its process is killed
         number = steps.numbers[function]
         try:
             payload = _payload(data)

@@ -31,7 +31,7 @@ def exports_of(spec: str) -> Exports:
     return Exports(found.units, EntryPoint("yelpaze.flow.exports:build_handler", (spec, found.units)))
 
 
-def build_handler(spec: str, units: tuple[Unit, ...]) -> Handler:
+def build_handler(spec: str, units: tuple[Unit, ...]) -> Handler:  # pragma: no cover  its process is killed
     """In a worker's process: load it again, and give the function that makes calls."""
     found = _Found(spec)
     ours = {unit.name: unit for unit in found.units}

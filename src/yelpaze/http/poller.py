@@ -83,7 +83,7 @@ if sys.platform == "linux":
 
 else:
 
-    class KqueuePoller:
+    class KqueuePoller:  # pragma: no cover  macOS
         """kqueue: two filters a descriptor, added and deleted apart."""
 
         def __init__(self) -> None:
@@ -117,6 +117,6 @@ else:
         def close(self) -> None:
             self._kqueue.close()
 
-    def new_poller() -> Poller:
+    def new_poller() -> Poller:  # pragma: no cover
         """The system's poller."""
         return KqueuePoller()
