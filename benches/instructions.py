@@ -2,6 +2,7 @@
 
     python benches/instructions.py                       this tree
     python benches/instructions.py --against OTHER/src   both, in alternating rounds, with the ratios
+    python benches/instructions.py --cpu …               CPU time in place of instructions
 
 Each scenario runs under valgrind (callgrind, user instructions only) with a small and a large count; the
 difference, divided by the difference of the counts, is the cost of one. What starts and ends a process
@@ -18,6 +19,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import statistics
 import subprocess
@@ -29,6 +31,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OURS = HERE.parent / "src"
 COUNTS = {"request": (300, 1500), "row": (300, 1500), "delivery": (40, 240)}
+CPU_COUNTS = {"request": (2000, 22000), "row": (2000, 22000), "delivery": (200, 2200)}
+SPENT = [0.0]  # nanoseconds, by all children until now
+VALGRIND = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
 READERS = 50
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"value": 42}'
 FLOW = """
@@ -67,10 +72,9 @@ class Answers(asyncio.Protocol):
 
 
 def command(source, *words):
-    """A command under callgrind, on the sources of one tree."""
+    """A command on the sources of one tree, under callgrind unless CPU time is measured."""
     env = {**os.environ, "PYTHONPATH": str(source), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable]
-    return [*valgrind, *map(str, words)], env
+    return [*VALGRIND, sys.executable, *map(str, words)], env
 
 
 async def counted(source, *words, cwd=None):
@@ -82,7 +86,16 @@ async def counted(source, *words, cwd=None):
     return collected(process.returncode, errors.decode())
 
 
+def cpu_of_last_child():
+    """Nanoseconds of user and system time that the children have used since the last call."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, SPENT[0] = SPENT[0], (used.ru_utime + used.ru_stime) * 1e9
+    return SPENT[0] - before
+
+
 def collected(code, text):
+    if not VALGRIND and code == 0:
+        return cpu_of_last_child()
     found = re.search(r"Collected : (\d+)", text)
     if code != 0 or found is None:
         sys.exit(f"the measured process failed ({code}):\n{text}")
@@ -162,8 +175,8 @@ SCENARIOS = {"request": request, "row": row, "delivery": delivery}
 
 
 def cost(name, source):
-    """Instructions of one request, row or delivery."""
-    small, large = COUNTS[name]
+    """Instructions, or CPU nanoseconds, of one request, row or delivery."""
+    small, large = COUNTS[name] if VALGRIND else CPU_COUNTS[name]
     with tempfile.TemporaryDirectory() as folder:
         few, many = (asyncio.run(SCENARIOS[name](source, n, Path(folder))) for n in (small, large))
     return (many - few) / (large - small)
@@ -174,17 +187,21 @@ def main():
     parser.add_argument("--against", type=Path, metavar="SRC", help="src folder of another checkout")
     parser.add_argument("--only", choices=SCENARIOS, action="append", help="one scenario (repeatable)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cpu", action="store_true", help="measure CPU time, without valgrind")
     options = parser.parse_args()
+    if options.cpu:
+        VALGRIND.clear()
+    unit = "µs of CPU" if options.cpu else "k instructions"
     for name in options.only or SCENARIOS:
         ours, theirs = [], []
         for _ in range(options.rounds):
             ours.append(cost(name, OURS))
             if options.against:
                 theirs.append(cost(name, options.against.resolve()))
-        line = f"{name:9} {statistics.median(ours) / 1000:8.1f} k instructions"
+        line = f"{name:9} {statistics.median(ours) / 1000:8.1f} {unit}"
         if theirs:
-            ratio = statistics.median(ours) / statistics.median(theirs)
-            line += f"   other {statistics.median(theirs) / 1000:8.1f} k   ratio {ratio:.3f}"
+            ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+            line += f"   other {statistics.median(theirs) / 1000:8.1f}   ratio {ratio:.3f}"
         print(line, flush=True)
 
 
