@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -354,6 +355,31 @@ def test_a_journal_that_cannot_be_used(output):
     journal.mkdir()
     with pytest.raises(OSError, match="directory"):
         output.sink().checkpoint()
+
+
+@over_files
+def test_a_journal_of_another_version_is_refused_and_nothing_is_cut(output):
+    output.run(1, 2)
+    journal = output.path.with_name(f"{output.path.name}.journal")
+    commit = json.loads(journal.read_text().splitlines()[-1])
+    other = "\n" + json.dumps({**commit, "checkpoint": {"rows": "many"}}) + "\n"
+    journal.write_text(other)
+    sink = output.sink()
+    with pytest.raises(InputError, match="is no journal of a run by this version"):
+        sink.checkpoint()
+    sink.close()
+    assert journal.read_text() == other
+    assert output.rows() == [1, 2]
+
+
+def test_the_runs_of_another_version_are_refused(tmp_path):
+    path = tmp_path / "out.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE yelpaze_runs (output TEXT PRIMARY KEY, standing TEXT)")
+    sink = open_sink(f"sqlite:///{path}?table=out", ("rows.csv",), None)
+    with pytest.raises(InputError, match="the table yelpaze_runs is of an older version"):
+        sink.checkpoint()
+    sink.close()
 
 
 # ── beginning anew ──────────────────────────────────────────────────────────────
