@@ -186,18 +186,23 @@ def test_a_dry_run_prints_requests_and_sends_none(place, service):
     assert sorted(path.name for path in place.path.iterdir()) == ["flow.py", "in.jsonl"]
 
 
+def where_it_is(process, text):
+    """Ask by SIGUSR1 until the line that it prints has that text."""
+    while True:
+        process.send_signal(signal.SIGUSR1)
+        line = process.stderr.readline()
+        assert line, "it has ended"
+        if text in line:
+            return line
+
+
 def test_sigusr1_tells_where_it_is(place, service):
     place.flow(CALL)
     place.rows(5)
     service.hold(lambda call: call.number > 2)
     process = place.start(*RUN, "-q")
     service.wait(lambda: len(service.calls) == 5 and service.under_way == 3)
-    while True:
-        process.send_signal(signal.SIGUSR1)
-        line = process.stderr.readline()
-        assert line, "it has ended"
-        if "2 rows" in line:
-            break
+    line = where_it_is(process, "2 rows")
     assert "requests/s" in line
     service.release()
     assert process.wait(60) == 0
@@ -214,12 +219,7 @@ def test_sigusr1_tells_where_a_retry_is(place, service):
     service.hold(lambda call: call.number > 2)
     process = place.start("retry", "last", "--workers", "0", "-q")
     service.wait(lambda: len(service.calls) == 5 and service.under_way == 3)
-    while True:
-        process.send_signal(signal.SIGUSR1)
-        line = process.stderr.readline()
-        assert line, "it has ended"
-        if "2 rows" in line:
-            break
+    where_it_is(process, "2 rows")
     service.release()
     assert process.wait(60) == 0
     assert place.numbers() == [1, 2, 3, 4, 5]
