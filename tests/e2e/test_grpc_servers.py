@@ -245,6 +245,15 @@ async def test_one_call_too_many_is_refused_and_goes_elsewhere(kind, tmp_path):
         await direct.close()
 
 
+async def test_an_abort_ends_all_processes_at_once():
+    async with served(grace=600) as server, caller(server) as channel:
+        pids = {int(pid) for pid in await many(channel)}
+        await server.abort()
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
 async def test_worn_processes_are_replaced_after_their_replacement_is_there():
     async with served(processes=1, max_calls=5) as server, caller(server) as channel:
         who = unary(channel, "Who")

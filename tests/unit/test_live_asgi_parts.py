@@ -13,7 +13,7 @@ from yelpaze import InputError, Live, MisuseError
 from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.core.node import Node
 from yelpaze.live.protocol.codes import SHUTDOWN
-from yelpaze.live.protocol.values import Publication, raw
+from yelpaze.live.protocol.values import ClientInfo, Publication, raw
 from yelpaze.live.sessions.plain import EventsSession
 from yelpaze.live.settings import config_of
 from yelpaze.live.transports import asgi
@@ -143,6 +143,7 @@ async def test_an_event_stream_is_pinged_until_its_end(node):
     stream = EventStream(node, Transport(), "")
     stream.session = EventsSession(node, stream, "news")
     stream.greeted()
+    assert stream.seen == ClientInfo("", "")
     for count in (1, 2):
         stream.wake()
         assert stream.transport.written == [b":\n\n"] * count

@@ -106,7 +106,7 @@ class Channel:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.peers.close()
+        await self.close()
 
     async def close(self) -> None:
         """Close all connections."""
