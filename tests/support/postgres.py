@@ -41,7 +41,8 @@ class Postgres:
             "port": self.port,
             "unix_socket_directories": str(self._folder),
             "fsync": "off",  # the machine itself does not crash here
-            "max_connections": 50,
+            # A backend ends some time after its client has closed: on a busy machine, many wait for that.
+            "max_connections": 500,
         }
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         self._process = subprocess.Popen(
