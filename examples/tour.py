@@ -30,10 +30,12 @@ def start_shop() -> tuple[subprocess.Popen[str], str]:
         "127.0.0.1:0",
         "--error-rate",
         "0.01",
+        "--log-format",
+        "json",
     ]
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
     assert process.stderr
-    return process, process.stderr.readline().split()[2].rstrip("/")
+    return process, json.loads(process.stderr.readline())["url"]
 
 
 async def order_page(shop: str) -> None:

@@ -35,9 +35,11 @@ def committed(journal: Path) -> int:
 def main() -> None:
     command = [sys.executable, "-m", "yelpaze.cli.main"]
     shop = subprocess.Popen(
-        [*command, "demo", "serve", "--listen", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True
+        [*command, "demo", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"],
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    url = shop.stderr.readline().split()[2].rstrip("/")
+    url = json.loads(shop.stderr.readline())["url"]
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -52,10 +52,20 @@ async def refused(url: str, **options: object) -> float:
 
 
 async def order_page() -> dict[str, float]:
-    command = [sys.executable, "-m", "yelpaze.cli.main", "demo", "serve", "--listen", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "yelpaze.cli.main",
+        "demo",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+    ]
     shop_process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert shop_process.stderr
-    shop = shop_process.stderr.readline().split()[2].rstrip("/")
+    shop = json.loads(shop_process.stderr.readline())["url"]
     page = {name: get(f"{shop}/order-page/{name}") for name in PARTS}
     broken = {**page, "shipping": get(f"{shop}/order-page/shipping?fault=stall"), "payment": get(f"{shop}/order-page/payment?fault=500")}  # fmt: skip
     took = {}

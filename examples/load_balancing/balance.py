@@ -22,9 +22,9 @@ from typing import Any
 
 import grpc
 import proxies
+from yelpaze.grpc.supervisor import Supervisor
 
 from yelpaze.grpc.options import Options
-from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.rpc import Channel
 
 PROCESSES, CALLERS = 4, 8

@@ -22,8 +22,8 @@ from yelpaze.compute.remote import Remote
 from yelpaze.compute.workers import Workers
 from yelpaze.flow.codec import FlowCodec
 from yelpaze.flow.handler import reference
+from yelpaze.grpc.multi_process import MultiProcessServer
 from yelpaze.grpc.options import Options as ServingOptions
-from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.process.frames import Decoder, encode
 
 TARGET = EntryPoint("yelpaze.flow.handler:build_handler", (reference(flows.kill.plan),))
@@ -43,7 +43,7 @@ async def remote():
     """A worker of this process's own, by gRPC."""
     spec = str(Path(flows.__file__))
     options = FrontOptions(exports=EntryPoint("yelpaze.flow.exports:exports_of", (spec,)), workers=2)
-    async with Supervisor(
+    async with MultiProcessServer(
         partial(served, options), "127.0.0.1:0", ServingOptions(grace=0, drain=0)
     ) as server:
         yield Remote(Workers(targets=(server.address,)), FlowCodec(flows.kill.plan))
@@ -135,13 +135,13 @@ async def test_processes_are_recycled_and_nothing_is_lost():
     backend = processes(workers=2, recycle=20, batch=8)
     await backend.start()
     try:
-        first = {worker.process.pid for worker in backend._workers}
+        first = set(backend.pids)
         got = await results(backend, [str(n) for n in range(300)])
         assert [value.text for value, _ in got] == [f"done {n}" for n in range(300)]
         now = first
         while first & now:  # they work until their successors are there
             assert [fault for _, fault in await results(backend, ["x"] * 10)] == [None] * 10
-            now = {worker.process.pid for worker in backend._workers if worker.ready}
+            now = set(backend.pids)
             assert len(now) >= 2
     finally:
         await backend.close()
@@ -200,7 +200,7 @@ def test_killing_the_parent_leaves_no_worker(tmp_path, busy):
                 for _ in range(2):
                     pool.submit(0, ([("hang",)], False), print, timeout=600)
                 await asyncio.sleep(0.2)
-            print(*[worker.process.pid for worker in pool._workers], flush=True)
+            print(*pool.pids, flush=True)
             await asyncio.Event().wait()
 
         asyncio.run(main())

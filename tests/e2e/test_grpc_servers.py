@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from support import servicers
 from support.waiting import until_true
 from yelpaze.grpc.address import Address
+from yelpaze.grpc.multi_process import MultiProcessServer
 from yelpaze.grpc.options import Options
 from yelpaze.grpc.peers import Target
-from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.observe.serving import ServerCollector
 from yelpaze.rpc import Channel, Security
@@ -33,7 +33,7 @@ async def served(kind="async", listen="127.0.0.1:0", **options):
     register, threads = KINDS[kind] if isinstance(kind, str) else (kind, None)
     notes = []
     options.setdefault("drain", 0.1)
-    server = Supervisor(
+    server = MultiProcessServer(
         register,
         listen,
         Options(**{"threads": threads, "processes": 2} | options),
@@ -101,7 +101,7 @@ async def test_watchers_of_health_do_not_hold_up_the_end(kind):
     ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        await server.stop()
+        await server.drain()
 
 
 async def test_calls_wait_while_no_process_is_there():
@@ -185,7 +185,7 @@ async def test_rolling_replaces_all_and_refuses_none(kind):
         await until_true(lambda: len(answered) == 2)
         before = set(answered)
         await server.roll()
-        await until_true(lambda: len(server._processes.processes) == 2)
+        await until_true(lambda: len(server._supervisor.processes) == 2)
         answered.clear()
         await until_true(lambda: len(answered) == 2 or any(task.done() for task in callers))
         is_over = True
@@ -201,8 +201,8 @@ async def test_calls_under_way_end_when_it_stops(kind, tmp_path):
         method = channel.unary_unary(f"/{servicers.SERVICE}/Until")
         call = asyncio.ensure_future(method(bytes(ended), timeout=40))
         await until_true(lambda: server.totals().running == 1)
-        stopping = asyncio.create_task(server.stop())
-        await until_true(lambda: server.is_stopping or stopping.done())
+        stopping = asyncio.create_task(server.drain())
+        await until_true(lambda: not server.is_ready or stopping.done())
         assert not call.done()
         ended.touch()
         await stopping
@@ -217,7 +217,7 @@ async def test_watchers_do_not_hold_up_the_end(kind):
         watch = channel.unary_stream("/yelpaze.grpc.v1.Processes/Watch")(b"")
         assert await watch.read()
         async with asyncio.timeout(40):
-            await server.stop()
+            await server.drain()
         await channel.close()
 
 
@@ -248,7 +248,7 @@ async def test_one_call_too_many_is_refused_and_goes_elsewhere(kind, tmp_path):
 async def test_an_abort_ends_all_processes_at_once():
     async with served(grace=600) as server, caller(server) as channel:
         pids = {int(pid) for pid in await many(channel)}
-        await server.abort()
+        await server.close()
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -261,7 +261,7 @@ async def test_worn_processes_are_replaced_after_their_replacement_is_there():
         for _ in range(5):
             await who()
         await until_true(lambda: server.totals().restarts == {"calls": 1})
-        await until_true(lambda: len(server._processes.processes) == 1 and len(server.ports) == 1)
+        await until_true(lambda: len(server._supervisor.processes) == 1 and len(server.ports) == 1)
         await until_true(lambda: [peer.address.text for peer in channel.peers.ready()] == server.ports)
         assert await who() != before
     async with served(processes=1, max_memory=1) as server:
@@ -427,7 +427,7 @@ def test_options_that_make_no_sense(options):
 
 def test_a_register_that_others_cannot_find():
     with pytest.raises(MisuseError, match="define it at the top level of a module"):
-        Supervisor(lambda server: None, "127.0.0.1:0", Options())
+        MultiProcessServer(lambda server: None, "127.0.0.1:0", Options())
 
 
 @pytest.mark.parametrize("text", ["http://a:1", "grpc://", "grpc://a", ":1", "grpcs://a:b"])
@@ -455,14 +455,14 @@ def test_serve_from_a_script_stops_and_rolls_by_signals(tmp_path):
         [sys.executable, "server.py"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
-        assert process.stderr.readline().startswith("metrics at http://127.0.0.1:")
-        assert "serving at 127.0.0.1:" in process.stderr.readline()
+        assert process.stderr.readline().startswith("yelpaze: metrics at http://127.0.0.1:")
+        assert "server at 127.0.0.1:" in process.stderr.readline()
         process.send_signal(signal.SIGHUP)
         assert process.stderr.readline() == "yelpaze: all processes have been replaced\n"
     finally:
         process.send_signal(signal.SIGTERM)
         _, rest = process.communicate(timeout=60)
-    assert (process.returncode, rest) == (0, "")
+    assert (process.returncode, rest) == (0, "yelpaze: stopping\nyelpaze: stopped\n")
 
 
 def test_a_script_without_the_guard_is_told_so(tmp_path):

@@ -178,7 +178,7 @@ def test_the_end_is_told_to_clients_of_all_processes(gateway, held):
         (("--broker", "redis://:secret@127.0.0.1:1"), "Redis at redis://127.0.0.1:1: "),
         (("--listen", "nowhere.invalid:80"), "there is no such host"),
         (("--listen", "192.0.2.1:8000"), "this machine has no such address"),
-        (("--listen", "unix:/tmp/x"), "the gateway listens on host:port"),
+        (("--listen", "unix:/tmp/x"), "this service listens on host:port"),
         (("--config", "missing.yaml"), "missing.yaml"),
     ],
 )

@@ -98,7 +98,7 @@ def test_node_survives_rolling_restarts(threads, tmp_path):
             node_command(address, "load"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, **node_options()
         )
         try:
-            assert "serving at" in server.stderr.readline()
+            assert "server at" in server.stderr.readline()
             assert client.stdout.readline() == "calling\n"
             for _ in range(2):
                 server.send_signal(signal.SIGHUP)

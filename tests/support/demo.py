@@ -11,11 +11,11 @@ from support.service import YELPAZE
 def start_demo(*arguments):
     """Start `yelpaze demo serve`; the process and its URL."""
     process = subprocess.Popen(
-        [*YELPAZE, "demo", "serve", "--listen", "127.0.0.1:0", *arguments],
+        [*YELPAZE, "demo", "serve", "--listen", "127.0.0.1:0", "--log-format", "json", *arguments],
         stderr=subprocess.PIPE,
         text=True,
     )
-    return process, process.stderr.readline().split()[2].rstrip("/")
+    return process, json.loads(process.stderr.readline())["url"]
 
 
 def stop(process):

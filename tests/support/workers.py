@@ -36,8 +36,8 @@ def worker(
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
     try:
         found = Worker(process, [], "")
-        line = found.until(" descriptors ")
-        found.address = line.partition("serving at ")[2].partition(",")[0]
+        line = found.until(" descriptors")
+        found.address = line.partition("worker at ")[2].partition(",")[0]
         yield found
     finally:
         process.terminate()

@@ -7,11 +7,11 @@ import grpc
 import pytest
 
 from yelpaze.grpc.address import Address
-from yelpaze.grpc.child import ServerProcess
-from yelpaze.grpc.control import BUCKETS, ProcessReport
+from yelpaze.grpc.control import BUCKETS, ProcessReport, Task
 from yelpaze.grpc.counting import Tally, counted
+from yelpaze.grpc.multi_process import worn
 from yelpaze.grpc.options import Options
-from yelpaze.grpc.replacement import pause_after, worn
+from yelpaze.grpc.server_process import ServerProcess
 from yelpaze.grpc.server_processes import own_address
 from yelpaze.grpc.totals import summed, totals
 from yelpaze.model.errors import StoppedError
@@ -20,7 +20,17 @@ from yelpaze.model.errors import StoppedError
 
 
 async def process(*, place=0, calls=None, since=0.0):
-    found = ServerProcess("id", place, None, on_ready=lambda *_: None, on_lost=lambda *_: None)
+    task = Task(
+        id="id",
+        place=place,
+        register=b"",
+        preparation={},
+        options=Options(),
+        credentials=None,
+        listen=None,
+        own=None,
+    )
+    found = ServerProcess(task, lambda _: None)
     found.since = since
     if calls is not None:
         found.report = report({"a/B": calls})
@@ -47,11 +57,6 @@ async def test_ages_are_spread_over_the_places():
     assert worn(await process(place=9), options, 90.9) is None
     assert worn(await process(place=9), options, 91.1) == "age"
     assert worn(await process(place=0), options, 99.9) is None
-
-
-def test_pauses_grow_up_to_a_bound():
-    assert [pause_after(failures) for failures in (0, 1, 2, 3, 4)] == [0, 0, 0.2, 0.4, 0.8]
-    assert pause_after(50) == 10
 
 
 # ── where a process listens ─────────────────────────────────────────────────────

@@ -1,14 +1,12 @@
 """Options of `yelpaze live`, and what it prints at the start."""
 
-import resource
-
 import msgspec
 
 from yelpaze.grpc.address import Address
 from yelpaze.live.config import Config
 from yelpaze.model.notice import Level, Notice
+from yelpaze.service.descriptors import capacity
 
-_SPARE = 100  # descriptors that are not for clients
 _SHORT_SECRET = 32  # RFC 7518, section 3.2, for HS256
 
 
@@ -23,13 +21,8 @@ class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
 def greeting(options: LiveOptions, address: Address) -> list[Notice]:
     """Lines for the start: the address, how many connections fit, and warnings."""
     config, count = options.config, options.processes
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    processes = (
-        f"{count} processes with {files:,} descriptors each" if count > 1 else f"{files:,} descriptors"
-    )
-    room = max(0, files - _SPARE) * count
-    text = f"live at http://{address.text}, {processes}: room for about {room:,} connections"
-    notices = [Notice("ready", text)]
+    url = f"http://{address.text}"
+    notices = [Notice("ready", f"live at {url}, {capacity(count)}", data={"url": url})]
 
     def warn(kind: str, text: str) -> None:
         notices.append(Notice(kind, text, Level.WARNING))

@@ -5,12 +5,11 @@ Each is imported only where it is asked for: together they would take as long as
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from yelpaze.http.engine import Engine
-from yelpaze.live.core.statistics import NodeTotals
-from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.model.errors import InputError
 
 
 def observing_options(
@@ -26,8 +25,9 @@ def observing_options(
         options["tracing"] = open_telemetry()
     if log is not None:
         from yelpaze.observe.log import log_events  # noqa: PLC0415
+        from yelpaze.service.log import json_logger  # noqa: PLC0415
 
-        options |= log_events(_logger(_opened(log, stack)), secrets=secrets)
+        options |= log_events(json_logger(_opened(log, stack)), secrets=secrets)
     return options
 
 
@@ -40,63 +40,21 @@ def _opened(path: str, stack: contextlib.ExitStack) -> TextIO:
         raise InputError(f"--log {path}: cannot be written: {error.strerror}") from None
 
 
-def _logger(file: TextIO) -> Any:
-    import structlog  # noqa: PLC0415
-
-    return structlog.wrap_logger(
-        structlog.PrintLogger(file),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.JSONRenderer(),
-        ],
-    )
-
-
 @contextlib.contextmanager
-def served_metrics(engine: Engine, address: str | None) -> Iterator[None]:
-    """Serve an engine's Prometheus metrics at `[HOST:]PORT` while inside."""
+def served_engine_metrics(engine: Engine, address: str | None) -> Iterator[None]:
+    """Serve an engine's Prometheus metrics, and what user code writes, at `[HOST:]PORT` while inside."""
     if address is None:
         yield
         return
+    from prometheus_client import REGISTRY  # noqa: PLC0415
+
     from yelpaze.observe.metrics import EngineCollector  # noqa: PLC0415
+    from yelpaze.service.endpoint import new_registry, served_metrics  # noqa: PLC0415
 
-    with served_collector(EngineCollector(engine), address):
-        yield
+    def started(url: str) -> None:
+        print(f"metrics at {url}", file=sys.stderr)  # noqa: T201
 
-
-@contextlib.contextmanager
-def served_collector(collector: Any, address: str) -> Iterator[None]:
-    """Serve a collector's Prometheus metrics, and the process's own, at `[HOST:]PORT` while inside."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004
-        raise MisuseError(f"--metrics takes PORT or HOST:PORT: {address!r}")
-    from prometheus_client import REGISTRY, start_http_server  # noqa: PLC0415
-
-    REGISTRY.register(collector)
-    try:
-        try:
-            server, thread = start_http_server(int(port), host or "127.0.0.1")
-        except OSError as error:
-            raise InputError(f"--metrics {address}: cannot listen there: {error.strerror}") from None
-        print(f"metrics at http://{host or '127.0.0.1'}:{server.server_port}/metrics", file=sys.stderr)  # noqa: T201
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-    finally:
-        REGISTRY.unregister(collector)
-
-
-@contextlib.contextmanager
-def served_live_metrics(totals: Callable[[], NodeTotals], address: str | None) -> Iterator[None]:
-    """Serve a gateway's Prometheus metrics at `[HOST:]PORT` while inside, if there is an address."""
-    if address is None:
-        yield
-        return
-    from yelpaze.observe.live import LiveCollector  # noqa: PLC0415
-
-    with served_collector(LiveCollector(totals), address):
+    # The last is prometheus_client's default, which `yelpaze.timed` and the user's flow write into.
+    registries = [new_registry(EngineCollector(engine)), REGISTRY]
+    with served_metrics(registries, address, started=started):
         yield

@@ -1,17 +1,21 @@
 """`serve`: any gRPC servicer in many processes behind one port."""
 
 import asyncio
-import contextlib
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from yelpaze.grpc.multi_process import MultiProcessServer
 from yelpaze.grpc.options import Options
-from yelpaze.grpc.supervisor import STOPPING, Supervisor
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import MisuseError
-from yelpaze.model.notice import Notice, Report
+from yelpaze.model.notice import Notice
+from yelpaze.observe.serving import ServerCollector
+from yelpaze.service.descriptors import capacity
+from yelpaze.service.endpoint import new_registry
+from yelpaze.service.log import Format, service_report
+from yelpaze.service.runner import Service
+
+Greeting = Callable[[], Sequence[Notice]]
 
 
 def serve(
@@ -20,19 +24,21 @@ def serve(
     listen: str = "127.0.0.1:50051",
     processes: int | None = None,
     metrics: str | None = None,
+    log_format: Format = "text",
     **options: Any,
 ) -> None:
     """Serve gRPC in many processes on one port, until SIGTERM or SIGINT.
 
-    SIGHUP replaces all processes, one after the other.
+    SIGHUP replaces all processes, one after the other; the new ones read the TLS files anew.
 
     Args:
         register: A function at the top level of a module. Each process calls it with a server, to which
             it adds servicers: `add_GreeterServicer_to_server(Greeter(), server)`. It may return an
             (async) context manager, which lasts as long as the process serves.
         listen: `host:port`, `:port` or `unix:path`.
-        processes: How many; None is one a core.
-        metrics: `[host:]port` for Prometheus, summed over all processes.
+        processes: Number of processes; None is one a core.
+        metrics: `[host:]port` of /metrics (summed over all processes), /healthz and /readyz.
+        log_format: Lines on stderr as `text` or `json`.
         options: See `Options`: threads, max_concurrent, grace, max_calls, max_age, max_memory, tls, …
 
     Raises:
@@ -45,66 +51,48 @@ def serve(
         found = Options(processes=usable_cores() if processes is None else processes, **options)
     except TypeError as error:
         raise MisuseError(f"serve: {error}") from None
-    server = Supervisor(register, listen, found, report=_print)
+    report = service_report("server", form=log_format)
+    server = MultiProcessServer(register, listen, found, report=report)
 
-    def ready() -> None:
-        count = f"{found.processes} process{'es' if found.processes != 1 else ''}"
-        _print(Notice("ready", f"serving at {server.address}, {count}"))
+    def greeting() -> list[Notice]:
+        text = f"server at {server.address}, {capacity(found.processes)}"
+        return [Notice("ready", text, data={"url": server.address})]
 
-    asyncio.run(run_server(server, report=_print, metrics=metrics, on_ready=ready))
-
-
-def _print(notice: Notice) -> None:
-    print(f"yelpaze: {notice}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-async def run_server(
-    server: Supervisor,
-    *,
-    report: Report,
-    metrics: str | None = None,
-    on_ready: Callable[[], None],
-) -> None:
-    """Start it and let signals steer it, until it has stopped."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_steered(server, report))
-        async with server:
-            if server.is_stopping:
-                return
-            if metrics is not None:
-                from yelpaze.app.observing import served_collector  # noqa: PLC0415
-                from yelpaze.observe.serving import ServerCollector  # noqa: PLC0415
-
-                stack.enter_context(served_collector(ServerCollector(server), metrics))
-            on_ready()
-            await server.run()
+    part = ServerPart(server, found, greeting)
+    registry = new_registry(ServerCollector(server))
+    asyncio.run(Service([part], report, metrics=metrics, registries=[registry]).run())
 
 
-@contextlib.contextmanager
-def _steered(server: Supervisor, report: Report) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()
+class ServerPart:
+    """A gRPC server in many processes, as a part of a service. `greeting` is called once it serves."""
 
-    def do(work: Callable[[], Any]) -> None:
-        task = loop.create_task(work())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    def __init__(self, server: MultiProcessServer, options: Options, greeting: Greeting) -> None:
+        self.server = server
+        self._options = options
+        self._greeting = greeting
 
-    def stop() -> None:
-        if server.is_stopping:
-            do(server.abort)
-            return
-        if running := server.totals().running:
-            calls = f"{running} call{'s' if running != 1 else ''}"
-            text = f"stopping: {calls} under way, up to {server.grace:g} s; once more ends at once"
-            report(Notice("stopping", text))
-        do(server.stop)
+    @property
+    def is_ready(self) -> bool:
+        return self.server.is_ready
 
-    for number in STOPPING:
-        loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, do, server.roll)
-    try:
-        yield
-    finally:
-        for number in (*STOPPING, signal.SIGHUP):
-            loop.remove_signal_handler(number)
+    async def start(self) -> Sequence[Notice]:
+        await self.server.start()
+        return self._greeting()
+
+    async def run(self) -> None:
+        await self.server.run()
+
+    def under_way(self) -> str:
+        running = self.server.totals().running
+        if not running:
+            return ""
+        return f"{running} call{'s' if running != 1 else ''} under way, up to {self._options.grace:g} s"
+
+    async def drain(self) -> None:
+        await self.server.drain()
+
+    async def close(self) -> None:
+        await self.server.close()
+
+    async def reload(self) -> None:
+        await self.server.roll()

@@ -1,24 +1,25 @@
 """`yelpaze worker`: functions in many processes behind one gRPC port."""
 
-import asyncio
-import contextlib
-import resource
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
-from yelpaze.app.serving import run_server
+from yelpaze.app.serving import ServerPart
 from yelpaze.compute.front import FrontOptions, served
 from yelpaze.compute.protocol import EntryPoint, Exports
 from yelpaze.flow.exports import exports_of
 from yelpaze.grpc.address import Address
+from yelpaze.grpc.multi_process import MultiProcessServer
 from yelpaze.grpc.options import Options
-from yelpaze.grpc.supervisor import Supervisor
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Level, Notice, Report
+from yelpaze.observe.serving import ServerCollector
+from yelpaze.service.descriptors import capacity
+from yelpaze.service.endpoint import new_registry
+from yelpaze.service.runner import Service
 
 _PROCESSES_A_FRONT = 8  # one event loop feeds that many, and has time to spare
 _LINGER_SECONDS = 5.0
@@ -57,25 +58,48 @@ async def serve_worker(spec: str, options: WorkerOptions, report: Report) -> Non
         ),
     )
     serving = msgspec.structs.replace(options.serving, processes=fronts)
-    server = Supervisor(register, options.listen, serving, report=report)
-
-    def ready() -> None:
-        for notice in _greeting(exports, server.address, options):
-            report(notice)
-
-    async with _ending(server, options.while_used):
-        await run_server(server, report=report, metrics=options.metrics, on_ready=ready)
+    server = MultiProcessServer(register, options.listen, serving, report=report)
+    part = ServerPart(server, serving, lambda: _greeting(exports, server.address, options, fronts))
+    others = [] if options.while_used is None else [_Users(options.while_used)]
+    registry = new_registry(ServerCollector(server))
+    await Service([part, *others], report, metrics=options.metrics, registries=[registry]).run()
 
 
-def _greeting(exports: Exports, address: str, options: WorkerOptions) -> list[Notice]:
+class _Users:
+    """Ends the service a while after nobody uses it any more, by a lock that its users hold."""
+
+    is_ready = True
+
+    def __init__(self, lock: Path) -> None:
+        self._lock = lock
+
+    async def start(self) -> Sequence[Notice]:
+        return ()
+
+    async def run(self) -> None:
+        from yelpaze.compute.local import until_unused  # noqa: PLC0415  Unix only
+
+        await until_unused(self._lock, _LINGER_SECONDS)  # the lock is kept until this process is gone
+
+    def under_way(self) -> str:
+        return ""
+
+    async def drain(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+def _greeting(exports: Exports, address: str, options: WorkerOptions, fronts: int) -> list[Notice]:
     names = [f"{unit.name}/{name}" for unit in exports.units for name in unit.functions]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     what = ", ".join(names[:_SHOWN]) + more
     scheme = "grpcs" if options.serving.tls else "grpc"
     where = address if address.startswith("unix:") else f"{scheme}://{address}"
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    count = f"{options.processes} process{'es' if options.processes != 1 else ''}"
-    notices = [Notice("ready", f"serving at {where}, {count} with {files:,} descriptors each: {what}")]
+    count = f"{options.processes} CPU process{'es' if options.processes != 1 else ''}"
+    text = f"worker at {where}, {count} behind {capacity(fronts)}; functions: {what}"
+    notices = [Notice("ready", text, data={"url": where, "processes": options.processes})]
     if options.serving.client_ca is None and not Address.parse(options.listen).is_private:
         text = (
             "whoever reaches this address can call these functions; "
@@ -83,22 +107,3 @@ def _greeting(exports: Exports, address: str, options: WorkerOptions) -> list[No
         )
         notices.append(Notice("open.access", text, Level.WARNING))
     return notices
-
-
-@contextlib.asynccontextmanager
-async def _ending(server: Supervisor, users: Path | None) -> AsyncIterator[None]:
-    """Stop the server once nobody uses it any more, if that was asked for."""
-    if users is None:
-        yield
-        return
-    from yelpaze.compute.local import until_unused  # noqa: PLC0415  Unix only
-
-    async def end() -> None:
-        await until_unused(users, _LINGER_SECONDS)  # the lock is kept until this process is gone
-        await server.stop()
-
-    task = asyncio.ensure_future(end())
-    try:
-        yield
-    finally:
-        task.cancel()

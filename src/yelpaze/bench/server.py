@@ -21,10 +21,11 @@ async def main(certificate: tuple[str, ...]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), stopping.set)
 
-    def started(host: str, port: int) -> None:
-        print(f"{'https' if tls else 'http'}://{host}:{port}", flush=True)  # noqa: T201
-
-    await Server(Options()).serve("127.0.0.1", 0, started=started, stopping=stopping, tls=tls)
+    server = Server(Options())
+    host, port = await server.start("127.0.0.1", 0, tls=tls)
+    print(f"{'https' if tls else 'http'}://{host}:{port}", flush=True)  # noqa: T201
+    await stopping.wait()
+    await server.close()
 
 
 if __name__ == "__main__":

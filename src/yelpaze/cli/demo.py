@@ -1,15 +1,18 @@
 """`yelpaze demo serve`."""
 
 import asyncio
-import signal
-import sys
 
 import click
 
-from yelpaze.cli.exits import Exit, show
+from yelpaze.app.demo import serve_demo
+from yelpaze.cli.exits import Exit
+from yelpaze.cli.serving import address_of, report_of, service_options
 from yelpaze.demo.faults import FAULTS, Fault
-from yelpaze.demo.server import Options, Server
-from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.demo.server import Options
+from yelpaze.model.errors import MisuseError
+from yelpaze.service.log import Format
+
+_GRACE = 5.0
 
 
 @click.group("demo")
@@ -55,9 +58,20 @@ def command() -> None:
     show_default=True,
     help="The same seed gives the same faults.",
 )
-def serve(listen: str, latency: float, error_rate: float, faults: str, rate_limit: int, seed: int) -> int:
+@service_options(grace=_GRACE, what="answers under way")
+def serve(
+    listen: str,
+    latency: float,
+    error_rate: float,
+    faults: str,
+    rate_limit: int,
+    seed: int,
+    grace: float | None,
+    metrics: str | None,
+    log_format: Format,
+    quiet: bool,
+) -> int:
     """Serve a small shop until Ctrl-C. `GET /` lists the services."""
-    host, port = parse_address(listen)
     options = Options(
         latency=latency / 1000,
         error_rate=error_rate,
@@ -65,31 +79,11 @@ def serve(listen: str, latency: float, error_rate: float, faults: str, rate_limi
         rate_limit=rate_limit,
         seed=seed,
     )
-    try:
-        asyncio.run(_serve(host, port, options))
-    except OSError as error:
-        show(InputError(f"cannot listen on {listen}: {error.strerror}"))
-        return Exit.MISUSE
+    report = report_of("demo", log_format, quiet=quiet)
+    address = address_of(listen)
+    grace = _GRACE if grace is None else grace
+    asyncio.run(serve_demo(address, options, report, grace=grace, metrics=metrics))
     return Exit.OK
-
-
-async def _serve(host: str, port: int, options: Options) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-
-    def started(host: str, port: int) -> None:
-        print(f"serving on http://{host}:{port}/ (Ctrl-C stops)", file=sys.stderr, flush=True)  # noqa: T201
-
-    await Server(options).serve(host, port, started=started, stopping=stopping)
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """`host:port`; raise MisuseError for anything else."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004
-        raise MisuseError(f"--listen takes HOST:PORT, as 127.0.0.1:8099: {text!r}")
-    return host.strip("[]"), int(port)
 
 
 def _parse_faults(text: str) -> tuple[Fault, ...]:

@@ -7,11 +7,10 @@ from typing import Any
 import click
 
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import Seconds
-from yelpaze.grpc.address import Address
+from yelpaze.cli.serving import address_of, report_of, service_options
 from yelpaze.live.needed import check_extras
-from yelpaze.model.errors import InputError
-from yelpaze.model.notice import Level, Notice
+from yelpaze.model.notice import Notice
+from yelpaze.service.log import Format
 
 
 @click.command("live")
@@ -24,18 +23,17 @@ from yelpaze.model.notice import Level, Notice
 )
 @click.option("--broker", metavar="memory|redis://…", help="What connects the nodes. [default: memory]")
 @click.option("--processes", metavar="N", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--grace",
-    metavar="SECONDS",
-    type=Seconds(zero=True),
-    help="Over which clients are sent elsewhere at the end. [default: 30]",
-)
 @click.option("--insecure", is_flag=True, help="Let everybody connect, subscribe and publish: to try it out.")
-@click.option("--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics there.")
 @click.option("--check", is_flag=True, help="Check the settings, and end.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and warnings.")
+@service_options(grace=30, what="disconnecting clients")
 def command(
-    config: Path | None, processes: int, metrics: str | None, quiet: bool, check: bool, **flags: Any
+    config: Path | None,
+    processes: int,
+    metrics: str | None,
+    log_format: Format,
+    quiet: bool,
+    check: bool,
+    **flags: Any,
 ) -> int:
     """Serve WebSocket and server-sent events to very many clients.
 
@@ -51,10 +49,7 @@ def command(
     from yelpaze.app.live_options import LiveOptions  # noqa: PLC0415
     from yelpaze.live.core.tokens import check_keys  # noqa: PLC0415
 
-    def report(notice: Notice) -> None:
-        if not quiet or notice.level is not Level.INFO:
-            click.echo(f"yelpaze: {notice}", err=True)
-
+    report = report_of("live", log_format, quiet=quiet)
     options = LiveOptions(config=load(config, _settings(flags)), processes=processes, metrics=metrics)
     if check:
         check_keys(options.config)
@@ -71,12 +66,7 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
 
     settings: dict[str, Any] = {}
     if flags["listen"] is not None:
-        if flags["listen"].startswith("unix:"):
-            raise InputError(f"--listen {flags['listen']}: the gateway listens on host:port")
-        try:
-            address = Address.parse(flags["listen"])
-        except InputError:
-            raise InputError(f"--listen {flags['listen']!r} is no address: give host:port") from None
+        address = address_of(flags["listen"])
         settings["http_server"] = {"address": address.host, "port": address.port}
     if flags["broker"] is not None:
         settings |= broker_setting(flags["broker"], "--broker")

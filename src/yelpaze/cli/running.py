@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -11,8 +10,7 @@ from typing import Any, TextIO, TypeVar
 import click
 import msgspec
 
-from yelpaze.app.observing import observing_options, served_metrics
-from yelpaze.app.stopping import until_stopped
+from yelpaze.app.observing import observing_options, served_engine_metrics
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, with_options
 from yelpaze.cli.progress import Progress, duration, troubles
@@ -24,6 +22,7 @@ from yelpaze.jobs.job import Job
 from yelpaze.jobs.options import RunOptions, Summary
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.service.signals import on_status_request, until_stopped
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -227,7 +226,7 @@ def carry_out(
     with ExitStack() as stack:
         watched = observing_options(display.log, stack, flow.plan.secrets)
         job = make(msgspec.structs.replace(options, engine=options.engine | watched))
-        stack.enter_context(served_metrics(job.engine, display.metrics))
+        stack.enter_context(served_engine_metrics(job.engine, display.metrics))
         return _work(job, quiet=display.quiet, as_json=display.as_json, out=out)
 
 
@@ -249,20 +248,9 @@ def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
 
 async def _run(job: Job, *, quiet: bool) -> Summary:
     view = Progress(_View(job))
-    with _printing_on_signal(view):
+    with on_status_request(lambda: say(view.text())):
         async with nullcontext() if quiet else view:
             return await until_stopped(job, job.run())
-
-
-@contextmanager
-def _printing_on_signal(view: Progress) -> Any:
-    """SIGUSR1 prints where the run is, as with dd."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, lambda: say(view.text()))
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGUSR1)
 
 
 def _exit_code(summary: Summary) -> Exit:

@@ -8,13 +8,14 @@ import click
 
 from yelpaze.app.worker import WorkerOptions, serve_worker
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import Seconds
 from yelpaze.cli.running import Size
+from yelpaze.cli.serving import report_of, service_options
 from yelpaze.grpc.options import Options
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
-from yelpaze.model.notice import Level, Notice
+from yelpaze.service.log import Format
 
+_GRACE = 30.0
 _LEAST_MESSAGE = 64 << 10
 _FILE = click.Path(dir_okay=False)
 
@@ -68,30 +69,18 @@ class Ports(click.ParamType[tuple[int, int]]):
     type=Ports(),
     help="Ports from which clients reach the processes behind the address. [default: any]",
 )
-@click.option(
-    "--grace",
-    metavar="SECONDS",
-    type=Seconds(zero=True),
-    default=30.0,
-    show_default=True,
-    help="How long calls under way may go on when the worker is stopped.",
-)
-@click.option("--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics there.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@service_options(grace=_GRACE, what="calls under way")
 @click.option("--while-used", type=click.Path(path_type=Path), hidden=True)
-def command(flow: str, quiet: bool, **flags: Any) -> int:
+def command(flow: str, log_format: Format, quiet: bool, **flags: Any) -> int:
     """Serve CPU functions to flows and programs on other machines.
 
     FLOW is path.py, path.py:name or package.module. Its @flow.compute steps serve
     `yelpaze run --workers grpc://host:port`; all functions of a file or module can be called from
     Python (yelpaze.rpc.Functions) and other languages (yelpaze/compute/worker.proto). Whoever reaches
-    the address can call them. SIGHUP loads the source anew, process by process; SIGTERM ends.
+    the address can call them. SIGHUP loads the source and the TLS files anew, process by process; SIGTERM
+    ends.
     """
-
-    def report(notice: Notice) -> None:
-        if not quiet or notice.level is not Level.INFO:
-            click.echo(f"yelpaze: {notice}", err=True)
-
+    report = report_of("worker", log_format, quiet=quiet)
     asyncio.run(serve_worker(flow, _options(flags), report))
     return Exit.OK
 
@@ -111,7 +100,7 @@ def _options(flags: dict[str, Any]) -> WorkerOptions:
         metrics=flags["metrics"],
         while_used=flags["while_used"],
         serving=Options(
-            grace=flags["grace"],
+            grace=_GRACE if flags["grace"] is None else flags["grace"],
             max_message=flags["max_message"],
             tls=tls if all(tls) else None,
             client_ca=flags["tls_client_ca"],

@@ -13,11 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 from yelpaze.compute.protocol import EntryPoint, Fault, OnResult
-from yelpaze.model.errors import MisuseError, StoppedError
-from yelpaze.process.child import Child
+from yelpaze.model.errors import MisuseError
+from yelpaze.policy.restart import Restart
 from yelpaze.process.frames import encode
+from yelpaze.process.messages import Ready
+from yelpaze.process.replacement import RollingReplacement
+from yelpaze.process.supervised import Supervised
+from yelpaze.process.supervisor import Supervisor
 
 _MAIN = "yelpaze.compute.worker:main"
+# A process that could start is always replaced at once: its calls, not its program, made it end.
+_RESTART = Restart(sound=0, keeps_trying=False)
 _BATCH_SECONDS = 0.02
 _BATCH_BYTES = 4 << 20
 _SMOOTHING = 0.1
@@ -26,8 +32,6 @@ _UNWANTED_SECONDS = (
     1.0  # that a call may run on when nobody wants its result; a new process takes half of that
 )
 _LATE = 4
-_START_SECONDS = 60.0
-_FAILED_STARTS = 3
 
 
 class ComputeCall:
@@ -54,25 +58,25 @@ class ComputeCall:
         self.payload = None
 
 
-class _Worker(Child):
+class _Worker(Supervised):
     """One process, and the calls it has been given and not answered."""
 
-    def __init__(self, pool: "Processes") -> None:
-        super().__init__()
-        self._pool = pool
+    def __init__(self, place: int, target: bytes, on_results: "OnResults") -> None:
+        super().__init__(place)
+        self._target = target
+        self._on_results = on_results
         self.given: deque[ComputeCall] = deque()
         self.calls = 0
         self.head_since = 0.0
-        self.ready = False
-        self.is_worn = False  # another one is on its way
-        self.retiring = False
         self.fault: Fault | None = None
+
+    async def open(self) -> None:
+        await self.start(_MAIN, self._target)
 
     def takes(self, few: int) -> bool:
         """Whether it has few calls left, and is there to take more."""
         return (
-            self.ready
-            and not self.retiring
+            self.state == "serving"
             and len(self.given) <= few
             and sum(call.size for call in self.given) <= _BATCH_BYTES
         )
@@ -86,20 +90,19 @@ class _Worker(Child):
         self.send(frame)
 
     def received(self, messages: list[Any]) -> None:
-        results = []
-        for message in messages:
-            if message == "ready":
-                self.ready = True
-                self._pool.on_ready()
-            elif isinstance(message, Fault):
-                self.fault = message
-            else:
-                results.append(message)
+        results = [message for message in messages if isinstance(message, tuple)]
+        if len(results) < len(messages):
+            super().received([message for message in messages if not isinstance(message, tuple)])
         if results:
-            self._pool.on_results(self, results)
+            self._on_results(self, results)
 
-    def lost(self) -> None:
-        self._pool.on_lost(self)
+    def drain(self) -> None:
+        """End once it has answered."""
+        if not self.given:
+            self.close()
+
+
+OnResults = Callable[[_Worker, list[tuple[int, Any, Fault | None]]], None]
 
 
 class Processes:
@@ -126,52 +129,51 @@ class Processes:
     ) -> None:
         if workers < 1 or batch < 1 or (recycle is not None and recycle < 1):
             raise MisuseError("workers, batch and recycle take whole numbers of at least 1")
-        self._target = target
+        target_frame = encode(target)
         self._size = workers
         self._batch = batch
         self._recycle = recycle
         self._tries = tries
         self._on_broken = on_broken
-        self._workers: list[_Worker] = []
+        self._supervisor: Supervisor[_Worker] = Supervisor(
+            lambda place: _Worker(place, target_frame, self._take_results),
+            workers,
+            _RESTART,
+            what="worker process",
+            on_ready=self._on_ready,
+            on_gone=self._on_gone,
+            on_broken=self._break,
+        )
+        self._replacement = RollingReplacement(self._supervisor)
         self._queue: deque[ComputeCall] = deque()
         self._number = 0
         self._seconds_a_call: float | None = None
         self._dispatching = False
         self._peaks: list[float] = []
-        self._failed_starts = 0
-        self._changed = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
-        self._starting: set[asyncio.Task[None]] = set()
         self._closed = False
-        self.broken: str | None = None
+
+    @property
+    def broken(self) -> str | None:
+        """Why no process can be started any more, if that is so."""
+        return self._supervisor.broken
 
     async def start(self) -> None:
+        """Start all processes. Raises StoppedError."""
         self._loop = asyncio.get_running_loop()
-        try:
-            await asyncio.gather(*(self._add_worker() for _ in range(self._size)))
-        except OSError as error:
-            raise StoppedError(f"the worker processes cannot start: {error}") from None
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                while sum(worker.ready for worker in self._workers) < self._size and not self.broken:
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            raise StoppedError(f"the worker processes did not start within {_START_SECONDS:g} s") from None
-        if self.broken:
-            raise StoppedError(self.broken)
+        await self._supervisor.start()
         self._watch()
 
-    async def _add_worker(self) -> None:
-        worker = _Worker(self)
-        await worker.start(_MAIN, encode(self._target))
-        self._workers.append(worker)
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes that take calls."""
+        return [worker.pid for worker in self._supervisor.serving()]
 
     @property
     def running(self) -> int:
         """How many processes have calls."""
-        return sum(bool(worker.given) for worker in self._workers)
+        return sum(bool(worker.given) for worker in self._supervisor.processes)
 
     @property
     def seconds_a_call(self) -> float | None:
@@ -205,7 +207,7 @@ class Processes:
             return
         now = self._loop.time()
         size = max(1, min(self._batch, int(_BATCH_SECONDS / (self._seconds_a_call or _BATCH_SECONDS))))
-        takers = [worker for worker in self._workers if worker.takes(size // 2)]
+        takers = [worker for worker in self._supervisor.processes if worker.takes(size // 2)]
         takers.sort(key=lambda worker: len(worker.given))
         for position, worker in enumerate(takers):
             if not self._queue:
@@ -214,9 +216,8 @@ class Processes:
             calls = self._taken(min(size, share))
             if calls:
                 self._give(worker, calls, now)
-            if self._recycle is not None and worker.calls >= self._recycle and not worker.is_worn:
-                worker.is_worn = True
-                self._spawn_replacement()
+            if self._recycle is not None and worker.calls >= self._recycle:
+                self._replacement.replace_soon(worker, "calls")
 
     def _taken(self, most: int) -> list[ComputeCall]:
         """The next calls in line, no more than that many and, beyond the first, _BATCH_BYTES."""
@@ -241,31 +242,12 @@ class Processes:
             self._complete(calls[0], None, Fault("exception", message))
             self._dispatch_soon()  # no result will ask for more
 
-    def _spawn_replacement(self) -> None:
-        task = self._loop.create_task(self._add_worker())
-        self._starting.add(task)
-        task.add_done_callback(self._started)
-
-    def _started(self, task: "asyncio.Task[None]") -> None:
-        self._starting.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._break(f"a worker process could not be started again: {error}")
-
     # ── what comes back ─────────────────────────────────────────────────────────
 
-    def on_ready(self) -> None:
-        """A process can take calls; one that is worn has worked until now, and may go."""
-        self._failed_starts = 0
-        working = [worker for worker in self._workers if worker.ready and not worker.retiring]
-        worn = next((worker for worker in working if worker.is_worn), None)
-        if worn is not None and len(working) > self._size:
-            worn.retiring = True
-            if not worn.given:
-                worn.close()
-        self._changed.set()
+    def _on_ready(self, _worker: _Worker, _message: Ready) -> None:
         self._dispatch_soon()
 
-    def on_results(self, worker: _Worker, results: list[tuple[int, Any, Fault | None]]) -> None:
+    def _take_results(self, worker: _Worker, results: list[tuple[int, Any, Fault | None]]) -> None:
         """Results, in the order in which the calls were given."""
         now = self._loop.time()
         took = max(now - worker.head_since, 1e-6) / len(results)
@@ -278,7 +260,7 @@ class Processes:
             if call.number != number:
                 raise AssertionError("a worker answered out of order")
             self._complete(call, value, fault)
-        if worker.retiring and not given:
+        if worker.state == "draining" and not given:
             worker.close()
         if self._queue:
             self._dispatch_soon()
@@ -289,40 +271,18 @@ class Processes:
         except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others
             self._loop.call_exception_handler({"message": "a result's callback raised", "exception": error})
 
-    def on_lost(self, worker: _Worker) -> None:
-        """A process is gone: expected, crashed, or killed for being late."""
-        if self._closed:
-            return
-        if worker.process is not None and not (worker.retiring and not worker.given):
-            worker.kill()
-        how, peak = worker.reap()
+    def _on_gone(self, worker: _Worker, how: str, peak: float) -> None:
+        """A process has ended: expected, crashed, or killed for being late."""
         self._peaks.append(peak)
-        if worker in self._workers:
-            self._workers.remove(worker)
-        if not worker.ready:
-            self._start_failed(worker, how)
-        elif not worker.is_worn:
-            self._spawn_replacement()
-        if worker.given:
+        if worker.given and not self._closed:
             self._blame(worker, worker.fault or Fault("crashed", f"the worker process was lost: {how}"))
-        self._changed.set()
-
-    def _start_failed(self, worker: _Worker, how: str) -> None:
-        self._failed_starts += 1
-        if self._failed_starts < _FAILED_STARTS and worker.fault is None:
-            self._spawn_replacement()
-            return
-        why = f"{worker.fault.message}\n{worker.fault.traceback}" if worker.fault else how
-        self._break(f"the worker processes cannot start: {why}")
 
     def _break(self, why: str) -> None:
         """No more processes: every call that waits fails, with the reason."""
-        self.broken = why
-        self._changed.set()
         self._on_broken(why)
         queue, self._queue = self._queue, deque()
         for call in queue:
-            call.on_done(None, Fault("crashed", self.broken))
+            call.on_done(None, Fault("crashed", why))
 
     def _blame(self, worker: _Worker, fault: Fault) -> None:
         """The first call without a result was running; the others only waited behind it."""
@@ -346,9 +306,7 @@ class Processes:
         now = self._loop.time()
         # If we ourselves were held up, results may lie unread: start counting anew.
         late = now - self._tick_at > _TICK * _LATE
-        for worker in list(self._workers):
-            if worker.ended():
-                worker.abort()
+        for worker in list(self._supervisor.processes):
             if not worker.given:
                 continue
             limit = worker.given[0].timeout
@@ -373,12 +331,5 @@ class Processes:
         self._closed = True
         if self._tick is not None:
             self._tick.cancel()
-        for task in list(self._starting):
-            task.cancel()
-        await asyncio.gather(*self._starting, return_exceptions=True)
-        for worker in self._workers:
-            worker.kill()
-        for worker in self._workers:
-            self._peaks.append(worker.reap()[1])
-        self._workers.clear()
+        await self._supervisor.kill()
         self._queue.clear()

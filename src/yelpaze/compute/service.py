@@ -6,7 +6,6 @@ kill, crashes, poison rows and recycling are those of `Processes`. One front ser
 
 import asyncio
 import difflib
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -126,8 +125,7 @@ class Front:
         return self._workers * (1 + int(_WINDOW_SECONDS / seconds) if seconds is not None else 1)
 
     def _broken(self, why: str) -> None:
-        print(f"yelpaze: {why}", file=sys.stderr, flush=True)  # noqa: T201
-        self._server.want_replacement()
+        self._server.want_replacement(why)
         self._withdrawing = asyncio.get_running_loop().create_task(self._server.set_serving(is_serving=False))
 
     # ── methods ─────────────────────────────────────────────────────────────────

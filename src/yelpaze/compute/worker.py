@@ -3,6 +3,7 @@
 from yelpaze.compute.handler import call, fault_of, load
 from yelpaze.compute.protocol import EntryPoint, Fault
 from yelpaze.process.frames import encode
+from yelpaze.process.messages import Failed, Ready
 from yelpaze.process.parenthood import Parent
 
 
@@ -16,9 +17,10 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     try:
         handler = load(target)
     except BaseException as error:  # noqa: BLE001  reported, then gone
-        parent.send(fault_of(error))
+        fault = fault_of(error)
+        parent.send(Failed(fault.message, fault.traceback))
         return
-    parent.send("ready")
+    parent.send(Ready())
     send = parent.socket.sendall
     for batch in messages:
         for number, function, payload in batch:

@@ -5,10 +5,10 @@ and pipelined requests, answers in order, and keeps connections open.
 """
 
 import asyncio
+import contextlib
 import ssl
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
 from typing import cast
 
 import msgspec
@@ -17,6 +17,8 @@ from yelpaze.demo.faults import FAULTS, Fault, Faults, RateLimit
 from yelpaze.demo.services import BadBodyError, NotFoundError, answer
 
 _MAX_HEAD, _MAX_BODY = 64 * 1024, 16 * 1024 * 1024
+_HEALTH = ("/healthz", "/readyz")
+_LOOK_SECONDS = 0.02
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests"}
 _PHRASES |= {500: "Internal Server Error", 503: "Service Unavailable"}
 
@@ -44,12 +46,21 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not every loop's transports inherit from asyncio's (uvloop's don't).
         self._transport = cast(asyncio.Transport, transport)
-        self._server.connections.add(self._transport)
+        self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._server.connections.discard(self._transport)
+        self._server.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request waits for its answer."""
+        return self._timer is not None or (bool(self._waiting) and not self._stalled)
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -91,9 +102,13 @@ class _Connection(asyncio.Protocol):
     def _serve(self, method: str, target: str, body: bytes) -> None:
         server = self._server
         path, _, query = target.partition("?")
+        if path in _HEALTH:
+            good = path == "/healthz" or not server.is_draining
+            self._respond(200 if good else 503, b'{"status":"ok"}' if good else b"{}", method)
+            return
         wait = server.limit.retry_after(time.monotonic())
         if wait:
-            self._respond(429, b'{"error":"rate limit"}', f"Retry-After: {wait}\r\n")
+            self._respond(429, b'{"error":"rate limit"}', method, f"Retry-After: {wait}\r\n")
             return
         forced = query.removeprefix("fault=") if query.startswith("fault=") else ""
         fault = forced if forced in FAULTS else server.faults.draw(target, body)
@@ -108,23 +123,22 @@ class _Connection(asyncio.Protocol):
         except BadBodyError as error:
             status, content, seconds = 400, msgspec.json.encode({"error": str(error)}), 0.0
         delay = seconds + server.options.latency
-        if method == "HEAD":
-            content = b""
         if not delay:
-            self._respond(status, content)
+            self._respond(status, content, method)
             return
-        self._timer = server.loop.call_later(delay, self._respond_late, status, content)
+        self._timer = server.loop.call_later(delay, self._respond_late, status, content, method)
 
-    def _respond_late(self, status: int, content: bytes) -> None:
-        self._respond(status, content)
+    def _respond_late(self, status: int, content: bytes, method: str) -> None:
+        self._respond(status, content, method)
         self._next()
 
-    def _respond(self, status: int, content: bytes, extra: str = "") -> None:
+    def _respond(self, status: int, content: bytes, method: str = "", extra: str = "") -> None:
+        self._server.answered[status] += 1
         head = (
             f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(content)}\r\n{extra}\r\n"
         )
-        self._transport.write(head.encode() + content)
+        self._transport.write(head.encode() + (b"" if method == "HEAD" else content))
 
     def _fail(self, fault: str) -> None:
         if fault == "reset":
@@ -151,30 +165,46 @@ def _content_length(head: bytes) -> int:
 
 
 class Server:
-    """The services behind one address."""
+    """The services behind one address. `answered` counts answers by status."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.faults = Faults(options.error_rate, options.faults, options.seed)
         self.limit = RateLimit(options.rate_limit)
         self.loop = asyncio.get_running_loop()
-        self.connections: set[asyncio.Transport] = set()
+        self.connections: set[_Connection] = set()
+        self.answered: Counter[int] = Counter()
+        self.is_draining = False
+        self._listener: asyncio.Server | None = None
 
-    async def serve(
-        self,
-        host: str,
-        port: int,
-        *,
-        started: Callable[[str, int], None],
-        stopping: asyncio.Event,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        """Serve until `stopping` is set; `started` is told the address. Raises OSError."""
-        listener = await self.loop.create_server(lambda: _Connection(self), host, port, backlog=4096, ssl=tls)
-        address = listener.sockets[0].getsockname()
-        started(address[0], address[1])
-        await stopping.wait()
-        listener.close()
-        for transport in list(self.connections):
-            transport.abort()
-        await listener.wait_closed()
+    async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
+        """Listen; return the address. Raises OSError."""
+        self._listener = await self.loop.create_server(
+            lambda: _Connection(self), host, port, backlog=4096, ssl=tls
+        )
+        address = self._listener.sockets[0].getsockname()
+        return address[0], address[1]
+
+    @property
+    def under_way(self) -> int:
+        """Requests that wait for their answer."""
+        return sum(connection.is_busy for connection in self.connections)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more connections, and let answers go out for so long at most."""
+        self.is_draining = True
+        if self._listener is not None:
+            self._listener.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.under_way:  # noqa: ASYNC110  no cost to any answer for this
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.abort()
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed()

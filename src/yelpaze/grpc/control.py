@@ -38,23 +38,6 @@ class Members(msgspec.Struct, frozen=True):
     members: tuple[ProcessAddress, ...]
 
 
-class Drain(msgspec.Struct, frozen=True):
-    """To a process: take no more calls, end those under way, and end."""
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """From a process: it takes calls at that port of its own."""
-
-    port: int
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """From a process: it can't start."""
-
-    message: str
-    traceback: str = ""
-
-
 class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
     """From a process: its calls since it began; see `Tally`."""
 

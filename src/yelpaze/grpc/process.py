@@ -7,8 +7,6 @@ it then only talks to the supervisor and to watchers.
 import asyncio
 import contextlib
 import pickle
-import signal
-import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
 from inspect import isawaitable
@@ -21,11 +19,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from yelpaze.grpc import reflecting
 from yelpaze.grpc.address import Address
-from yelpaze.grpc.control import Drain, Failed, Members, ProcessReport, Ready, Task
+from yelpaze.grpc.control import Members, ProcessReport, Task
 from yelpaze.grpc.counting import Counts, Registrar, Tally
 from yelpaze.grpc.options import Credentials, server_arguments
 from yelpaze.grpc.threads import Threads
 from yelpaze.grpc.watching import SERVICE, Watching
+from yelpaze.model.notice import Level, Notice
+from yelpaze.process.messages import Drain, Failed, Ready
 from yelpaze.process.parenthood import Parent, loading
 
 _REPORT_SECONDS = 1.0
@@ -35,8 +35,6 @@ _LAST_SECONDS = 0.2
 
 def main(channel_fd: int, lifeline_fd: int) -> None:
     """Serve until the supervisor says to stop."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor's to handle, even if sent to the group
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = Parent(channel_fd, lifeline_fd)
     messages = parent.messages()
     task: Task | None = next(messages, None)
@@ -86,9 +84,10 @@ class Server:
         """Tell health checks of one service, or of all."""
         await self._process.set_health(service, is_serving=is_serving)
 
-    def want_replacement(self) -> None:
+    def want_replacement(self, why: str) -> None:
         """It can serve no more, but another process may: that takes its place, if it can start."""
         self._process.wants_replacement = True
+        self._process.report(Notice("process.broken", why, Level.WARNING))
 
     def counts(self, method: str) -> Counts:
         """The counts of something that is to be counted as a method, `service/method`."""
@@ -154,7 +153,7 @@ class Process:
             port = self._listen(task)
             await _done(self._server.start())
             _take_over(task.listen)
-            threading.Thread(target=self._listen_to_parent, args=(messages,), daemon=True).start()
+            self._parent.listen(messages, on_message=self._hear, on_end=self._draining.set)
             self._parent.send(Ready(port))
             reporting = loop.create_task(self._report())
             await self._draining.wait()
@@ -201,13 +200,6 @@ class Process:
 
     # ── the supervisor ──────────────────────────────────────────────────────────
 
-    def _listen_to_parent(self, messages: Any) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
-            for message in messages:
-                self._loop.call_soon_threadsafe(self._hear, message)
-            self._loop.call_soon_threadsafe(self._draining.set)
-
     def _hear(self, message: Any) -> None:
         assert self._watching is not None
         if isinstance(message, Members):
@@ -232,6 +224,11 @@ class Process:
             self._last_report = report
             with contextlib.suppress(OSError):
                 self._parent.send(report)
+
+    def report(self, notice: Notice) -> None:
+        """Pass a notice on to the operator."""
+        with contextlib.suppress(OSError):
+            self._parent.send(notice)
 
     async def _end(self) -> None:
         """Health says NOT_SERVING; then no more calls; those under way have their time."""

@@ -17,6 +17,8 @@ class Level(StrEnum):
 class Notice(msgspec.Struct, frozen=True):
     """One notice. `kind` names the event (`process.lost`) for programs, `text` describes it for people.
 
+    `data` are fields for programs; `text` says all of it.
+
     >>> str(Notice("broker.away", "Redis is away", Level.WARNING))
     'warning: Redis is away'
     """
@@ -24,6 +26,7 @@ class Notice(msgspec.Struct, frozen=True):
     kind: str
     text: str
     level: Level = Level.INFO
+    data: dict[str, str | int | float] = {}
 
     def __str__(self) -> str:
         return self.text if self.level is Level.INFO else f"{self.level}: {self.text}"

@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from yelpaze.grpc.control import BUCKETS
-from yelpaze.grpc.supervisor import Supervisor
+from yelpaze.grpc.multi_process import MultiProcessServer
 
 _METHOD = ["grpc_service", "grpc_method"]
 
@@ -16,7 +16,7 @@ _METHOD = ["grpc_service", "grpc_method"]
 class ServerCollector(Collector):
     """Gives a server's totals to a Prometheus registry."""
 
-    def __init__(self, server: Supervisor) -> None:
+    def __init__(self, server: MultiProcessServer) -> None:
         self._server = server
 
     def collect(self) -> Iterable[Metric]:

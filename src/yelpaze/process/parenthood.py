@@ -4,19 +4,21 @@ It ends when its lifeline does: by a watching thread, and on Linux by the kernel
 signal even where C code holds the interpreter.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from yelpaze.process.frames import Decoder, encode
 
 _READ = 1 << 18
 _PR_SET_PDEATHSIG = 1
+_PARENTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _loading = False
 
 
@@ -40,8 +42,7 @@ class Parent:
     """The parent, as its child sees it."""
 
     def __init__(self, channel_fd: int, lifeline_fd: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        _leave_signals_to_parent()
         _die_with_parent(lifeline_fd)
         self.socket = socket.socket(fileno=channel_fd)
         self._decoder = Decoder()
@@ -55,6 +56,40 @@ class Parent:
         with contextlib.suppress(ConnectionError):  # a parent that was killed leaves no orderly end
             while data := self.socket.recv(_READ):
                 yield from self._decoder.feed(data)
+
+    def listen(
+        self, messages: Iterator[Any], *, on_message: Callable[[Any], None], on_end: Callable[[], None]
+    ) -> None:
+        """Call these in the running loop for each message, and for the end of them."""
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                for message in messages:
+                    loop.call_soon_threadsafe(on_message, message)
+                loop.call_soon_threadsafe(on_end)
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def on_terminate(self, callback: Callable[[], None]) -> None:
+        """Call this in the running loop at SIGTERM, which is ignored otherwise."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, callback)
+
+
+def _leave_signals_to_parent() -> None:
+    """Ctrl-C and the signals of a service manager may go to the whole group; the parent handles them.
+
+    They are handled by a function that does nothing, not ignored: an ignored signal stays ignored in the
+    programs that user code starts (execve(2)), which could then not be terminated.
+    """
+    defaults = {number: signal.getsignal(number) for number in _PARENTS}
+    for number in _PARENTS:
+        signal.signal(number, lambda _number, _frame: None)
+        signal.siginterrupt(number, False)
+    os.register_at_fork(
+        after_in_child=lambda: [signal.signal(number, handler) for number, handler in defaults.items()]
+    )
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _die_with_parent(lifeline_fd: int) -> None:

@@ -1,0 +1,88 @@
+"""One line an event: text for people, or JSON for machines.
+
+    yelpaze: warning: Redis is away: …
+    {"event": "broker.away", "message": "Redis is away: …", "service": "live", "level": "warning", …}
+
+A notice's kind is the event, and its `data` are fields of the line. What other libraries log by the
+standard library's `logging` goes the same way.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from yelpaze.model.notice import Level, Notice, Report
+
+Format = Literal["text", "json"]
+FORMATS: tuple[Format, ...] = ("text", "json")
+_LEVELS = {logging.WARNING: Level.WARNING, logging.ERROR: Level.ERROR, logging.CRITICAL: Level.ERROR}
+_Event = MutableMapping[str, Any]
+
+
+def json_logger(file: TextIO, **fields: Any) -> Any:
+    """A structlog logger that writes JSON Lines."""
+    return structlog.wrap_logger(
+        structlog.PrintLogger(file),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ],
+        **fields,
+    )
+
+
+def text_logger(file: TextIO, **fields: Any) -> Any:
+    """A structlog logger that writes `yelpaze: MESSAGE`."""
+    return structlog.wrap_logger(
+        structlog.PrintLogger(file), processors=[structlog.processors.add_log_level, _as_text], **fields
+    )
+
+
+def _as_text(_logger: Any, _method: str, event: _Event) -> str:
+    level = "" if event["level"] == Level.INFO else f"{event['level']}: "
+    return f"yelpaze: {level}{event['message']}"
+
+
+def reporting(logger: Any) -> Report:
+    """What takes notices and logs them."""
+
+    def report(notice: Notice) -> None:
+        write: Callable[..., Any] = getattr(logger, notice.level.value)
+        write(notice.kind, message=notice.text, **notice.data)
+
+    return report
+
+
+def service_report(
+    service: str, *, form: Format = "text", quiet: bool = False, file: TextIO | None = None
+) -> Report:
+    """The report of a long-running command: lines on stderr; with `quiet`, only warnings and errors."""
+    out = sys.stderr if file is None else file
+    report = reporting((json_logger if form == "json" else text_logger)(out, service=service))
+    if not quiet:
+        return report
+    return lambda notice: report(notice) if notice.level is not Level.INFO else None
+
+
+def forward_logging(report: Report) -> None:
+    """Log what libraries log by the standard library, from warnings on, through this report."""
+    handlers = [_Forwarding(report)]
+    logging.basicConfig(handlers=handlers, level=logging.WARNING, format="%(message)s", force=True)
+
+
+class _Forwarding(logging.Handler):
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.WARNING)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level = _LEVELS.get(record.levelno, Level.WARNING)
+            self._report(Notice(f"log.{record.name}", self.format(record), level))
+        except Exception:  # noqa: BLE001  as logging's own handlers: it must not raise
+            self.handleError(record)
