@@ -5,6 +5,7 @@ python scripts/reference.py --check    fails if it is not what the code says
 """
 
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 import yelpaze
 from yelpaze import rpc
 from yelpaze.cli.main import cli
+from yelpaze.config.values import Duration, Size
 from yelpaze.live import config
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -83,11 +85,15 @@ def shown(value: object) -> str:
     """A default, as it stands in a file."""
     if value is msgspec.NODEFAULT:
         return "needed"
-    if isinstance(value, config.Duration):
+    if isinstance(value, Duration):
         hours, rest = divmod(value, 3600)
         return f"`{hours:g}h`" if hours and not rest else f"`{value:g}s`"
     if isinstance(value, tuple):
         return "`[]`"
+    if isinstance(value, str):  # secrets, too
+        return f"`{json.dumps(str(value))}`"
+    if isinstance(value, Size):
+        return f"`{int(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else msgspec.json.encode(value).decode()}`"
 
 

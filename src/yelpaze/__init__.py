@@ -134,6 +134,8 @@ def __getattr__(name: str) -> Any:
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'yelpaze' has no attribute {name!r}")
+    if name == "Live":
+        import_module("yelpaze.model.extras").require("live", "yelpaze.Live")
     value = globals()[name] = getattr(import_module(module), name)
     return value
 

@@ -41,10 +41,10 @@ class Inside:
     """A gateway in a thread of this process, so that its patience can be short and its state looked at."""
 
     def __init__(self, config):
-        from yelpaze.live.settings import config_of
+        from yelpaze.live.settings import LIVE
 
         self.lines = []
-        self._config = config_of(settings(config))
+        self._config = LIVE.of(settings(config))
         self._ready = threading.Event()
         self._error = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -232,7 +232,7 @@ def test_only_what_we_speak_is_agreed_on(gateway, held, asked, status):
         (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5000, 431),
         (b"GET /" + b"x" * 20_000, 431),
-        (b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 404),
+        (b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 405),
         (b"POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 401),
         (b"POST /api/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: \xff\r\nContent-Length: 99\r\n\r\n", 401),
         (b"GET /sse/news HTTP/1.1\r\nHost: x\r\n\r\n", 401),

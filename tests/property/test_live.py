@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.live import frame as masked
-from yelpaze.live.config import Channel, Duration
+from yelpaze.config.loader import load
+from yelpaze.config.values import Duration
+from yelpaze.live.config import Channel
 from yelpaze.live.core.backlog import OVERHEAD, Backlog
 from yelpaze.live.core.channels import ChannelRules
 from yelpaze.live.core.stream import Joined
@@ -31,8 +33,9 @@ from yelpaze.live.protocol.handshake import Rejected, Request, accept, check_ori
 from yelpaze.live.protocol.messages import Command, decode
 from yelpaze.live.protocol.values import History, Position, Publication, on_one_line
 from yelpaze.live.sessions.plain import position_of
-from yelpaze.live.settings import SettingError, config_of, from_environment, merged
+from yelpaze.live.settings import LIVE
 from yelpaze.live.transports.event_stream import opening
+from yelpaze.model.errors import InputError
 
 LIMIT = 1000
 
@@ -400,11 +403,9 @@ def test_a_text_is_a_duration_or_is_not(text):
 @settings(max_examples=300)
 def test_any_settings_are_a_configuration_or_one_setting_is_wrong(found):
     try:
-        config_of(found)
-    except SettingError as error:
-        assert str(error)
-        assert "\n" not in str(error)
-        assert "unknown field" not in str(error)
+        LIVE.of(found)
+    except InputError as error:
+        assert all(line.strip() for line in str(error).split("\n"))
 
 
 names = st.sampled_from(
@@ -415,9 +416,9 @@ names = st.sampled_from(
 @given(st.dictionaries(names.map("YELPAZE_LIVE__{}".format), st.text("a1,", max_size=4)))
 def test_any_environment_is_settings_or_one_is_wrong(environment):
     try:
-        config_of(merged({}, from_environment(environment)))
-    except SettingError as error:
-        assert str(error)
+        load(LIVE, None, {}, environment)
+    except InputError as error:
+        assert all(line.startswith("YELPAZE_LIVE__") for line in str(error).split("\n"))
 
 
 # ── the wheel, the backlog ──────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from yelpaze.live.core.node import Node
 from yelpaze.live.protocol.codes import SHUTDOWN
 from yelpaze.live.protocol.values import ClientInfo, Publication, raw
 from yelpaze.live.sessions.plain import EventsSession
-from yelpaze.live.settings import config_of
+from yelpaze.live.settings import LIVE
 from yelpaze.live.transports import asgi
 from yelpaze.live.transports.asgi import AsgiApp
 from yelpaze.live.transports.event_stream import EventStream
@@ -32,7 +32,7 @@ OPEN = {
 @pytest.fixture
 async def node():
     epochs = itertools.count()
-    config = config_of(
+    config = LIVE.of(
         {
             "client": {"allow_anonymous_connect_without_token": True, "queue_max_size": 100_000},
             "channel": {"without_namespace": OPEN},

@@ -18,7 +18,7 @@ from yelpaze.live.core.node import Node
 from yelpaze.live.core.statistics import NodeTotals, added
 from yelpaze.live.core.stream import Membership
 from yelpaze.live.sessions.client import CONNECTED, NEW, Client
-from yelpaze.live.settings import config_of
+from yelpaze.live.settings import LIVE
 
 
 class Peer:
@@ -65,7 +65,7 @@ class House:
         self.lines = []
         epochs = itertools.count()
         self.node = Node(
-            config_of(sections),
+            LIVE.of(sections),
             MemoryBroker(lambda: self.now, lambda: f"e{next(epochs)}"),
             name="here",
             clock=lambda: self.now,

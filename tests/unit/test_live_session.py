@@ -17,7 +17,7 @@ from yelpaze.live.protocol.codes import Ending
 from yelpaze.live.protocol.values import Publication
 from yelpaze.live.sessions.centrifugo import CentrifugoSession
 from yelpaze.live.sessions.plain import PlainSession
-from yelpaze.live.settings import config_of
+from yelpaze.live.settings import LIVE
 from yelpaze.live.transports.connection import Connection
 
 SECRET = "a secret of the tests that is long enough for HS256"
@@ -74,7 +74,7 @@ class House:
         self.slept = []
         client = {"token": {"hmac_secret_key": SECRET}, **sections.pop("client", {})}
         channel = {"without_namespace": OPEN, **sections.pop("channel", {})}
-        config = config_of({"client": client, "channel": channel, **sections})
+        config = LIVE.of({"client": client, "channel": channel, **sections})
         epochs = itertools.count(1)
         self.broker = Away(MemoryBroker(lambda: self.seconds, lambda: f"e{next(epochs)}"))
         self.node = Node(

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from yelpaze.app.live_config import load
-from yelpaze.live.config import Channel, ChannelOptions, Config, Duration, Namespace
+from yelpaze.config.loader import load as load_settings
+from yelpaze.config.values import Duration
+from yelpaze.live.config import Channel, ChannelOptions, Config, Namespace
 from yelpaze.live.core.channels import ChannelRules
 from yelpaze.live.protocol.codes import Refused
 from yelpaze.live.protocol.handshake import Rejected, Request, accept, check_origin, client_ip
-from yelpaze.live.settings import SettingError, config_of
+from yelpaze.live.settings import LIVE
 from yelpaze.model.errors import InputError
 
 GOOD = """\
@@ -31,6 +32,10 @@ channel:
 http_server:
   port: 9000
 """
+
+
+def load(source, flags, environment):
+    return load_settings(LIVE, source, flags, environment)
 
 
 def written(tmp_path, text, name="live.yaml"):
@@ -346,8 +351,8 @@ def test_where_a_client_is(peer, forwarded, expected):
 def test_proxies_are_addresses_and_networks(peer):
     assert client_ip(peer, "1.1.1.1, junk, 10.9.9.9", ["10.0.0.0/8", "fd00::/8"]) == "junk"
     assert client_ip(peer, "1.1.1.1, 10.9.9.9", ["10.0.0.0/8", "fd00::/8"]) == "1.1.1.1"
-    with pytest.raises(SettingError, match=r"client\.trusted_proxies: takes addresses and networks"):
-        config_of({"client": {"trusted_proxies": ["my-proxy"]}})
+    with pytest.raises(InputError, match=r"client\.trusted_proxies: takes addresses and networks"):
+        LIVE.of({"client": {"trusted_proxies": ["my-proxy"]}})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from yelpaze.live.brokers.broker import Broker
 from yelpaze.live.brokers.memory import MemoryBroker
 from yelpaze.live.config import Config
 from yelpaze.live.core.node import Fetch, Node
-from yelpaze.model.errors import MisuseError
+from yelpaze.model.extras import require
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.model.request import get
 
@@ -30,10 +30,9 @@ def broker_of(config: Config, report: Report) -> Broker:
     """What connects the nodes. Raises InputError, MisuseError."""
     if config.broker.type == "memory":
         return MemoryBroker(time.monotonic, new_epoch)
-    try:
-        from yelpaze.live.brokers.redis import RedisBroker  # noqa: PLC0415  an extra of its own
-    except ImportError:
-        raise MisuseError("Redis between nodes needs an extra: pip install 'yelpaze[redis]'") from None
+    require("redis", "Redis between nodes")
+    from yelpaze.live.brokers.redis import RedisBroker  # noqa: PLC0415  an extra of its own
+
     return RedisBroker(config.broker.redis, new_epoch, report)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,21 +10,18 @@ from typing import Any, Self
 
 import msgspec
 
-from yelpaze.live.needed import check_extras
-
-check_extras()  # first: it tells what is missing
-
-from yelpaze.app.live_config import broker_setting, load  # noqa: E402
-from yelpaze.app.live_node import opened_node  # noqa: E402
-from yelpaze.live.brokers.broker import BrokerUnavailable, Query  # noqa: E402
-from yelpaze.live.core.cluster import ControlMessage  # noqa: E402
-from yelpaze.live.core.node import Node  # noqa: E402
-from yelpaze.live.core.tokens import check_keys  # noqa: E402
-from yelpaze.live.protocol.codes import FORCE_DISCONNECT, Ending, Refused  # noqa: E402
-from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication, on_one_line, raw  # noqa: E402
-from yelpaze.live.transports.asgi import AsgiApp  # noqa: E402
-from yelpaze.model.errors import MisuseError, StoppedError  # noqa: E402
-from yelpaze.model.notice import Notice  # noqa: E402
+from yelpaze.app.live_node import opened_node
+from yelpaze.config.loader import load
+from yelpaze.live.brokers.broker import BrokerUnavailable, Query
+from yelpaze.live.core.cluster import ControlMessage
+from yelpaze.live.core.node import Node
+from yelpaze.live.core.tokens import check_keys
+from yelpaze.live.protocol.codes import FORCE_DISCONNECT, Ending, Refused
+from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication, on_one_line, raw
+from yelpaze.live.settings import LIVE, broker_setting
+from yelpaze.live.transports.asgi import AsgiApp
+from yelpaze.model.errors import MisuseError, StoppedError
+from yelpaze.service.log import service_report
 
 _LOOK_SECONDS = 0.2
 
@@ -61,7 +57,7 @@ class Live:
         self, settings: Mapping[str, Any] | str | Path | None = None, *, broker: str | None = None
     ) -> None:
         source = Path(settings) if isinstance(settings, str) else settings
-        self._config = load(source, broker_setting(broker, "broker") if broker is not None else {})
+        self._config = load(LIVE, source, broker_setting(broker, "broker") if broker is not None else {})
         check_keys(self._config)
         self._stack: contextlib.AsyncExitStack | None = None
         self._starting: asyncio.Future[Node] | None = None
@@ -75,7 +71,7 @@ class Live:
     async def _start(self) -> Node:
         self._stack = contextlib.AsyncExitStack()
         try:
-            node = await self._stack.enter_async_context(opened_node(self._config, _print))
+            node = await self._stack.enter_async_context(opened_node(self._config, service_report("live")))
             await node.start()
         except BaseException:
             self._starting = None
@@ -183,7 +179,3 @@ def _uvicorn() -> Any:
     """The uvicorn server that runs us: its method is what hears SIGTERM. None if there is none."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return server if hasattr(server, "should_exit") else None
-
-
-def _print(notice: Notice) -> None:
-    print(f"yelpaze: {notice}", file=sys.stderr, flush=True)  # noqa: T201

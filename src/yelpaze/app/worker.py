@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,7 @@ from yelpaze.flow.exports import exports_of
 from yelpaze.grpc.address import Address
 from yelpaze.grpc.multi_process import MultiProcessServer
 from yelpaze.grpc.options import Options
-from yelpaze.model.errors import MisuseError
+from yelpaze.model.extras import require
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.observe.serving import ServerCollector
 from yelpaze.service.descriptors import capacity
@@ -43,8 +42,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 async def serve_worker(spec: str, options: WorkerOptions, report: Report) -> None:
     """Serve until told to stop. Raises FlowError, InputError, MisuseError, StoppedError."""
-    if find_spec("grpc") is None:
-        raise MisuseError("a worker needs more than the base install: pip install 'yelpaze[grpc]'")
+    require("grpc", "a worker")
     exports = exports_of(spec)  # here, too: what is wrong with it is told before anything is started
     fronts = -(-options.processes // _PROCESSES_A_FRONT)
     register = partial(

@@ -5,7 +5,6 @@ small machine client and server share the cores, so requests a second say less.
 """
 
 import asyncio
-import importlib.util
 import json
 import sys
 import tempfile
@@ -16,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from yelpaze.model.cores import usable_cores
-from yelpaze.model.errors import MisuseError, StoppedError
+from yelpaze.model.errors import StoppedError
+from yelpaze.model.extras import require
 
 _MILLION = 1_000_000
 
@@ -55,9 +55,7 @@ _KINDS = (
 
 async def climb(*, seconds: float, connections: int) -> Climb:
     """Measure every rung. Raises MisuseError where a rung's library is missing."""
-    missing = [name for name in ("aiohttp", "requests", "trustme") if not importlib.util.find_spec(name)]
-    if missing:
-        raise MisuseError(f"the ladder needs {', '.join(missing)}: pip install 'yelpaze[bench]'")
+    require("bench", "the ladder")
     cores = usable_cores()
     readings = []
     machines = {}

@@ -8,7 +8,7 @@ import click
 
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.serving import address_of, report_of, service_options
-from yelpaze.live.needed import check_extras
+from yelpaze.model.extras import require
 from yelpaze.model.notice import Notice
 from yelpaze.service.log import Format
 
@@ -41,16 +41,17 @@ def command(
     events at /sse/CHANNEL, Centrifugo's server API at /api/METHOD, all on one port. Settings come from
     flags, then YELPAZE_LIVE__SECTION__NAME, then the file. SIGTERM sends clients elsewhere and ends.
     """
-    check_extras()
+    require("live", "the gateway")
     import uvloop  # noqa: PLC0415  an extra
 
     from yelpaze.app.live import serve_live  # noqa: PLC0415
-    from yelpaze.app.live_config import load  # noqa: PLC0415
     from yelpaze.app.live_options import LiveOptions  # noqa: PLC0415
+    from yelpaze.config.loader import load  # noqa: PLC0415
     from yelpaze.live.core.tokens import check_keys  # noqa: PLC0415
+    from yelpaze.live.settings import LIVE  # noqa: PLC0415
 
     report = report_of("live", log_format, quiet=quiet)
-    options = LiveOptions(config=load(config, _settings(flags)), processes=processes, metrics=metrics)
+    options = LiveOptions(config=load(LIVE, config, _settings(flags)), processes=processes, metrics=metrics)
     if check:
         check_keys(options.config)
         report(Notice("settings.good", "the settings are good"))
@@ -62,7 +63,7 @@ def command(
 
 def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags as settings."""
-    from yelpaze.app.live_config import broker_setting  # noqa: PLC0415
+    from yelpaze.live.settings import broker_setting  # noqa: PLC0415
 
     settings: dict[str, Any] = {}
     if flags["listen"] is not None:

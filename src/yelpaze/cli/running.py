@@ -1,7 +1,6 @@
 """What `run` and `retry` share: flags, progress, the summary, the exit code."""
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -15,6 +14,7 @@ from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, with_options
 from yelpaze.cli.progress import Progress, duration, troubles
 from yelpaze.compute.workers import Workers, who
+from yelpaze.config import values
 from yelpaze.flow.context import engine_for
 from yelpaze.flow.flow import Flow
 from yelpaze.grpc.target import Security
@@ -25,8 +25,6 @@ from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.service.signals import on_status_request, until_stopped
 
 F = TypeVar("F", bound=Callable[..., Any])
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_SIZE = re.compile(r"(\d+)([KMG]?)B?", re.IGNORECASE)
 _PERCENT = 100
 
 
@@ -53,10 +51,13 @@ class Size(click.ParamType[int]):
     name = "BYTES"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = _SIZE.fullmatch(str(value))
-        if found is None or int(found[1]) == 0:
+        try:
+            size = values.Size.parse(str(value))
+        except ValueError:
+            size = values.Size(0)
+        if not size:
             self.fail(f"{value!r} is no size such as 64M or 1G", param, ctx)
-        return int(found[1]) * _UNITS[found[2].upper()]
+        return size
 
 
 class WorkersType(click.ParamType[int | Workers]):

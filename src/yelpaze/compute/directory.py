@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import grpc
+
 from yelpaze.compute import worker_pb2 as pb
 from yelpaze.compute.protocol import Unit
 from yelpaze.compute.service import PROTOCOL, SERVICE
 from yelpaze.compute.workers import Workers
-from yelpaze.grpc.needed import grpc
 from yelpaze.grpc.peers import Peer, Peers
 from yelpaze.model.errors import InputError
 from yelpaze.version import __version__

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import grpc
+
 from yelpaze.compute import worker_pb2 as pb
 from yelpaze.compute.directory import RemoteWorker, WorkerDirectory
 from yelpaze.compute.protocol import CallError, Codec, Fault, OnResult
 from yelpaze.compute.workers import Workers
-from yelpaze.grpc.needed import grpc
 from yelpaze.model.errors import StoppedError
 
 _TRIES = 5  # workers that a call may lose

@@ -13,6 +13,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+import grpc
 import msgspec
 
 from yelpaze.compute import worker_pb2 as pb
@@ -21,7 +22,6 @@ from yelpaze.compute.handler import load
 from yelpaze.compute.processes import ComputeCall, Processes
 from yelpaze.compute.protocol import Exports, Fault, Unit
 from yelpaze.grpc.counting import Counts
-from yelpaze.grpc.needed import grpc
 from yelpaze.grpc.process import Server
 from yelpaze.version import __version__
 

@@ -20,6 +20,7 @@ from yelpaze.flow.plan import Plan
 from yelpaze.http.engine import Engine
 from yelpaze.http.options import Defaults, ParkListener, Pending
 from yelpaze.model.errors import FlowError, MisuseError
+from yelpaze.model.extras import require
 from yelpaze.model.histogram import Histogram
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
@@ -137,6 +138,7 @@ async def _compute_for(plan: Plan, stack: AsyncExitStack, *, workers: int | Work
     if isinstance(workers, int):
         target = EntryPoint("yelpaze.flow.handler:build_handler", (reference(plan),))
         return Processes(target, workers=workers, batch=batch)
+    require("grpc", "workers at an address")
     from yelpaze.compute.remote import Remote  # noqa: PLC0415  needs an extra
 
     codec = FlowCodec(plan)

@@ -12,6 +12,7 @@ from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.reading import check_files, stem_of
 from yelpaze.io.stdout import StdoutSink
 from yelpaze.model.errors import InputError
+from yelpaze.model.extras import require
 from yelpaze.model.secrets import SECRETS
 
 
@@ -28,12 +29,14 @@ def _delimited_layout(path: Path, annotation: object) -> Layout:
 
 
 def _parquet_source(paths: list[str]) -> Source:
+    require("parquet", "Parquet")
     from yelpaze.io.parquet import ParquetSource  # noqa: PLC0415
 
     return ParquetSource(paths)
 
 
 def _parquet_layout(path: Path, annotation: object) -> Layout:
+    require("parquet", "Parquet")
     from yelpaze.io.parquet import ParquetLayout  # noqa: PLC0415
 
     return ParquetLayout(path, annotation)
@@ -56,12 +59,14 @@ def _sqlite_sink(url: str, annotation: object) -> Sink:
 
 
 def _postgres_source(url: str) -> Source:
+    require("postgres", "PostgreSQL")
     from yelpaze.io.postgres import postgres_source  # noqa: PLC0415
 
     return postgres_source(url)
 
 
 def _postgres_sink(url: str, annotation: object) -> Sink:
+    require("postgres", "PostgreSQL")
     from yelpaze.io.postgres import postgres_sink  # noqa: PLC0415
 
     return postgres_sink(url, annotation)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from yelpaze.io.columns import Column, ColumnKind, Columns, Table
 from yelpaze.io.jsonl import result_line
@@ -20,13 +22,7 @@ from yelpaze.io.lines import Extent, LineFile, sync_folder
 from yelpaze.io.protocol import BadRow, Block, Row
 from yelpaze.io.reading import fingerprint
 from yelpaze.io.threads import in_thread
-from yelpaze.model.errors import InputError, MisuseError
-
-try:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-except ImportError:
-    raise MisuseError("Parquet needs pyarrow: pip install 'yelpaze[parquet]'") from None
+from yelpaze.model.errors import InputError
 
 _BATCH = 1024
 _GROUP_ROWS = 20_000

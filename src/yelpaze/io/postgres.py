@@ -5,18 +5,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import psycopg
+
 from yelpaze.io.columns import Column, ColumnKind
 from yelpaze.io.database import Database, Place, Rows, place_of, qualified, quoted, replacing
 from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.sql_sink import SqlSink
 from yelpaze.io.sql_source import SqlSource
-from yelpaze.model.errors import InputError, MisuseError, StoppedError
+from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.model.secrets import SECRETS
-
-try:
-    import psycopg
-except ImportError:
-    raise MisuseError("PostgreSQL needs psycopg: pip install 'yelpaze[postgres]'") from None
 
 # What another session did; it passes.
 _PASSING = (

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from yelpaze.io.threads import in_thread
-from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.model.errors import InputError
+from yelpaze.model.extras import require
 
 _READ = 1 << 18
 _PACKED = 1 << 14
@@ -225,10 +226,9 @@ def _decompressed(raw: io.FileIO, path: str) -> _Raw:
     if path.endswith(_GZIP):
         return cast(_Raw, gzip.GzipFile(fileobj=raw, mode="rb"))
     if path.endswith(_ZSTD):
-        try:
-            import zstandard  # noqa: PLC0415  an extra
-        except ImportError:
-            raise MisuseError(f"{path}: needs zstandard: pip install 'yelpaze[zstd]'") from None
+        require("zstd", path)
+        import zstandard  # noqa: PLC0415  an extra
+
         return _Zstd(raw, zstandard.ZstdDecompressor().decompressobj)
     return cast(_Raw, raw)
 

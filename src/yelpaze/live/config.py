@@ -8,46 +8,18 @@ What Centrifugo does not have is marked `ours` below. Durations are written as G
 1h30m.
 """
 
-import re
 from typing import Literal
 
-import msgspec
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+from yelpaze.config.values import Duration, Secret, Settings, Size
 
 SlowConsumer = Literal["close", "drop_oldest", "latest"]
 
 
-class Duration(float):
-    """Seconds, written `300s`, `5m`, `1h30m`, `500ms` or as a number.
-
-    >>> Duration.parse("1h30m")
-    5400.0
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, text: str) -> "Duration":
-        """Read it. Raises ValueError."""
-        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-            return cls(text)
-        parts = _DURATION.findall(text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise ValueError(f"a duration is written 300s, 5m or 1h30m, not {text!r}")
-        return cls(sum(float(number) * _UNITS[unit] for number, unit in parts))
-
-
-class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A section: a name that it does not know is a mistake, never ignored."""
-
-
-class Token(Strict, frozen=True, kw_only=True):
+class Token(Settings, frozen=True, kw_only=True):
     """How JSON web tokens are checked. A token's algorithm must be of a kind that has a key here."""
 
-    hmac_secret_key: str = ""  # for HS256, HS384, HS512; 32 bytes or more
-    hmac_previous_secret_key: str = ""  # taken beside it while a key is changed
+    hmac_secret_key: Secret = Secret()  # for HS256, HS384, HS512; 32 bytes or more
+    hmac_previous_secret_key: Secret = Secret()  # taken beside it while a key is changed
     rsa_public_key: str = ""  # in PEM, for RS256, …
     ecdsa_public_key: str = ""  # in PEM, for ES256, …
     ed25519_public_key: str = ""  # ours: in PEM, for EdDSA
@@ -63,14 +35,14 @@ class SubscriptionToken(Token, frozen=True, kw_only=True):
     enabled: bool = False  # otherwise those of client.token
 
 
-class PersonalChannel(Strict, frozen=True, kw_only=True):
+class PersonalChannel(Settings, frozen=True, kw_only=True):
     """Subscribe each user to `#user` when it connects."""
 
     enabled: bool = False  # for users who connect
     personal_channel_namespace: str = ""  # `#user` is in this namespace
 
 
-class Client(Strict, frozen=True, kw_only=True):
+class Client(Settings, frozen=True, kw_only=True):
     """Who may connect, and how much each may do. A limit of 0 is none."""
 
     token: Token = Token()
@@ -87,7 +59,7 @@ class Client(Strict, frozen=True, kw_only=True):
     presence_update_interval: Duration = Duration(27)  # of what Redis knows of who is there
     channel_position_check_delay: Duration = Duration(40)  # in silence, until positions are compared
     channel_limit: int = 128  # channels of a client
-    queue_max_size: int = 1 << 20  # bytes that wait for a slow reader
+    queue_max_size: Size = Size(1 << 20)  # bytes that wait for a slow reader
     connection_limit: int = 0  # connections of a process
     user_connection_limit: int = 0  # of a user, in a process
     ip_connection_limit: int = 0  # ours: of an address, in a process
@@ -99,7 +71,7 @@ class Client(Strict, frozen=True, kw_only=True):
     subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel()
 
 
-class ChannelOptions(Strict, frozen=True, kw_only=True):
+class ChannelOptions(Settings, frozen=True, kw_only=True):
     """What the channels of a namespace can."""
 
     presence: bool = False  # who is there can be asked
@@ -142,7 +114,7 @@ class Namespace(ChannelOptions, frozen=True, kw_only=True):
     name: str  # before the boundary
 
 
-class Channel(Strict, frozen=True, kw_only=True):
+class Channel(Settings, frozen=True, kw_only=True):
     """Channels: their namespaces, and what their names mean."""
 
     without_namespace: ChannelOptions = ChannelOptions()
@@ -155,31 +127,31 @@ class Channel(Strict, frozen=True, kw_only=True):
     user_separator: str = ","  # between users
 
 
-class HttpApi(Strict, frozen=True, kw_only=True):
+class HttpApi(Settings, frozen=True, kw_only=True):
     """The server API. Without a key it is closed, unless it is called insecure."""
 
     disabled: bool = False  # there is no API
-    key: str = ""  # of X-API-Key
+    key: Secret = Secret()  # of X-API-Key
     insecure: bool = False  # no key is needed
-    message_size_limit: int = 16 << 20  # ours: bytes of a request
+    message_size_limit: Size = Size(16 << 20)  # ours: bytes of a request
 
 
-class WebSocket(Strict, frozen=True, kw_only=True):
+class WebSocket(Settings, frozen=True, kw_only=True):
     """Both kinds of WebSocket."""
 
-    message_size_limit: int = 65_536  # bytes of a message
+    message_size_limit: Size = Size(65_536)  # bytes of a message
     plain_ping_interval: Duration = Duration(30)  # ours: for clients without Centrifugo's protocol
     plain_disabled: bool = False  # ours: no /ws/
 
 
-class Sse(Strict, frozen=True, kw_only=True):
+class Sse(Settings, frozen=True, kw_only=True):
     """`/sse/{channel}`. Ours."""
 
     disabled: bool = False  # no /sse/
     ping_interval: Duration = Duration(25)  # between two comments
 
 
-class Redis(Strict, frozen=True, kw_only=True):
+class Redis(Settings, frozen=True, kw_only=True):
     """Where it is, and what our keys begin with."""
 
     address: str = "redis://127.0.0.1:6379"  # redis://, rediss:// or unix://
@@ -188,27 +160,27 @@ class Redis(Strict, frozen=True, kw_only=True):
     io_timeout: Duration = Duration(4)  # for an answer
 
 
-class Broker(Strict, frozen=True, kw_only=True):
+class Broker(Settings, frozen=True, kw_only=True):
     """What connects the nodes: nothing, or Redis."""
 
     type: Literal["memory", "redis"] = "memory"  # what connects the nodes
     redis: Redis = Redis()
 
 
-class HttpServer(Strict, frozen=True, kw_only=True):
+class HttpServer(Settings, frozen=True, kw_only=True):
     """Where it listens."""
 
     address: str = "127.0.0.1"  # where it listens
     port: int = 8000  # 0 for a free one
 
 
-class Shutdown(Strict, frozen=True, kw_only=True):
+class Shutdown(Settings, frozen=True, kw_only=True):
     """How long clients are given to go elsewhere."""
 
     timeout: Duration = Duration(30)  # over which clients are sent elsewhere
 
 
-class Config(Strict, frozen=True, kw_only=True):
+class Config(Settings, frozen=True, kw_only=True):
     """All settings of a gateway."""
 
     client: Client = Client()

@@ -7,7 +7,7 @@ does not answer within a second, which is 503.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Thread
@@ -99,7 +99,7 @@ def _family_of(host: str) -> type[_Server]:
 def _application(
     registries: list[CollectorRegistry], is_alive: Callable[[], bool], is_ready: Callable[[], bool]
 ) -> Any:
-    metrics = make_wsgi_app(_Together(registries))  # type: ignore[arg-type]
+    metrics = make_wsgi_app(_Together(registries))
 
     def answer(environ: dict[str, Any], start: _Start) -> Any:
         path = environ.get("PATH_INFO", "/")
@@ -118,7 +118,7 @@ def _application(
 class _Together:
     """Several registries as one: a service's own, and the one that a user's code writes into."""
 
-    def __init__(self, registries: list[CollectorRegistry]) -> None:
+    def __init__(self, registries: Sequence[Any]) -> None:
         self._registries = registries
 
     def collect(self) -> Iterator[Metric]:

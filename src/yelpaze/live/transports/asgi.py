@@ -339,14 +339,18 @@ async def _api(node: Node, request: Request, method: str, receive: Receive, send
 
 async def _openapi(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
     Api(node).check_key(request.headers)
-    require(request.method, "GET", "the description is read")
+    require(request.method, "GET", "the description is read", or_head=True)
     await _respond(send, 200, msgspec.json.encode(schema()), ())
 
 
 async def _health(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
-    if request.method != "GET":
-        raise Rejected(404, "there is nothing at this address")
+    require(request.method, "GET", "the health is read", or_head=True)
     await _respond(send, 200, b"{}", ())
+
+
+async def _readiness(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    require(request.method, "GET", "the readiness is read", or_head=True)
+    await _respond(send, 503 if node.clients.is_draining else 200, b"{}", ())
 
 
 _ANSWERS: Final[dict[RouteKind, Callable[[Node, Request, str, Receive, Send], Awaitable[None]]]] = {
@@ -356,6 +360,7 @@ _ANSWERS: Final[dict[RouteKind, Callable[[Node, Request, str, Receive, Send], Aw
     RouteKind.API: _api,
     RouteKind.OPENAPI: _openapi,
     RouteKind.HEALTH: _health,
+    RouteKind.READINESS: _readiness,
 }
 
 

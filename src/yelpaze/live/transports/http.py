@@ -270,12 +270,15 @@ class HttpConnection(asyncio.Protocol):
         self._answers[kind](self, request, name)
 
     def _health(self, request: Request, _: str) -> None:
-        if request.method != "GET":
-            raise Rejected(404, "there is nothing at this address")
+        require(request.method, "GET", "the health is read", or_head=True)
         self._respond(200, b"{}")
 
+    def _readiness(self, request: Request, _: str) -> None:
+        require(request.method, "GET", "the readiness is read", or_head=True)
+        self._respond(503 if self._node.clients.is_draining else 200, b"{}")
+
     def _openapi(self, request: Request, _: str) -> None:
-        require(request.method, "GET", "the description is read")
+        require(request.method, "GET", "the description is read", or_head=True)
         self._respond(200, msgspec.json.encode(schema()))
 
     def _call(self, request: Request, method: str) -> None:
@@ -344,9 +347,9 @@ class HttpConnection(asyncio.Protocol):
     def _respond(self, status: int, body: bytes) -> None:
         keeps = self._keeps()
         if not self._is_over and not self._transport.is_closing():
-            self._transport.write(
-                head(status, [("Content-Type", "application/json")], len(body), is_last=not keeps) + body
-            )
+            answer = head(status, [("Content-Type", "application/json")], len(body), is_last=not keeps)
+            is_head = self._request is not None and self._request.method == "HEAD"
+            self._transport.write(answer if is_head else answer + body)
         self._next(keeps=keeps)
 
     def _reject(self, rejected: Rejected, *, keep: bool = False) -> None:
@@ -378,6 +381,7 @@ class HttpConnection(asyncio.Protocol):
         RouteKind.API: _call,
         RouteKind.OPENAPI: _openapi,
         RouteKind.HEALTH: _health,
+        RouteKind.READINESS: _readiness,
     }
 
 

@@ -2,7 +2,8 @@
 
 GET  /connection/websocket   Centrifugo's protocol       GET  /sse/{channel}   server-sent events
 GET  /ws/{channel}           plain WebSocket             POST /api/{method}    the server API
-GET  /health                 200 while it runs           GET  /api/openapi.json
+GET  /health, /healthz       200 while it runs           GET  /api/openapi.json
+GET  /readyz                 503 while it ends
 """
 
 from enum import IntEnum, auto
@@ -20,12 +21,15 @@ class RouteKind(IntEnum):
     API = auto()
     OPENAPI = auto()
     HEALTH = auto()
+    READINESS = auto()
 
 
 WEBSOCKETS = frozenset({RouteKind.CENTRIFUGO, RouteKind.PLAIN})
 _EXACT = {
     "/connection/websocket": RouteKind.CENTRIFUGO,
-    "/health": RouteKind.HEALTH,
+    "/health": RouteKind.HEALTH,  # Centrifugo's
+    "/healthz": RouteKind.HEALTH,
+    "/readyz": RouteKind.READINESS,
     "/api/openapi.json": RouteKind.OPENAPI,
 }
 _FOLDERS = {"ws": RouteKind.PLAIN, "sse": RouteKind.EVENTS, "api": RouteKind.API}
@@ -54,7 +58,7 @@ def route_of(path: str, config: Config, *, is_websocket: bool | None = None) -> 
     return kind, name
 
 
-def require(method: str, wanted: str, what: str) -> None:
+def require(method: str, wanted: str, what: str, *, or_head: bool = False) -> None:
     """Raise Rejected unless the request has that method."""
-    if method != wanted:
-        raise Rejected(405, f"{what} with {wanted}", [("Allow", wanted)])
+    if method != wanted and not (or_head and method == "HEAD"):
+        raise Rejected(405, f"{what} with {wanted}", [("Allow", f"{wanted}, HEAD" if or_head else wanted)])
