@@ -1,5 +1,6 @@
 """Policies of flows, and by the flags of `yelpaze run`."""
 
+import asyncio
 import json
 import subprocess
 import time
@@ -9,8 +10,8 @@ import pytest
 import yelpaze
 from support.demo import flow_file, lines
 from support.service import YELPAZE
-from support.simulated import Answer
 from yelpaze import Flow, MisuseError, Retry, get
+from yelpaze.testing import MockTransport, Reply, run_simulated
 
 PING = """
 flow = Flow("ping", engine={"hosts": {}})
@@ -144,15 +145,7 @@ def test_a_row_deadline_that_makes_no_sense_is_refused(deadline):
 
 def test_a_row_deadline_in_simulated_time():
     """Handed down: what is left of it is all that a later step gets."""
-    from support.simulated import SimulatedLoop, SimulatedTransport
-
-    loop = SimulatedLoop()
-    transport = SimulatedTransport(lambda url, _: Answer(200, 0.4), loop)
-    flow = Flow(
-        "two",
-        deadline=0.6,
-        engine={"clock": loop.time, "transport": lambda *_, **__: transport, "resolver": "system"},
-    )
+    flow = Flow("two", deadline=0.6)
 
     @flow.request
     def first(row):
@@ -162,10 +155,11 @@ def test_a_row_deadline_in_simulated_time():
     def second(first):
         return get("http://10.0.0.1/second")
 
-    try:
-        (result,) = loop.run_until_complete(flow.run([1], workers=0))
-    finally:
-        loop.close()
+    async def main():
+        (result,) = await flow.run([1], engine={"transport": MockTransport({"*": Reply(json={}, delay=0.4)})})
+        return result, asyncio.get_running_loop().time()
+
+    result, now = run_simulated(main())
     assert result.failure.step == "second"
     assert result.failure.kind == "timeout.deadline"
-    assert loop.now - 1000 == pytest.approx(0.6)
+    assert now - 1000 == pytest.approx(0.6)

@@ -179,22 +179,14 @@ def test_ids_are_never_all_zero():
     "headers", [{}, {"traceparent": GOOD, "tracestate": STATE}, {"traceparent": "broken"}]
 )
 def test_each_attempt_is_a_new_span_of_one_trace(headers):
-    lines = []
     sim = Simulation(lambda *_: Answer(500), retry=Retry(attempts=5), correlation_header="X-Request-Id")
-    start = sim.transport.start
-
-    def noting(handle, shard, done):
-        lines.append(dict(line.split(": ", 1) for line in handle.sent))
-        start(handle, shard, done)
-
-    sim.transport.start = noting
     outcome = sim.run(lambda engine: engine.send(get("http://10.0.0.1/", headers=headers)))
-    parents = [OUT.fullmatch(sent["traceparent"]).groups() for sent in lines]
+    parents = [OUT.fullmatch(sent["traceparent"]).groups() for sent in (one.headers for one in sim.requests)]
     assert {trace for trace, _, _ in parents} == {outcome.trace_id}
     assert (outcome.trace_id == TRACE) == (headers.get("traceparent") == GOOD)
     assert len({span for _, span, _ in parents} - {SPAN}) == 5
-    assert {sent["X-Request-Id"] for sent in lines} == {outcome.trace_id}
-    assert [sent.get("tracestate") for sent in lines] == [headers.get("tracestate")] * 5
+    assert {one.headers["X-Request-Id"] for one in sim.requests} == {outcome.trace_id}
+    assert [one.headers.get("tracestate") for one in sim.requests] == [headers.get("tracestate")] * 5
 
 
 @pytest.mark.parametrize(

@@ -168,16 +168,20 @@ class Flow:
         concurrency: int = 256,
         workers: Who = 0,
         batch: int = 64,
+        engine: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[Result]:
         """Run rows taken lazily; results come as they complete, numbered from 1.
 
         At most `concurrency` rows are under way. `workers` processes run the CPU steps; 0 runs them
         in this process; `"grpc://host:port"` (several with commas), or `Workers(…)`, has them run by
-        `yelpaze worker` there. A failed row's result holds a `Failure`; nothing is raised for it.
+        `yelpaze worker` there. `engine` are options of `Engine` that replace the flow's own. A failed
+        row's result holds a `Failure`; nothing is raised for it.
         """
         from yelpaze.flow.streaming import stream  # noqa: PLC0415  loads the HTTP client
 
-        return stream(self.plan, rows, concurrency=concurrency, workers=workers, batch=batch)
+        return stream(
+            self.plan, rows, concurrency=concurrency, workers=workers, batch=batch, engine=engine or {}
+        )
 
 
 def _predicate(accept: Collection[int] | Accept | None) -> Accept | None:

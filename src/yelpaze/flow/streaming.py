@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from yelpaze.compute.workers import Who, who
@@ -24,15 +24,16 @@ async def stream(
     concurrency: int,
     workers: Who,
     batch: int,
+    engine: Mapping[str, Any],
 ) -> AsyncIterator[Result]:
     """See Flow.stream."""
     if concurrency < 1 or batch < 1:
         raise MisuseError("concurrency and batch take at least 1")
     found = who(workers)
-    engine = engine_for(plan, concurrency=concurrency)
+    opened = engine_for(plan, concurrency=concurrency, overrides=engine)
     options = ExecutionOptions(key=uuid.uuid4().hex)
     results = _Results()
-    async with open_context(plan, engine, workers=found, batch=batch, options=options) as context:
+    async with open_context(plan, opened, workers=found, batch=batch, options=options) as context:
         runner = Runner(context, results, concurrency=concurrency)
         driving = asyncio.ensure_future(runner.drive(_blocks(rows)))
         driving.add_done_callback(lambda _: results.arrived.set())

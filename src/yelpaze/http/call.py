@@ -23,10 +23,10 @@ from yelpaze.http.core import Core
 from yelpaze.http.exchange import Exchange
 from yelpaze.http.host import Host
 from yelpaze.http.options import Defaults, OnDone, ParkListener
-from yelpaze.http.result import AttemptResult
 from yelpaze.http.retry_decision import FailedAttempt, decide
 from yelpaze.http.spool import Spool
 from yelpaze.http.timers import Timer
+from yelpaze.http.transport import AttemptResult
 from yelpaze.model.errors import Error, ErrorKind, MisuseError
 from yelpaze.model.headers import Headers
 from yelpaze.model.outcome import Attempt, Outcome
@@ -248,9 +248,9 @@ class Call:
         """An attempt is over: follow, try again, or end."""
         other = self._hedge if exchange is self._exchange else self._exchange
         self._exchange, self._hedge = other, None
-        if exchange.write_error is not None:
+        if result.raised is not None:
             exchange.settle(result, None, self._core.now())
-            self._over_with(exchange.write_error)
+            self._over_with(result.raised)
             return
         core, status, error = self._core, result.status, result.error
         now = core.now()

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from yelpaze.http.host import Host
+from yelpaze.http.memory import Memory
 from yelpaze.http.options import EngineEvents, QueuedCall, Tracing
 from yelpaze.http.resolver import Resolver
 from yelpaze.http.timers import Timers
 from yelpaze.http.tracer import Tracer
-from yelpaze.http.transport import Transport, report
+from yelpaze.http.transport import Transport
 from yelpaze.model.errors import ErrorKind
 from yelpaze.model.event import EventKind, HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
@@ -55,6 +56,7 @@ class Core:
         rules: EngineOptions,
         *,
         transport: Transport,
+        memory: Memory,
         resolver: Resolver | None,
         tracer: Tracer,
         rng: random.Random,
@@ -64,6 +66,7 @@ class Core:
     ) -> None:
         self.rules = rules
         self.transport = transport
+        self.memory = memory
         self.resolver = resolver
         self.tracer = tracer
         self.random = rng
@@ -252,7 +255,7 @@ class Core:
 
     def report(self, message: str, error: Exception) -> None:
         """Tell of an exception in somebody's callback."""
-        report(self._loop, message, error)
+        self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _notify(self, listener: Callable[..., object], *arguments: object) -> None:
         try:

@@ -11,18 +11,18 @@ import asyncio
 import os
 import random
 import re
-import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Literal, Self
 
-import certifi
 import msgspec
 
 from yelpaze.http.call import Call
 from yelpaze.http.core import Core, EngineOptions
-from yelpaze.http.handle import HttpVersion, TransportConfig
+from yelpaze.http.curl_transport import CurlTransport
+from yelpaze.http.handle import HttpVersion, TransportConfig, default_authorities
+from yelpaze.http.memory import Memory
 from yelpaze.http.options import Defaults, EngineEvents, OnDone, ParkListener, Pending, Tracing
 from yelpaze.http.resolver import AsyncResolver, Resolver
 from yelpaze.http.shard import SHARD
@@ -37,7 +37,9 @@ from yelpaze.model.event import HostEvent
 from yelpaze.model.outcome import Attempt, FanOutError, Outcome
 from yelpaze.model.request import Request, Timeout, check_headers
 from yelpaze.model.statistics import HostStatistics, Statistics
+from yelpaze.model.tls import Tls
 from yelpaze.model.url import shown
+from yelpaze.policy.address_guard import AddressGuard
 from yelpaze.policy.breaker import Breaker
 from yelpaze.policy.budget import Budget
 from yelpaze.policy.hedge import Hedge
@@ -47,7 +49,6 @@ from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.retry import Retry
 from yelpaze.version import __version__
 
-TransportFactory = Callable[..., Transport]
 _PROXY = re.compile(r"(?:(?:https?|socks4a?|socks5h?)://)?[^/\s]+/?\Z", re.IGNORECASE)
 _MAX_BODY = 64 * 1024 * 1024
 
@@ -80,14 +81,17 @@ class Engine:
       younger transfers wait, and flows start no rows. The oldest always goes on.
     - `compressed=False`: asks for bodies as they are, and decodes none.
     - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or what makes a Resolver.
+    - `address_guard`: refuses private, local and reserved addresses when they are connected to, for URLs
+      that come from other people. It excludes `proxy`.
     - `secret_headers`: names dropped when a redirect leaves the origin, beside Authorization,
       Cookie and X-API-Key. `correlation_header`: a second one to carry the trace id, such as
       X-Request-ID. `omit_headers`: those that are sent by default and shall not be, such as
       User-Agent, Accept or traceparent.
     - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch (`log_events()`);
       `tracing`: spans (`open_telemetry()`).
-    - `rng`, `clock`, `wall_clock`, `transport`: the source of jitter and ids, monotonic seconds,
-      UNIX seconds, and what carries attempts, for tests.
+    - `rng`, `clock`, `wall_clock`, `transport`: the source of jitter and ids, monotonic seconds (by
+      default the event loop's, if it has its own time), UNIX seconds, and what carries attempts, such as
+      `yelpaze.testing.MockTransport`.
 
     Raises MisuseError for options that make no sense.
     """
@@ -119,6 +123,7 @@ class Engine:
         memory: int = 256 << 20,
         compressed: bool = True,
         resolver: Literal["auto", "system"] | Callable[[], Resolver] = "auto",
+        address_guard: AddressGuard | None = None,
         secret_headers: Iterable[str] = (),
         correlation_header: str | None = None,
         user_agent: str = f"yelpaze/{__version__}",
@@ -128,9 +133,9 @@ class Engine:
         on_event: Callable[[HostEvent], object] | None = None,
         tracing: Tracing | None = None,
         rng: random.Random | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
-        transport: TransportFactory = Transport,
+        transport: Transport | None = None,
     ) -> None:
         _at_least_one(concurrency=concurrency, max_body=max_body)
         omit_headers = tuple(omit_headers)
@@ -139,6 +144,11 @@ class Engine:
             raise MisuseError(
                 f"proxy takes a URL such as http://proxy.test:3128 or socks5h://…: {shown(proxy)!r}"
             )
+        if address_guard is not None and not isinstance(address_guard, AddressGuard):
+            raise MisuseError(f"address_guard takes AddressGuard(…), not {type(address_guard).__name__}")
+        if address_guard is not None and (proxy is not None or transport is not None):
+            other = "proxy" if proxy is not None else "transport"
+            raise MisuseError(f"address_guard cannot see where a {other} connects to: give one of them")
         if http_version not in ("auto", "1.1", "2"):
             raise MisuseError(f'http_version takes "auto", "1.1" or "2": {http_version!r}')
         if per_host is not None and limit is not None:
@@ -165,7 +175,9 @@ class Engine:
         self._connections = concurrency if connections is None else connections
         self._resolver = resolver
         self._rng = rng or random.Random()  # noqa: S311  jitter and ids need no secrecy
-        self.clock = clock
+        self.clock = time.monotonic if clock is None else clock
+        self._has_clock = clock is not None
+        self._guard = address_guard
         self._wall_clock = wall_clock
         self.secret_headers = frozenset(name.lower() for name in secret_headers)
         self._transport = transport
@@ -185,9 +197,8 @@ class Engine:
         )
         self._config = TransportConfig(
             connect_timeout=default.timeout.connect,
-            ca_file=_ca_file(ca_file),
-            client_cert=_certificate(client_cert),
-            verify=verify,
+            tls=Tls(None if ca_file is None else os.fspath(ca_file), client_cert, verify),
+            authorities=default_authorities(),
             http_version=http_version,
             proxy=proxy,
             max_body=max_body,
@@ -207,14 +218,20 @@ class Engine:
         loop = asyncio.get_running_loop()
         at_once = self.policies.default.limit.concurrency
         widest = self._rules.concurrency if at_once == "auto" else min(at_once, self._rules.concurrency)
+        memory = Memory(self._memory)
+        if not self._has_clock and abs(loop.time() - time.monotonic()) > 1:
+            self.clock = loop.time  # a loop with a time of its own: a simulation
         self._core = Core(
             self._rules,
-            transport=self._transport(
+            transport=self._transport
+            or CurlTransport(
                 self._config,
                 connections=self._connections // -(-widest // SHARD),
-                memory=self._memory,
+                memory=memory,
                 loop=loop,
+                guard=self._guard,
             ),
+            memory=memory,
             resolver=self._new_resolver(),
             tracer=Tracer(self._rng, self._correlation_header, sends=self._traced),
             rng=self._rng,
@@ -233,8 +250,8 @@ class Engine:
         await self.close()
 
     def _new_resolver(self) -> Resolver | None:
-        if self._config.proxy or self._resolver == "system":
-            return None  # the proxy looks names up, or libcurl does
+        if self._config.proxy or self._transport is not None or self._resolver == "system":
+            return None  # the proxy looks names up, the transport or libcurl does
         return AsyncResolver() if self._resolver == "auto" else self._resolver()
 
     def _deadline_at(self, seconds: float | None) -> float:
@@ -303,12 +320,12 @@ class Engine:
     def hold(self, order: int, size: int) -> None:
         """Who has that order keeps so many bytes of answers from now on: they count as memory in use."""
         if self._core is not None:
-            self._core.transport.hold(order, size)
+            self._core.memory.hold(order, size)
 
     @property
     def is_full(self) -> bool:
         """Whether callers hold as many bytes as `memory` allows."""
-        return self._open().transport.is_full
+        return self._open().memory.is_full
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` after that long, unless the timer is cancelled or the engine closed."""
@@ -327,7 +344,7 @@ class Engine:
     ) -> Pending:
         """Share the answer of an identical call under way, or be the first of them."""
         parks = park_listener is not None
-        options = (request.timeout, request.deadline, request.retry, defaults, parks)
+        options = (request.timeout, request.deadline, request.retry, request.tls, defaults, parks)
         key = (request.method, request.url, request.headers, options)
         shared_call = self._shared_calls.get(key)
         if shared_call is not None:
@@ -496,29 +513,3 @@ def _at_least_one(**values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise MisuseError(f"{name} takes a whole number of at least 1: {value!r}")
-
-
-def _certificate(
-    given: str | tuple[str | None, ...] | None,
-) -> tuple[str, str | None, str | None] | None:
-    """Certificate, key and password; raise MisuseError for files that cannot be read."""
-    if given is None:
-        return None
-    certificate, key, password = ((given,) if isinstance(given, str) else given) + (None,) * (
-        2 if isinstance(given, str) else 3 - len(given)
-    )
-    for path in (certificate, key):
-        if path is not None and not os.access(path, os.R_OK):
-            raise MisuseError(f"client_cert {path!r} cannot be read")
-    if certificate is None:
-        raise MisuseError("client_cert takes a PEM file, or (certificate, key, password)")
-    return certificate, key, password
-
-
-def _ca_file(given: str | os.PathLike[str] | None) -> str | None:
-    """The bundle to trust: the one given, SSL_CERT_FILE, the system's, or certifi's."""
-    if given is not None:
-        if not os.access(given, os.R_OK):
-            raise MisuseError(f"ca_file {os.fspath(given)!r} cannot be read")
-        return os.fspath(given)
-    return ssl.get_default_verify_paths().cafile or certifi.where()

@@ -1,7 +1,7 @@
 """One attempt of a call: an address, a transfer, and the timers that bound it.
 
     resolving   at the resolver                 → _resolved()
-    attempting  in libcurl, with a timer        → _answered() or _timed_out()
+    attempting  at the transport, with a timer        → _answered() or _timed_out()
     over        the call was notified, or the attempt was stopped
 
 An exchange holds a slot from the start; `settle` gives it back. A call may have two exchanges at a
@@ -12,13 +12,12 @@ costs its connection, and its result still counts for the host.
 from typing import Protocol
 
 from yelpaze.http.core import Core
-from yelpaze.http.handle import Handle
 from yelpaze.http.host import Host
 from yelpaze.http.options import CallSpan
 from yelpaze.http.resolver import Answer, Resolver
-from yelpaze.http.result import AttemptResult, read
 from yelpaze.http.spool import Spool
 from yelpaze.http.timers import Timer
+from yelpaze.http.transport import AttemptRequest, AttemptResult, Transfer
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.outcome import Timings
 from yelpaze.model.request import Request, Timeout
@@ -57,17 +56,15 @@ class Exchange:
         "_call",
         "_core",
         "_dns",
-        "_handle",
         "_hedged",
         "_host",
         "_over",
-        "_shard_number",
         "_timer",
+        "_transfer",
         "_unheard",
         "began",
         "generation",
         "parent",
-        "write_error",
     )
 
     def __init__(self, core: Core, call: ExchangeOwner, now: float, hedged: bool) -> None:
@@ -80,18 +77,17 @@ class Exchange:
         self._call = call
         self._host = host
         self._hedged = hedged
-        self._handle: Handle | None = None
+        self._transfer: Transfer | None = None
         self._timer: Timer | None = None
         self._dns = 0.0
         self._over = self._unheard = False
         self.began = now
         self.generation = host.generation
-        self.write_error: BaseException | None = None
         # The traceparent, where there is tracing.
         self.parent = None if call.span is None else call.span.begin_attempt(call.current.method)
         host.attempts += 1
         if not host.needs_look_up or core.resolver is None:
-            self._transfer(None)
+            self._send(None)
         else:
             self._look_up(core.resolver)
 
@@ -106,7 +102,7 @@ class Exchange:
         elif answer.error:
             self._core.soon(self._resolved, answer)
         else:
-            self._transfer(answer)
+            self._send(answer)
 
     def _resolved(self, answer: Answer) -> None:
         if self._over:
@@ -117,24 +113,28 @@ class Exchange:
         if answer.error:
             self._end(AttemptResult(0, Error(ErrorKind.DNS, answer.error)))
         else:
-            self._transfer(answer)
+            self._send(answer)
 
     # ── transfer ────────────────────────────────────────────────────────────────
 
-    def _transfer(self, answer: Answer | None) -> None:
+    def _send(self, answer: Answer | None) -> None:
         core, call, host = self._core, self._call, self._host
         current, limits = call.current, call.timeout
-        body = current.body
-        self._handle = handle = core.transport.handle((current.method, body is not None, call.replayable))
-        self._shard_number = number = host.take_shard()
-        shard = core.transport.shard(number)
-        resolve = None if answer is None else host.resolve_entry(answer.addresses, shard, self.began)
-        handle.limit_connect(limits.connect)
-        handle.prepare(
-            current.url, core.tracer.header_lines(current, call.trace_id, self.parent), body, resolve
+        attempt = AttemptRequest(
+            method=current.method,
+            url=current.url,
+            header_lines=core.tracer.header_lines(current, call.trace_id, self.parent),
+            body=current.body,
+            replayable=call.replayable,
+            host=host.key,
+            addresses=None if answer is None else answer.addresses,
+            connect_timeout=limits.connect,
+            order=call.order,
+            dns=self._dns,
+            queued=call.queued,
+            write=None if call.spool is None else call.spool.writer(),
+            tls=current.tls,
         )
-        if call.spool is not None:
-            call.spool.attach(handle)
         began = self.began
         due = began + (min(limits.attempt, limits.first_byte))
         due = min(due, call.deadline_at)
@@ -143,8 +143,7 @@ class Exchange:
         else:
             self._timer = core.timers.at(due, self._timed_out)
         core.attempts += 1
-        handle.order = call.order
-        core.transport.start(handle, shard, self._answered)
+        self._transfer = core.transport.start(attempt, self._answered)
 
     def _hedge_or_wait(self) -> None:
         limits, call = self._call.timeout, self._call
@@ -154,21 +153,21 @@ class Exchange:
             call.slow()
 
     def _timed_out(self) -> None:
-        handle, call, now = self._handle, self._call, self._core.now()
-        if handle is None:
+        transfer, call, now = self._transfer, self._call, self._core.now()
+        if transfer is None:
             return
         limits, elapsed = call.timeout, now - self.began
         if now >= call.deadline_at and not self._unheard:
             call.past_deadline()
             return
         # Only what the attempt itself had too little time for is its failure.
-        due = self.began + (limits.attempt if handle.head else min(limits.first_byte, limits.attempt))
-        due += handle.paused_for(now)  # that was not the server's doing
+        due = self.began + (limits.attempt if transfer.has_begun else min(limits.first_byte, limits.attempt))
+        due += transfer.paused_for(now)  # that was not the server's doing
         if now < due:
             until = due if self._unheard else min(due, call.deadline_at)
             self._timer = self._core.timers.at(until, self._timed_out)
             return
-        if elapsed >= limits.attempt or handle.head:
+        if elapsed >= limits.attempt or transfer.has_begun:
             kind, what = ErrorKind.ATTEMPT_TIMEOUT, f"no whole answer within {limits.attempt:g} s"
         else:
             kind, what = (
@@ -177,31 +176,18 @@ class Exchange:
             )
         self._timer = None
         timings = Timings(self._dns, total=elapsed, queued=call.queued)
-        self._stop_transfer(handle)
+        self._stop_transfer(transfer)
         self._end(AttemptResult(0, Error(kind, what), timings=timings))
 
-    def _answered(self, handle: Handle, code: int, message: str) -> None:
-        """Libcurl is done: read what is needed, then free the handle."""
+    def _answered(self, result: AttemptResult) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        core, call = self._core, self._call
-        self.write_error = handle.write_error
-        result = read(handle, code, message, dns=self._dns, queued=call.queued, max_body=core.max_body)
-        self._handle = None
-        self._host.give_shard(self._shard_number)
-        if call.spool is not None:
-            handle.restore_collecting()
-        core.transport.release(handle)
+        self._transfer = None
         self._end(result)
 
-    def _stop_transfer(self, handle: Handle) -> None:
-        self._handle = None
-        if handle.resolve_set and handle.shard is not None:  # libcurl may not have read it yet
-            self._host.forget_addresses(handle.shard)
-        self._host.give_shard(self._shard_number)
-        if self._call.spool is not None:
-            handle.restore_collecting()
-        self._core.transport.cancel(handle)
+    def _stop_transfer(self, transfer: Transfer) -> None:
+        self._transfer = None
+        transfer.cancel()
 
     # ── end ─────────────────────────────────────────────────────────────────────
 
@@ -215,7 +201,11 @@ class Exchange:
     def settle(self, result: AttemptResult, error: Error | None, now: float) -> None:
         """Let the host learn how it ended, and only then give the slot to the next in line."""
         core, host = self._core, self._host
-        if host.learn(now, result.status, error, now - self.began, result.headers, self.generation):
+        # A blocked address says nothing of the host.
+        is_of_host = error is None or error.kind is not ErrorKind.BLOCKED_ADDRESS
+        if is_of_host and host.learn(
+            now, result.status, error, now - self.began, result.headers, self.generation
+        ):
             core.reconsider(host, now)
         core.give_slot(host, now)
 
@@ -226,13 +216,13 @@ class Exchange:
         self._over = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._handle is not None:
-            self._stop_transfer(self._handle)
+        if self._transfer is not None:
+            self._stop_transfer(self._transfer)
         self._core.give_slot(self._host, self._core.now())
 
     def let_go(self) -> None:
         """Nobody waits for it any more: let its transfer end, or stop it if there is none."""
-        if self._handle is None:
+        if self._transfer is None:
             self.stop()
         else:
             self._unheard = True

@@ -10,17 +10,21 @@ body, a fresh connection.
 """
 
 import io
+import ssl
 from collections.abc import Callable
 from typing import Literal
 
+import certifi
 import msgspec
 import pycurl
 
-from yelpaze.http.shard import Shard
+from yelpaze.http.shard import HostPool, Shard
+from yelpaze.http.transport import AttemptRequest, BodyWriter, OnAttemptDone
+from yelpaze.model.tls import Tls
 
 HttpVersion = Literal["auto", "1.1", "2"]
-Shape = tuple[str, bool, bool]  # method, has a body, can be replayed
-Done = Callable[["Handle", int, str], None]
+# Method, has a body, can be replayed, TLS settings of its own.
+Shape = tuple[str, bool, bool, Tls | None]
 
 _VERSIONS = {
     "auto": pycurl.CURL_HTTP_VERSION_2TLS,
@@ -39,9 +43,8 @@ class TransportConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The options that belong to a whole engine, since kept connections are shared."""
 
     connect_timeout: float
-    ca_file: str | None
-    client_cert: tuple[str, str | None, str | None] | None
-    verify: bool
+    tls: Tls
+    authorities: str
     http_version: HttpVersion
     proxy: str | None
     max_body: int
@@ -56,14 +59,17 @@ class Handle:
 
     __slots__ = (
         "_suppressed",
+        "attempt",
+        "blocked",
         "body",
         "connect_timeout",
-        "done",
         "easy",
         "head",
-        "order",
+        "on_cancel",
+        "on_done",
         "paused",
         "paused_since",
+        "pool",
         "resolve_set",
         "shape",
         "shard",
@@ -71,17 +77,20 @@ class Handle:
         "write_error",
     )
 
-    def __init__(self, config: TransportConfig, shape: Shape) -> None:
+    def __init__(self, config: TransportConfig, shape: Shape, on_cancel: Callable[["Handle"], None]) -> None:
         self.shape = shape
+        self.on_cancel = on_cancel
         self.url = ""
         self.connect_timeout = config.connect_timeout
         self.easy = pycurl.Curl()
         self.head = bytearray()
         self.body = bytearray()
-        self.done: Done | None = None
+        self.attempt: AttemptRequest | None = None
+        self.on_done: OnAttemptDone | None = None
+        self.pool: HostPool | None = None
         self.shard: Shard | None = None
         self.resolve_set = False
-        self.order = 0
+        self.blocked: str | None = None
         self.paused = self.paused_since = 0.0
         self.write_error: BaseException | None = None
         is_post = shape[1] or shape[0] in _WITH_EMPTY_BODY
@@ -89,28 +98,40 @@ class Handle:
             *(_SUPPRESSED_IN_POST if is_post else _SUPPRESSED),
             *(f"{name}:" for name in config.omit),
         )
-        _set_config(self.easy, config)
+        _set_config(self.easy, config, shape[3])
         _set_shape(self.easy, shape)
         self.easy.setopt(pycurl.HEADERFUNCTION, self.head.extend)
         self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
 
-    def limit_connect(self, seconds: float) -> None:
-        """Set the connect timeout, for this attempt and those after it."""
-        if seconds != self.connect_timeout:
-            self.easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(seconds * 1000)))
-            self.connect_timeout = seconds
+    @property
+    def order(self) -> int:
+        """The age of what the attempt belongs to."""
+        return self.attempt.order if self.attempt is not None else 0
 
-    def prepare(self, url: str, headers: list[str | bytes], body: bytes | None, resolve: str | None) -> None:
+    @property
+    def has_begun(self) -> bool:
+        """Whether a byte of the answer has come."""
+        return bool(self.head)
+
+    def cancel(self) -> None:
+        """Stop the attempt at once."""
+        self.on_cancel(self)
+
+    def prepare(self, attempt: AttemptRequest, resolve: str | None) -> None:
         """Set what this attempt sends; `resolve` is a `+host:port:addresses` entry or None."""
-        easy = self.easy
-        if url != self.url:
-            easy.setopt(pycurl.URL, url)
-            self.url = url
-        _, has_body, replayable = self.shape
+        easy, body = self.easy, attempt.body
+        self.attempt = attempt
+        if attempt.connect_timeout != self.connect_timeout:
+            easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(attempt.connect_timeout * 1000)))
+            self.connect_timeout = attempt.connect_timeout
+        if attempt.url != self.url:
+            easy.setopt(pycurl.URL, attempt.url)
+            self.url = attempt.url
+        headers = attempt.header_lines
         headers.extend(self._suppressed)
         easy.setopt(pycurl.HTTPHEADER, headers)
-        if has_body and body is not None:
-            if replayable:
+        if body is not None and self.shape[1]:
+            if attempt.replayable:
                 easy.setopt(pycurl.POSTFIELDS, body)  # sets the size, too
             else:
                 easy.setopt(pycurl.READFUNCTION, io.BytesIO(body).read)
@@ -118,13 +139,16 @@ class Handle:
         if resolve is not None:
             easy.setopt(pycurl.RESOLVE, [resolve])
             self.resolve_set = True
+        if attempt.write is not None:
+            self._write_to(attempt.write)
 
-    def write_to(self, write: Callable[[bytes], object]) -> None:
-        """Hand the body to `write` as it comes, instead of collecting it."""
+    def _write_to(self, write: BodyWriter) -> None:
+        """Hand the body to `write` as it comes; collect what it does not take."""
 
         def guarded(data: bytes) -> int:
             try:
-                write(data)
+                if not write(self.head, data):
+                    self.body.extend(data)
             except BaseException as error:  # noqa: BLE001  libcurl has no way to carry it
                 self.write_error = error
                 return -1
@@ -155,21 +179,19 @@ class Handle:
 
     def clear(self) -> None:
         """Make ready for the next use."""
+        if self.attempt is not None and self.attempt.write is not None:
+            self.write_error = None
+            self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
         self.paused = self.paused_since = 0.0
         self.head.clear()
         self.body.clear()
-        self.done = self.shard = None
+        self.attempt = self.on_done = self.shard = self.pool = self.blocked = None
         if self.resolve_set:
             self.easy.unsetopt(pycurl.RESOLVE)
             self.resolve_set = False
 
-    def restore_collecting(self) -> None:
-        """Undo `write_to`."""
-        self.write_error = None
-        self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
 
-
-def _set_config(easy: pycurl.Curl, config: TransportConfig) -> None:
+def _set_config(easy: pycurl.Curl, config: TransportConfig, tls: Tls | None) -> None:
     easy.setopt(pycurl.NOSIGNAL, 1)
     easy.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     easy.setopt(pycurl.FOLLOWLOCATION, 0)
@@ -186,14 +208,17 @@ def _set_config(easy: pycurl.Curl, config: TransportConfig) -> None:
     easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(config.connect_timeout * 1000)))
     easy.setopt(pycurl.MAXFILESIZE_LARGE, config.max_body)
     easy.setopt(pycurl.DNS_CACHE_TIMEOUT, _DNS_CACHE_SECONDS)
-    easy.setopt(pycurl.SSL_VERIFYPEER, int(config.verify))
-    easy.setopt(pycurl.SSL_VERIFYHOST, 2 if config.verify else 0)
+    _set_tls(easy, config.tls if tls is None else tls, config.authorities)
     easy.setopt(pycurl.TCP_NODELAY, 1)
     easy.setopt(pycurl.FORBID_REUSE, int(not config.keep_alive))
-    if config.ca_file is not None:
-        easy.setopt(pycurl.CAINFO, config.ca_file)
-    if config.client_cert is not None:
-        certificate, key, password = config.client_cert
+
+
+def _set_tls(easy: pycurl.Curl, tls: Tls, authorities: str) -> None:
+    easy.setopt(pycurl.SSL_VERIFYPEER, int(tls.verify))
+    easy.setopt(pycurl.SSL_VERIFYHOST, 2 if tls.verify else 0)
+    easy.setopt(pycurl.CAINFO, tls.ca_file or authorities)
+    if tls.certificate is not None:
+        certificate, key, password = tls.certificate
         easy.setopt(pycurl.SSLCERT, certificate)
         if key is not None:
             easy.setopt(pycurl.SSLKEY, key)
@@ -201,8 +226,13 @@ def _set_config(easy: pycurl.Curl, config: TransportConfig) -> None:
             easy.setopt(pycurl.KEYPASSWD, password)
 
 
+def default_authorities() -> str:
+    """The bundle to trust: SSL_CERT_FILE, the system's, or certifi's."""
+    return ssl.get_default_verify_paths().cafile or certifi.where()
+
+
 def _set_shape(easy: pycurl.Curl, shape: Shape) -> None:
-    method, has_body, replayable = shape
+    method, has_body, replayable, _ = shape
     if method == "HEAD":
         easy.setopt(pycurl.NOBODY, 1)
         return

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from yelpaze.http.options import QueuedCall
-from yelpaze.http.shard import SHARD, Shard
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.headers import Headers
 from yelpaze.model.histogram import Histogram
@@ -24,9 +23,6 @@ from yelpaze.policy.rate import Gcra
 from yelpaze.policy.retry import Retry, retry_after_seconds
 from yelpaze.policy.slots import HostQueue
 
-_MAX_ADDRESSES = 10_000
-# libcurl keeps an address for 15 minutes; it is given again well before that.
-_REFRESH_ADDRESSES = 600.0
 _ONCE = Retry(attempts=1)
 _TOO_MANY, _UNAVAILABLE = 429, 503
 _NEVER = float("inf")
@@ -42,12 +38,9 @@ class Host:
     """One origin under one policy. `most`: calls at once that the engine allows in all."""
 
     __slots__ = (
-        "_free",
-        "_key",
         "_quota_left",
         "_quota_until",
         "_seen_status",
-        "_shards",
         "_wall",
         "_width",
         "adaptive",
@@ -60,6 +53,7 @@ class Host:
         "given_up",
         "hedge",
         "hedges",
+        "key",
         "label",
         "last_success",
         "latency",
@@ -122,42 +116,7 @@ class Host:
         self.requests = self.attempts = self.retries = self.hedges = self.failures = 0
         self._seen_status: defaultdict[int, int] = defaultdict(int)
         self.latency, self.queueing = Histogram(), Histogram()
-        self._key = f"{origin.host}:{origin.port}"
-        self._free: list[int] = []
-        self._shards = 0
-
-    # ── connections ─────────────────────────────────────────────────────────────
-
-    def take_shard(self) -> int:
-        """The number of the shard for one more transfer; the lowest-numbered are used first."""
-        if not self._free:
-            self._free = [self._shards] * SHARD
-            self._shards += 1
-        return self._free.pop()
-
-    def give_shard(self, number: int) -> None:
-        """A transfer of that shard is over."""
-        self._free.append(number)
-
-    def forget_addresses(self, shard: Shard) -> None:
-        """Give the shard the addresses again at the next transfer."""
-        shard.known_addresses.pop(self._key, None)
-
-    def resolve_entry(self, addresses: tuple[str, ...], shard: Shard, now: float) -> str | None:
-        """The addresses as an entry for libcurl's RESOLVE option; None if the shard already has them."""
-        listed = ",".join(f"[{a}]" if ":" in a else a for a in addresses)
-        entry = f"+{self._key}:{listed}"
-        known_addresses = shard.known_addresses.get(self._key)
-        if (
-            known_addresses is not None
-            and known_addresses[0] == entry
-            and now - known_addresses[1] < _REFRESH_ADDRESSES
-        ):
-            return None
-        if len(shard.known_addresses) >= _MAX_ADDRESSES:
-            shard.known_addresses.clear()
-        shard.known_addresses[self._key] = (entry, now)
-        return entry
+        self.key = f"{origin.host}:{origin.port}"  # by which a transport pools connections
 
     # ── policies ────────────────────────────────────────────────────────────────
 
@@ -191,7 +150,7 @@ class Host:
                 changed |= self.adaptive.sample(seconds, self.queue.busy)
             else:
                 changed |= self._adapt(status, error, seconds)
-        if (error is not None and status) or _ABOUT_LIMITS in headers.raw:
+        if self.policy.pauses and ((error is not None and status) or _ABOUT_LIMITS in headers.raw):
             changed |= self._obey(now, status, headers)
         if changed or now >= self._quota_until:  # never, without a quota
             self.refit(now)

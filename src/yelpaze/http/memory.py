@@ -9,7 +9,7 @@ Weighing looks at every transfer, so it is not done at each event: `unweighed` c
 as many as surely fit into what is free, and at 0 it is time to weigh.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol, TypeVar
 
 _LARGE = 64 << 10  # bytes of a body from which on one event may bring a whole socket buffer
@@ -20,24 +20,31 @@ _AT_ONCE = 8  # paused transfers that go on at a time
 _ROOM = 0.75  # of the memory in use: paused transfers go on
 
 
-class Transfer(Protocol):
+class Receiving(Protocol):
     """What is received: `order` says how old its row is, `body` is what has come."""
 
-    order: int
     body: bytearray
 
+    @property
+    def order(self) -> int:
+        """The age of its row: lower is older."""
 
-Some = TypeVar("Some", bound=Transfer)
+
+Some = TypeVar("Some", bound=Receiving)
 
 
-def _order(transfer: Transfer) -> int:
+def _nothing() -> None:
+    """Nobody waits for memory."""
+
+
+def _order(transfer: Receiving) -> int:
     return transfer.order
 
 
 class Memory:
     """What bodies hold of `size` bytes."""
 
-    __slots__ = ("_answers", "_has_large", "_held", "_holders", "_size", "unweighed")
+    __slots__ = ("_answers", "_has_large", "_held", "_holders", "_size", "on_freed", "unweighed")
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -45,6 +52,7 @@ class Memory:
         self._holders: dict[int, int] = {}
         self._answers = 0
         self._has_large = False
+        self.on_freed: Callable[[], None] = _nothing
         self.unweighed = -max(1, size // _LARGE_EVENT_BYTES)
 
     @property
@@ -52,15 +60,16 @@ class Memory:
         """Whether callers hold all the memory there is."""
         return self._held >= self._size
 
-    def hold(self, order: int, size: int) -> bool:
-        """Who has that order keeps so many bytes of answers from now on; true if those are fewer."""
+    def hold(self, order: int, size: int) -> None:
+        """The holder with that order keeps so many bytes of answers from now on; 0 for none."""
         before = self._holders.pop(order, 0)
         self._held += size - before
         if size:
             self._holders[order] = size
-        return size < before
+        if size < before:
+            self.on_freed()
 
-    def ended(self, transfer: Transfer) -> None:
+    def ended(self, transfer: Receiving) -> None:
         """A transfer is over: its body says what bodies are like here."""
         self._answers += 1
         if not self._has_large and len(transfer.body) > _LARGE:
@@ -69,10 +78,10 @@ class Memory:
     def weigh(self, active: Collection[Some], paused: Collection[Some]) -> tuple[list[Some], list[Some]]:
         """Which of the active transfers to pause, and which of those paused go on.
 
-        >>> class Receiving:
+        >>> class Body:
         ...     def __init__(self, order):
         ...         self.order, self.body = order, bytes(600)
-        >>> old, young = Receiving(1), Receiving(2)
+        >>> old, young = Body(1), Body(2)
         >>> Memory(1000).weigh([young, old], [])[0] == [young]
         True
         """

@@ -1,8 +1,11 @@
-"""One of the multi handles that an engine's transfers are divided over; see transport.py."""
+"""Multi handles, over which an engine's transfers are divided; see curl_transport.py."""
 
 import pycurl
 
 SHARD = 64  # transfers of one host in a shard, at most
+_MAX_ADDRESSES = 10_000
+# libcurl keeps an address for 15 minutes; it is given again well before that.
+_REFRESH_ADDRESSES = 600.0
 
 
 class Shard:
@@ -17,3 +20,49 @@ class Shard:
         self.due: float | None = None
         # host:port → the addresses that this multi handle was given, and when.
         self.known_addresses: dict[str, tuple[str, float]] = {}
+
+
+class HostPool:
+    """Which shards the transfers of a host (`name:port`) are in, and what libcurl knows of its addresses."""
+
+    __slots__ = ("_addresses", "_entry", "_free", "_host", "_shards")
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._free: list[int] = []
+        self._shards = 0
+        self._addresses: tuple[str, ...] = ()
+        self._entry = ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no transfer is under way."""
+        return len(self._free) == self._shards * SHARD
+
+    def take(self) -> int:
+        """The number of the shard for one more transfer; the lowest-numbered are used first."""
+        if not self._free:
+            self._free = [self._shards] * SHARD
+            self._shards += 1
+        return self._free.pop()
+
+    def give(self, number: int) -> None:
+        """A transfer of that shard is over."""
+        self._free.append(number)
+
+    def resolve_entry(self, addresses: tuple[str, ...], shard: Shard, now: float) -> str | None:
+        """The addresses as an entry for libcurl's RESOLVE option; None if the shard already has them."""
+        if addresses is not self._addresses:
+            listed = ",".join(f"[{a}]" if ":" in a else a for a in addresses)
+            self._addresses, self._entry = addresses, f"+{self._host}:{listed}"
+        known = shard.known_addresses.get(self._host)
+        if known is not None and known[0] == self._entry and now - known[1] < _REFRESH_ADDRESSES:
+            return None
+        if len(shard.known_addresses) >= _MAX_ADDRESSES:
+            shard.known_addresses.clear()
+        shard.known_addresses[self._host] = (self._entry, now)
+        return self._entry
+
+    def forget_addresses(self, shard: Shard) -> None:
+        """Give the shard the addresses again at the next transfer."""
+        shard.known_addresses.pop(self._host, None)

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from yelpaze.http.handle import Handle
+from yelpaze.http.transport import BodyWriter
 from yelpaze.model.errors import ErrorKind
 from yelpaze.model.outcome import Outcome
 
@@ -63,31 +63,32 @@ class Spool:
         """Whether another attempt may start anew: most callables can't take back what they got."""
         return self._write is None or self.delivered == 0 or self._restart is not None
 
-    def attach(self, handle: Handle) -> None:
-        """Stream this attempt's body."""
+    def writer(self) -> BodyWriter:
+        """What takes the body of the next attempt."""
         self._drop_part()
         if self.delivered and self._restart is not None:
             self._restart()
-        self.delivered = 0
+        self.delivered = collected = 0
         good: bool | None = None
         # An error's body may be as large as any; where it can be taken back it is streamed, too.
         takes_all = self._keep_all and (self._write is None or self._restart is not None)
 
-        def write(data: bytes) -> None:
-            nonlocal good
+        def write(head: bytearray, data: bytes) -> bool:
+            nonlocal good, collected
             if good is None:
-                good = takes_all or _is_good(handle.head)
+                good = takes_all or _is_good(head)
                 if good and self._with_head:
-                    self._deliver(last_block(handle.head))
+                    self._deliver(last_block(head))
             if good:
                 self.delivered += len(data)
                 self._deliver(data)
-            elif len(handle.body) + len(data) <= _MOST_COLLECTED:
-                handle.body.extend(data)
-            else:
+                return True
+            collected += len(data)
+            if collected > _MOST_COLLECTED:
                 raise OSError(errno.EFBIG, "the body of an error answer is larger than 64 MiB")
+            return False
 
-        handle.write_to(write)
+        return write
 
     def finish(self, outcome: Outcome | None) -> None:
         """The call is over: put the file in place, or leave nothing (None: it was cancelled)."""

@@ -1,325 +1,110 @@
-"""libcurl driven by one private poller: no thread, no asyncio reader for each socket.
+"""The seam between the engine and what carries its attempts.
 
-Theory of operation
--------------------
-libcurl's sockets live in a `Poller`; only the poller's own descriptor is registered with
-the event loop. When it is readable, `_pump` takes a batch of events, feeds each to its
-multi handle, and reports the transfers that are done.
-
-*Shards.* A multi handle looks through all connections of a host for a free one: 16 µs a
-request at 64 connections, 30 at 1,000. So a host's transfers are dealt over several multi
-handles ("shards") of at most `SHARD` transfers each: shard 0 carries every host's first 64
-transfers, shard 1 the next 64, and so on.
-
-*Sockets between two transfers.* When a transfer ends, libcurl says POLL_REMOVE for its
-socket, and POLL_IN again when the connection is used next. Following both costs two
-system calls a request, so a connection that was being read stays registered, marked
-*released*. An event on a released socket means that the peer has closed it: it is
-unregistered, or it would wake us for ever. libcurl may also close the socket itself and
-the number come back as another socket's; `SOCKOPTFUNCTION` tells of each new connection,
-so what was known of that number is dropped. Sockets that are no connections (the
-resolver's wake-up) are never kept past POLL_REMOVE.
-
-*Memory.* `Memory` says which transfers are paused when bodies fill it, and which go on.
+A transport has one method for it: `start(attempt, on_done)`. Pooling, connections and memory are its own.
+libcurl's is `curl_transport.py`; `yelpaze.testing.MockTransport` answers without a network.
 """
 
-import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Protocol
 
-import pycurl
+import msgspec
 
-from yelpaze.http.handle import Done, Handle, Shape, TransportConfig
-from yelpaze.http.memory import Memory
-from yelpaze.http.poller import READ, Poller, new_poller
-from yelpaze.http.shard import SHARD, Shard
+from yelpaze.model.errors import Error, ErrorKind
+from yelpaze.model.headers import Headers
+from yelpaze.model.outcome import Timings
+from yelpaze.model.tls import Tls
 
-_IDLE_HANDLES = 1024
-_KICK_EVENTS = 16  # transfers that go on in one kick, or so
-_ROUNDS = 16
-_REMOVE = pycurl.POLL_REMOVE
+_NO_TIMINGS = Timings()
+_NO_HEADERS = Headers()
+_FIRST_ERROR_STATUS = 400
 
-
-def report(loop: asyncio.AbstractEventLoop, message: str, error: Exception) -> None:
-    """Tell of an exception that has no caller to go to, as asyncio itself does."""
-    loop.call_exception_handler({"message": message, "exception": error})
+# Takes the head of the answer so far and a piece of its body; false if the body is to be collected as usual.
+BodyWriter = Callable[[bytearray, bytes], bool]
 
 
-class Transport:
-    """Runs attempts; each ends in exactly one call of its `done`, unless it is cancelled.
+class AttemptRequest(msgspec.Struct, kw_only=True, gc=False):
+    """What one attempt sends.
 
-    `done(handle, code, message)` gets libcurl's error code, 0 for an answer. The handle
-    must then be given back with `release`, after its buffers have been read.
+    - `header_lines`: as libcurl takes them, `Name: value`, or `Name;` for an empty value.
+    - `host`: `name:port`, by which connections are pooled; `addresses`: where it is, if that was looked up,
+      which took `dns` seconds. `queued`: seconds spent waiting before.
+    - `connect_timeout`: in seconds; the other timeouts are the engine's.
+    - `order`: the age of what the attempt belongs to; while memory is short, the oldest goes on.
+    - `write`: takes the body as it comes. `tls`: replaces the engine's settings.
     """
 
-    def __init__(
-        self, config: TransportConfig, *, connections: int, memory: int, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._config = config
-        self._loop = loop
-        self._connections = max(SHARD, connections)
-        self._poller: Poller = new_poller()
-        self._shards: list[Shard] = []
-        self._idle: dict[Shape, list[Handle]] = {}
-        self._idle_count = 0
-        self._active: dict[pycurl.Curl, Handle] = {}
-        self._watched: dict[int, Shard] = {}
-        self._interest: dict[int, int] = {}
-        self._released: set[int] = set()
-        self._connected: set[int] = set()
-        self._kicked: dict[Shard, None] = {}
-        self._wake: asyncio.TimerHandle | None = None
-        self._pumping = False
-        self._soon = False
-        self._memory = Memory(memory)
-        self._paused: dict[Handle, None] = {}
-        self.closed = False
-        loop.add_reader(self._poller.fileno(), self._pump)
+    method: str
+    url: str
+    header_lines: list[str | bytes]
+    body: bytes | None
+    replayable: bool
+    host: str
+    addresses: tuple[str, ...] | None
+    connect_timeout: float
+    order: int
+    dns: float
+    queued: float
+    write: BodyWriter | None
+    tls: Tls | None
 
-    # ── attempts ────────────────────────────────────────────────────────────────
 
-    def handle(self, shape: Shape) -> Handle:
-        """A handle of that shape, ready for `prepare`."""
-        idle = self._idle.get(shape)
-        if idle:
-            self._idle_count -= 1
-            return idle.pop()
-        handle = Handle(self._config, shape)
-        handle.easy.setopt(pycurl.SOCKOPTFUNCTION, self._on_new_socket)
-        return handle
+class AttemptResult(msgspec.Struct, frozen=True, gc=False):
+    """An attempt's answer, or its error; `status` is 0 without a whole answer.
 
-    def start(self, handle: Handle, shard: Shard, done: Done) -> None:
-        """Begin the attempt that the handle was prepared for."""
-        handle.done = done
-        handle.shard = shard
-        self._active[handle.easy] = handle
-        shard.multi.add_handle(handle.easy)
-        self._kick(shard)
+    `raised`: what `AttemptRequest.write` raised.
+    """
 
-    def cancel(self, handle: Handle) -> None:
-        """Stop an attempt at once and take its handle back; `done` is not called any more."""
-        shard = handle.shard
-        if shard is None or self._active.pop(handle.easy, None) is None:
-            return
-        shard.multi.remove_handle(handle.easy)
-        self._unpaused(handle)
-        if self._pumping:  # its end may be in the batch that is being read: never reuse it
-            handle.easy.close()
-        else:
-            self.release(handle)
+    status: int
+    error: Error | None
+    headers: Headers = _NO_HEADERS
+    body: bytes = b""
+    timings: Timings = _NO_TIMINGS
+    http_version: str = ""
+    remote_ip: str = ""
+    raised: BaseException | None = None
 
-    def release(self, handle: Handle) -> None:
-        """Take a finished or cancelled handle back for reuse."""
-        if self.closed or self._idle_count >= _IDLE_HANDLES:
-            handle.easy.close()
-            return
-        handle.clear()
-        self._idle_count += 1
-        self._idle.setdefault(handle.shape, []).append(handle)
 
-    def shard(self, number: int) -> Shard:
-        """The shard of that number; they are made when first asked for, in order."""
-        while len(self._shards) <= number:
-            self._shards.append(self._new_shard())
-        return self._shards[number]
+OnAttemptDone = Callable[[AttemptResult], None]
 
-    # ── memory ──────────────────────────────────────────────────────────────────
 
-    def hold(self, order: int, size: int) -> None:
-        """Who has that order keeps so many bytes of answers from now on; 0 for none."""
-        if self._memory.hold(order, size) and self._paused:
-            self._weigh_soon()
+class Transfer(Protocol):
+    """An attempt under way."""
 
     @property
-    def is_full(self) -> bool:
-        """Whether callers hold all the memory there is."""
-        return self._memory.is_full
+    def has_begun(self) -> bool:
+        """Whether a byte of the answer has come."""
 
-    def _weigh_soon(self) -> None:
-        if self._memory.unweighed < 0:
-            self._memory.unweighed = 0
-            self._loop.call_soon(self._weigh)
+    def paused_for(self, now: float) -> float:
+        """Seconds for which the transport itself has held it up, until `now`."""
 
-    def _weigh(self) -> None:
-        """Pause or resume transfers by what all bodies come to."""
-        if self.closed:
-            return
-        stopping, going = self._memory.weigh(self._active.values(), self._paused.keys())
-        now = self._loop.time()
-        for handle in stopping:
-            if handle.pause(now):
-                self._paused[handle] = None
-        for handle in going:
-            del self._paused[handle]
-            handle.resume(now)
-            assert handle.shard is not None
-            self._kick(handle.shard)
+    def cancel(self) -> None:
+        """Stop at once; `on_done` is not called any more."""
 
-    def _unpaused(self, handle: Handle) -> None:
-        """A transfer is over: whoever waits for memory may have some now."""
-        if self._paused:
-            self._paused.pop(handle, None)
-            self._weigh_soon()
+
+class Transport(Protocol):
+    """Carries attempts."""
+
+    def start(self, attempt: AttemptRequest, on_done: OnAttemptDone) -> Transfer:
+        """Begin. `on_done` is called once, later, in the event loop, unless the transfer is cancelled."""
 
     def close(self) -> None:
-        """Abort what is under way and close every socket."""
-        if self.closed:
-            return
-        self.closed = True
-        self._loop.remove_reader(self._poller.fileno())
-        if self._wake is not None:
-            self._wake.cancel()
-        for handle in list(self._active.values()):
-            self.cancel(handle)
-        for idle in self._idle.values():
-            for handle in idle:
-                handle.easy.close()
-        for shard in self._shards:
-            shard.multi.close()
-        self._idle.clear()
-        self._shards.clear()
-        self._poller.close()
+        """Abort what is under way and let go of everything."""
 
-    # ── what libcurl tells us ───────────────────────────────────────────────────
 
-    def _new_shard(self) -> Shard:
-        shard = Shard(len(self._shards), self._connections)
-        interest, released, watched = self._interest, self._released, self._watched
-        connected, watch = self._connected, self._poller.watch
+def status_error(status: int) -> Error | None:
+    """The error of an answer with that status; None below 400."""
+    if status < _FIRST_ERROR_STATUS:
+        return None
+    return _STATUS_ERRORS.get(status) or _named(status)
 
-        def on_socket(what: int, fd: int, _multi: object, _data: object) -> None:
-            current = interest.get(fd)
-            if what == _REMOVE:
-                if current == READ and fd in connected:
-                    released.add(fd)
-                else:
-                    self._forget(fd)
-                return
-            released.discard(fd)
-            watched[fd] = shard
-            if current != what:
-                watch(fd, what, known=current is not None)
-                interest[fd] = what
 
-        def on_timer(milliseconds: int) -> None:
-            if milliseconds == 0:
-                shard.due = None
-                self._kick(shard)
-            elif milliseconds < 0:
-                shard.due = None
-            else:
-                shard.due = self._loop.time() + milliseconds / 1000
-                if not self._pumping:
-                    self._arm()
+def _named(status: int) -> Error:
+    try:
+        phrase = f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = ""
+    return Error(ErrorKind.STATUS, f"{status}{phrase}")
 
-        shard.multi.setopt(pycurl.M_SOCKETFUNCTION, on_socket)
-        shard.multi.setopt(pycurl.M_TIMERFUNCTION, on_timer)
-        return shard
 
-    def _on_new_socket(self, fd: int, _purpose: int) -> int:
-        if fd in self._interest:
-            self._forget(fd)
-        self._connected.add(fd)
-        return 0  # SOCKOPT_OK
-
-    def _forget(self, fd: int) -> None:
-        if self._interest.pop(fd, None) is not None:
-            self._poller.forget(fd)
-        self._watched.pop(fd, None)
-        self._released.discard(fd)
-        self._connected.discard(fd)
-
-    # ── the pump ────────────────────────────────────────────────────────────────
-
-    def _kick(self, shard: Shard) -> None:
-        self._kicked[shard] = None
-        if not self._pumping and not self._soon:
-            self._soon = True
-            self._loop.call_soon(self._pump)
-
-    def _pump(self) -> None:
-        if self.closed:
-            return
-        memory = self._memory
-        self._soon = False
-        self._pumping = True
-        try:
-            self._feed()
-            for _ in range(_ROUNDS):
-                if not self._kicked:
-                    break
-                kicked, self._kicked = self._kicked, {}
-                for shard in kicked:
-                    shard.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-                    memory.unweighed += _KICK_EVENTS
-                    if memory.unweighed >= 0:
-                        self._weigh()
-                self._collect(kicked)
-        finally:
-            self._pumping = False
-        if self._kicked and not self._soon:
-            self._soon = True
-            self._loop.call_soon(self._pump)
-        self._arm()
-
-    def _feed(self) -> None:
-        """Give libcurl the sockets' events, then collect what they finished."""
-        touched: dict[Shard, None] = {}
-        watched, released, memory = self._watched, self._released, self._memory
-        for fd, bits in self._poller.poll():
-            shard = watched.get(fd)
-            if shard is None or fd in released:
-                self._forget(fd)
-                continue
-            shard.multi.socket_action(fd, bits)
-            memory.unweighed += 1
-            if memory.unweighed >= 0:
-                self._weigh()
-            touched[shard] = None
-        self._collect(touched)
-
-    def _collect(self, shards: dict[Shard, None]) -> None:
-        for shard in shards:
-            queued = 1
-            while queued:
-                queued, good, bad = shard.multi.info_read()
-                for easy in good:
-                    self._finish(shard, easy, 0, "")
-                for easy, code, message in bad:
-                    self._finish(shard, easy, code, message)
-
-    def _finish(self, shard: Shard, easy: pycurl.Curl, code: int, message: str) -> None:
-        handle = self._active.pop(easy, None)
-        if handle is None:  # cancelled by a `done` of this very batch
-            return
-        shard.multi.remove_handle(easy)
-        self._memory.ended(handle)
-        self._unpaused(handle)
-        if handle.done is None:
-            return
-        try:
-            handle.done(handle, code, message)
-        except Exception as error:  # noqa: BLE001  one caller's mistake must not cost the others' answers
-            report(self._loop, "a call's callback raised", error)
-
-    # ── libcurl's own timers ────────────────────────────────────────────────────
-
-    def _arm(self) -> None:
-        due = min((shard.due for shard in self._shards if shard.due is not None), default=None)
-        if self._wake is not None:
-            if due is not None and self._wake.when() <= due and not self._wake.cancelled():
-                return  # it fires early enough, and then arms itself anew
-            self._wake.cancel()
-            self._wake = None
-        if due is not None:
-            self._wake = self._loop.call_at(due, self._on_wake)
-
-    def _on_wake(self) -> None:
-        self._wake = None
-        now = self._loop.time()
-        for shard in self._shards:
-            if shard.due is not None and shard.due <= now:
-                shard.due = None
-                self._kicked[shard] = None
-        if self._kicked:
-            self._pump()
-        else:
-            self._arm()
+_STATUS_ERRORS = {status: _named(status) for status in range(400, 600)}

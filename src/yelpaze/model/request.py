@@ -13,6 +13,7 @@ import http_sf
 import msgspec
 
 from yelpaze.model.errors import MisuseError
+from yelpaze.model.tls import Tls
 from yelpaze.model.url import Params, checked, with_params
 
 # RFC 9110 §5.6.2: token. Methods and field names are tokens.
@@ -47,6 +48,7 @@ class RequestOptions(TypedDict, total=False):
     retry: bool
     idempotency_key: str | bool
     dedupe: bool | None
+    tls: Tls | None
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `retry`: False makes exactly one attempt.
     - `dedupe`: whether a GET or HEAD may share the answer of an identical one under way; None
       means as the engine says.
+    - `tls`: replaces the engine's TLS settings; connections are shared with requests that have the same.
     """
 
     method: str
@@ -88,6 +91,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deadline: float | None = None
     retry: bool = True
     dedupe: bool | None = None
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         method = self.method
@@ -104,6 +108,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             msgspec.structs.force_setattr(self, "url", url)
         if self.headers and self.headers is not _JSON_HEADERS:
             check_headers(self.headers)
+        if self.tls is not None and not isinstance(self.tls, Tls):
+            raise MisuseError(f"tls takes Tls(…), not {type(self.tls).__name__}")
         if self.deadline is not None and not (isinstance(self.deadline, int | float) and self.deadline > 0):
             raise MisuseError(f"deadline takes a positive number of seconds: {self.deadline!r}")
 
@@ -158,6 +164,7 @@ def request(
     retry: bool = True,
     idempotency_key: str | bool = False,
     dedupe: bool | None = None,
+    tls: Tls | None = None,
 ) -> Request:
     """Build a request. At most one of `json`, `form`, `multipart` and `body` may be given.
 
@@ -190,6 +197,7 @@ def request(
         deadline=deadline,
         retry=retry,
         dedupe=dedupe,
+        tls=tls,
     )
 
 

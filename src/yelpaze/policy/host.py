@@ -41,7 +41,8 @@ class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What differs for one host or group of hosts; None turns a policy off.
 
     `deadline` is in seconds for the whole call; `share` is the part of the requests, above 0
-    and at most 1, for which this holds.
+    and at most 1, for which this holds. `pauses=False`: an answer's Retry-After and quota fields
+    delay only the call that got it, not others to the host.
     """
 
     retry: Retry | UnsetType | None = UNSET
@@ -51,6 +52,7 @@ class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
     breaker: Breaker | UnsetType | None = UNSET
     budget: Budget | UnsetType | None = UNSET
     hedge: Hedge | UnsetType | None = UNSET
+    pauses: bool | UnsetType = UNSET
     share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             if value is not UNSET and not isinstance(value, wanted):
                 raise MisuseError(f"{name} takes a {wanted.__name__}, not {value!r}")
+        if self.pauses is not UNSET and not isinstance(self.pauses, bool):
+            raise MisuseError(f"pauses takes True or False: {self.pauses!r}")
         if not (isinstance(self.share, int | float) and 0 < self.share <= 1):
             raise MisuseError(f"share is a part of the requests, above 0 and at most 1: {self.share!r}")
         if self.deadline is not None and self.deadline is not UNSET and not self.deadline > 0:
@@ -76,6 +80,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     breaker: Breaker | None
     budget: Budget | None
     hedge: Hedge | None
+    pauses: bool = True
     share: float = 1.0
     pattern: str = ""
 

@@ -23,23 +23,24 @@ def follow(request: Request, url: str, status: int, location: str, secret: froze
     """The request of the next hop; raise MisuseError if the place cannot be called.
 
     `url` is where the answer came from. Across origins (scheme, host or port) credentials
-    stay behind: the well-known ones, the headers named in `secret` (lower case) and those
-    of the URL itself. A POST becomes a GET on 301 and 302 as every browser does, and
-    anything but HEAD does on 303 (RFC 9110 §15.4.2 to §15.4.4); 307 and 308 keep method and body.
+    stay behind: the well-known ones, the headers named in `secret` (lower case), those
+    of the URL itself, and the request's own TLS settings. A POST becomes a GET on 301 and 302 as every
+    browser does, and anything but HEAD does on 303 (RFC 9110 §15.4.2 to §15.4.4); 307 and 308
+    keep method and body.
     """
     target = join(url, location)
-    headers = request.headers
+    headers, tls = request.headers, request.tls
     if origin_of(target) == origin_of(url):
         target = with_userinfo_of(url, target)
     else:
-        headers = _without(headers, _CREDENTIALS | secret | {"host"})
+        headers, tls = _without(headers, _CREDENTIALS | secret | {"host"}), None
     method, body = request.method, request.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method != "HEAD"):  # noqa: PLR2004
         method, body = "GET", None
         headers = _without(headers, _BODY_FIELDS)
     idempotent = request.idempotent if method == request.method else None
     return msgspec.structs.replace(
-        request, url=target, method=method, headers=headers, body=body, idempotent=idempotent
+        request, url=target, method=method, headers=headers, body=body, idempotent=idempotent, tls=tls
     )
 
 
