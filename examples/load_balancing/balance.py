@@ -22,10 +22,8 @@ from typing import Any
 
 import grpc
 import proxies
-from yelpaze.grpc.supervisor import Supervisor
 
-from yelpaze.grpc.options import Options
-from yelpaze.rpc import Channel
+from yelpaze.rpc import Channel, MultiProcessServer, Options
 
 PROCESSES, CALLERS = 4, 8
 SHORT, LONG, LONG_SHARE = 5, 50, 0.1
@@ -56,8 +54,8 @@ def register(server: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(**options: Any) -> AsyncIterator[Supervisor]:
-    async with Supervisor(register, "127.0.0.1:0", Options(drain=0, **options)) as server:
+async def served(**options: Any) -> AsyncIterator[MultiProcessServer]:
+    async with MultiProcessServer(register, "127.0.0.1:0", Options(drain=0, **options)) as server:
         yield server
 
 
@@ -100,7 +98,7 @@ async def behind(name: str, first: int) -> AsyncIterator[list[Any]]:
             yield found
 
 
-def ways(server: Supervisor, first: int) -> Iterable[tuple[str, Callable[[], Any]]]:
+def ways(server: MultiProcessServer, first: int) -> Iterable[tuple[str, Callable[[], Any]]]:
     for count in (1, 4, 16):
         yield (
             f"one port, {count} connection{'s' if count > 1 else ''}",

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from yelpaze.model.outcome import Attempt, FanOutError, Outcome, Response, Timings
     from yelpaze.model.request import Request, Timeout, delete, get, head, patch, post, put, request
     from yelpaze.model.statistics import HostStatistics, Statistics
+    from yelpaze.model.tls import Tls
     from yelpaze.observe.log import log_events
     from yelpaze.observe.metrics import EngineCollector
     from yelpaze.observe.timed import timed
     from yelpaze.observe.traces import open_telemetry
+    from yelpaze.policy.address_guard import AddressGuard
     from yelpaze.policy.breaker import Breaker
     from yelpaze.policy.budget import Budget
     from yelpaze.policy.hedge import Hedge
@@ -75,6 +77,8 @@ _HOME = {
     "yelpaze.observe.metrics": ("EngineCollector",),
     "yelpaze.observe.timed": ("timed",),
     "yelpaze.observe.traces": ("open_telemetry",),
+    "yelpaze.model.tls": ("Tls",),
+    "yelpaze.policy.address_guard": ("AddressGuard",),
     "yelpaze.policy.breaker": ("Breaker",),
     "yelpaze.policy.budget": ("Budget",),
     "yelpaze.policy.hedge": ("Hedge",),
@@ -85,6 +89,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "AddressGuard",
     "Attempt",
     "Breaker",
     "Budget",
@@ -114,6 +119,7 @@ __all__ = [
     "StoppedError",
     "Timeout",
     "Timings",
+    "Tls",
     "YelpazeError",
     "__version__",
     "delete",

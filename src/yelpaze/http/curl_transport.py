@@ -373,6 +373,13 @@ def _guarded(guard: AddressGuard, handle: Handle) -> Callable[[int, Any], Any]:
         if why is not None:
             handle.blocked = why
             return pycurl.SOCKET_BAD
-        return socket.socket(family, kind, protocol)
+        return _Lent(family, kind, protocol)
 
     return open_socket
+
+
+class _Lent(socket.socket):
+    """A socket that libcurl duplicates at once; this descriptor of it is closed with the object."""
+
+    def __del__(self) -> None:
+        self.close()
