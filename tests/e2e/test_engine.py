@@ -15,6 +15,7 @@ from yelpaze import (
     MisuseError,
     Retry,
     Timeout,
+    Tls,
     delete,
     get,
     head,
@@ -227,6 +228,69 @@ async def test_client_certificates(nginx, ca, ca_file, tmp_path):
         assert (await engine.send(get(nginx.url("clients")))).status == 400
     async with Engine(ca_file=ca_file, client_cert=str(pem)) as engine:
         assert (await engine.send(get(nginx.url("clients")))).ok
+
+
+async def test_a_request_may_have_tls_settings_of_its_own(nginx, ca, ca_file, tmp_path):
+    """Connections are matched by them: none is used for a request with others."""
+    pem = tmp_path / "client.pem"
+    pem.write_bytes(ca.issue_cert("client@example.test").private_key_and_cert_chain_pem.bytes())
+    known, trusting, anyone = Tls(ca_file, str(pem)), Tls(ca_file), Tls(verify=False)
+    plain = nginx.url("clients")
+    async with Engine() as engine:  # which trusts the system's authorities only
+        seen = {}
+        for turn in range(2):
+            assert (await engine.send(get(plain, retry=False))).error.kind == "tls"
+            assert (await engine.send(get(plain, tls=trusting))).status == 400  # no certificate was sent
+            assert (await engine.send(get(plain, tls=anyone))).status == 400
+            outcome = await engine.send(get(plain, tls=known))
+            assert outcome.ok
+            seen[turn] = outcome.json()["connection"]
+            assert (await engine.send(get(plain, tls=Tls(ca_file, str(pem))))).json()["connection"] == seen[
+                turn
+            ]
+        assert seen[0] == seen[1]
+
+
+async def test_tls_settings_stay_behind_when_a_redirect_leaves_the_origin(nginx, raw, ca_file):
+    away = nginx.url("http1", "/there")
+
+    async def redirects(peer):
+        await peer.request()
+        await peer.answer(status="302 Found", headers=f"Location: {away}\r\n")
+
+    server = await raw(redirects)
+    async with Engine(retry=None) as engine:
+        outcome = await engine.send(get(server.url, tls=Tls(verify=False)))
+        assert outcome.error.kind == "tls"
+        assert (await engine.send(get(nginx.url("http1", "/away"), tls=Tls(verify=False)))).ok
+
+
+async def test_identical_requests_with_other_tls_settings_share_no_call(nginx, ca_file):
+    async with Engine(dedupe=True) as engine:
+        url = nginx.url("http1")
+        requests = [get(url, tls=Tls(ca_file)), get(url, tls=Tls(verify=False)), get(url, tls=Tls(ca_file))]
+        outcomes = await asyncio.gather(*(engine.send(request) for request in requests))
+        assert all(outcome.ok for outcome in outcomes)
+        assert engine.statistics().shared == 1
+
+
+def test_tls_settings_that_make_no_sense_are_refused(tmp_path):
+    for options in (
+        {"ca_file": str(tmp_path / "none.pem")},
+        {"client_cert": str(tmp_path / "none.pem")},
+        {"client_cert": (__file__, str(tmp_path / "none.key"))},
+        {"client_cert": ()},
+        {"client_cert": (None, "key")},
+        {"client_cert": ("a", "b", "c", "d")},
+        {"verify": "no"},
+    ):
+        with pytest.raises(MisuseError):
+            Tls(**options)
+        with pytest.raises(MisuseError):
+            Engine(**options)
+    with pytest.raises(MisuseError, match=r"tls takes Tls\(…\)"):
+        get("https://a.test/", tls={"verify": False})
+    assert "hunter2" not in repr(Tls(client_cert=(__file__, __file__, "hunter2")))
 
 
 # ── faulty servers ──────────────────────────────────────────────────────────────

@@ -24,4 +24,7 @@ class DemoCollector(Collector):
         for status, count in sorted(server.answered.items()):
             answers.add_metric([str(status)], count)
         yield answers
-        yield GaugeMetricFamily("yelpaze_demo_connections", "Open connections.", len(server.connections))
+        connections = list(server.connections)
+        under_way = sum(connection.is_busy for connection in connections)
+        yield GaugeMetricFamily("yelpaze_demo_connections", "Open connections.", len(connections))
+        yield GaugeMetricFamily("yelpaze_demo_under_way", "Requests that wait for their answer.", under_way)

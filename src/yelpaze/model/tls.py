@@ -38,6 +38,11 @@ class Tls(msgspec.Struct, frozen=True):
             if path is not None and not os.access(path, os.R_OK):
                 raise MisuseError(f"client_cert {path!r} cannot be read")
 
+    def __repr__(self) -> str:
+        given = self.client_cert
+        shown = given if isinstance(given, str | None) else (*given[:2], *("***" for _ in given[2:]))
+        return f"Tls(ca_file={self.ca_file!r}, client_cert={shown!r}, verify={self.verify})"
+
     @property
     def certificate(self) -> tuple[str, str | None, str | None] | None:
         """Certificate, key and password of the client, if it has one."""

@@ -8,9 +8,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
 from socketserver import TCPServer, ThreadingMixIn
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -143,14 +142,12 @@ def _respond(start: _Start, environ: dict[str, Any], *, good: bool) -> list[byte
 def asks(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
     """Whether that event loop does something within a second; to be called from another thread."""
 
-    async def nothing() -> None:
-        pass
-
     def is_alive() -> bool:
+        alive = Event()
         try:
-            asyncio.run_coroutine_threadsafe(nothing(), loop).result(_ALIVE_SECONDS)
-        except (FutureTimeout, RuntimeError):
+            loop.call_soon_threadsafe(alive.set)
+        except RuntimeError:  # it has been closed
             return False
-        return True
+        return alive.wait(_ALIVE_SECONDS)
 
     return is_alive
