@@ -17,7 +17,10 @@ from support.workers import worker
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "how-to", "policies", "fetch", "runs", "services", "testing")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("tutorial", "how-to", "policies", "fetch", "runs", "services", "testing")
+    ),
     ROOT / "docs" / "how-to" / "workers.md",
 ]
 COMMANDS = [

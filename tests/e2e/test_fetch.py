@@ -352,7 +352,7 @@ def test_metrics_and_log(echo, tmp_path):
          "--metrics", "0", "--log", "log.jsonl"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    url = re.fullmatch(r"metrics at (\S+)\n", process.stderr.readline())[1]
+    url = re.fullmatch(r"yelpaze: metrics at (\S+)\n", process.stderr.readline())[1]
     page = ""
 
     def is_all_told() -> bool:

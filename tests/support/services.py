@@ -27,6 +27,7 @@ def spin(path: str) -> str:
         time.sleep(0.01)
 """
 _SERVER = """
+import signal
 import sys
 from support.servicers import register
 from yelpaze.rpc import serve
@@ -44,6 +45,7 @@ if __name__ == "__main__":
         metrics=value("--metrics"),
         log_format=value("--log-format") or "text",
     )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as before
 """
 
 

@@ -52,7 +52,7 @@ def served_engine_metrics(engine: Engine, address: str | None) -> Iterator[None]
     from yelpaze.service.endpoint import new_registry, served_metrics  # noqa: PLC0415
 
     def started(url: str) -> None:
-        print(f"metrics at {url}", file=sys.stderr)  # noqa: T201
+        print(f"yelpaze: metrics at {url}", file=sys.stderr)  # noqa: T201
 
     # The last is prometheus_client's default, which `yelpaze.timed` and the user's flow write into.
     registries = [new_registry(EngineCollector(engine)), REGISTRY]

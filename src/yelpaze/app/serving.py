@@ -60,7 +60,8 @@ def serve(
 
     part = ServerPart(server, found, greeting)
     registry = new_registry(ServerCollector(server))
-    asyncio.run(Service([part], report, metrics=metrics, registries=[registry]).run())
+    service = Service([part], report, metrics=metrics, registries=[registry], then_exits=False)
+    asyncio.run(service.run())
 
 
 class ServerPart:

@@ -19,12 +19,12 @@ from yelpaze.service.log import Format
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings, laid out as Centrifugo's: YAML, TOML or JSON.",
+    help="Settings file in YAML, TOML or JSON, with Centrifugo's names.",
 )
-@click.option("--broker", metavar="memory|redis://…", help="What connects the nodes. [default: memory]")
+@click.option("--broker", metavar="memory|redis://…", help="Broker between nodes. [default: memory]")
 @click.option("--processes", metavar="N", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--insecure", is_flag=True, help="Let everybody connect, subscribe and publish: to try it out.")
-@click.option("--check", is_flag=True, help="Check the settings, and end.")
+@click.option("--insecure", is_flag=True, help="Let everyone connect, subscribe and publish, to try it out.")
+@click.option("--check", is_flag=True, help="Check the settings and exit.")
 @service_options(grace=30, what="disconnecting clients")
 def command(
     config: Path | None,
@@ -39,7 +39,7 @@ def command(
 
     Centrifugo's client protocol at /connection/websocket, plain WebSocket at /ws/CHANNEL, server-sent
     events at /sse/CHANNEL, Centrifugo's server API at /api/METHOD, all on one port. Settings come from
-    flags, then YELPAZE_LIVE__SECTION__NAME, then the file. SIGTERM sends clients elsewhere and ends.
+    flags, then YELPAZE_LIVE__SECTION__NAME, then the file. SIGTERM disconnects clients and exits.
     """
     require("live", "the gateway")
     import uvloop  # noqa: PLC0415  an extra

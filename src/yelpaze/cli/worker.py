@@ -47,10 +47,13 @@ class Ports(click.ParamType[tuple[int, int]]):
     "--processes",
     metavar="N",
     type=click.IntRange(1),
-    help="That run one call at a time. [default: one a core]",
+    help="Number of worker processes; each runs one call at a time. [default: one per core]",
 )
 @click.option(
-    "--recycle", metavar="CALLS", type=click.IntRange(1), help="Replace a process after so many calls."
+    "--recycle",
+    metavar="CALLS",
+    type=click.IntRange(1),
+    help="Number of calls after which a process is replaced.",
 )
 @click.option(
     "--max-message",
@@ -58,16 +61,21 @@ class Ports(click.ParamType[tuple[int, int]]):
     type=Size(),
     default="64M",
     show_default=True,
-    help="Of one message, in both directions.",
+    help="Maximum message size, sent or received.",
 )
-@click.option("--tls-cert", metavar="FILE", type=_FILE, help="The certificate chain, PEM; needs --tls-key.")
-@click.option("--tls-key", metavar="FILE", type=_FILE, help="The certificate's key, PEM.")
-@click.option("--tls-client-ca", metavar="FILE", type=_FILE, help="Let in only clients that it vouches for.")
+@click.option("--tls-cert", metavar="FILE", type=_FILE, help="Certificate chain (PEM); needs --tls-key.")
+@click.option("--tls-key", metavar="FILE", type=_FILE, help="Private key of the certificate (PEM).")
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    type=_FILE,
+    help="CA file used to verify client certificates; other clients are refused.",
+)
 @click.option(
     "--private-ports",
     metavar="FIRST-LAST",
     type=Ports(),
-    help="Ports from which clients reach the processes behind the address. [default: any]",
+    help="Range of ports at which clients reach each process. [default: any]",
 )
 @service_options(grace=_GRACE, what="calls under way")
 @click.option("--while-used", type=click.Path(path_type=Path), hidden=True)

@@ -19,14 +19,14 @@ class Token(Settings, frozen=True, kw_only=True):
     """How JSON web tokens are checked. A token's algorithm must be of a kind that has a key here."""
 
     hmac_secret_key: Secret = Secret()  # for HS256, HS384, HS512; 32 bytes or more
-    hmac_previous_secret_key: Secret = Secret()  # taken beside it while a key is changed
+    hmac_previous_secret_key: Secret = Secret()  # previous key, accepted while a key is rotated
     rsa_public_key: str = ""  # in PEM, for RS256, …
     ecdsa_public_key: str = ""  # in PEM, for ES256, …
     ed25519_public_key: str = ""  # ours: in PEM, for EdDSA
     jwks_public_endpoint: str = ""  # URL of a key set
-    audience: str = ""  # what `aud` must be, if given
-    issuer: str = ""  # what `iss` must be, if given
-    user_id_claim: str = "sub"  # the claim that names the user
+    audience: str = ""  # required value of `aud`, if set
+    issuer: str = ""  # required value of `iss`, if set
+    user_id_claim: str = "sub"  # claim with the user's id
 
 
 class SubscriptionToken(Token, frozen=True, kw_only=True):
@@ -47,59 +47,63 @@ class Client(Settings, frozen=True, kw_only=True):
 
     token: Token = Token()
     subscription_token: SubscriptionToken = SubscriptionToken()
-    allowed_origins: tuple[str, ...] = ()  # pages of other hosts that may connect; `*` for any text
-    insecure: bool = False  # everybody may do everything
-    allow_anonymous_connect_without_token: bool = False  # connect without a token, as nobody
+    allowed_origins: tuple[
+        str, ...
+    ] = ()  # origins of pages on other hosts that may connect; `*` matches any text
+    insecure: bool = False  # every client may do everything
+    allow_anonymous_connect_without_token: bool = False  # accept connections without a token, as anonymous
     disallow_anonymous_connection_tokens: bool = False  # refuse tokens without a user
-    ping_interval: Duration = Duration(25)  # between two pings; 0 for none
-    pong_timeout: Duration = Duration(8)  # for the answer, or 3012
-    stale_close_delay: Duration = Duration(10)  # to say who it is, or 3502
-    expired_close_delay: Duration = Duration(25)  # after a token's end, for a new one
-    expired_sub_close_delay: Duration = Duration(25)  # the same for subscriptions
-    presence_update_interval: Duration = Duration(27)  # of what Redis knows of who is there
-    channel_position_check_delay: Duration = Duration(40)  # in silence, until positions are compared
-    channel_limit: int = 128  # channels of a client
-    queue_max_size: Size = Size(1 << 20)  # bytes that wait for a slow reader
-    connection_limit: int = 0  # connections of a process
-    user_connection_limit: int = 0  # of a user, in a process
-    ip_connection_limit: int = 0  # ours: of an address, in a process
-    connection_rate_limit: int = 0  # new ones a second, in a process
-    command_rate_limit: int = 0  # ours: commands a second of a client
-    trusted_proxies: tuple[str, ...] = ()  # ours: addresses, networks
-    history_max_publication_limit: int = 300  # given out at once
-    recovery_max_publication_limit: int = 300  # given to one that comes back
+    ping_interval: Duration = Duration(25)  # interval between pings; 0 for none
+    pong_timeout: Duration = Duration(8)  # time to answer a ping, else 3012
+    stale_close_delay: Duration = Duration(10)  # time to send `connect`, else 3502
+    expired_close_delay: Duration = Duration(25)  # time to refresh an expired token
+    expired_sub_close_delay: Duration = Duration(25)  # time to refresh an expired subscription token
+    presence_update_interval: Duration = Duration(27)  # interval at which presence in Redis is renewed
+    channel_position_check_delay: Duration = Duration(
+        40
+    )  # silence after which positions are compared with the broker
+    channel_limit: int = 128  # maximum channels per client
+    queue_max_size: Size = Size(1 << 20)  # maximum bytes queued for a slow reader
+    connection_limit: int = 0  # maximum connections per process
+    user_connection_limit: int = 0  # maximum connections per user and process
+    ip_connection_limit: int = 0  # ours: maximum connections per address and process
+    connection_rate_limit: int = 0  # maximum new connections per second and process
+    command_rate_limit: int = 0  # ours: maximum commands per second and client
+    trusted_proxies: tuple[str, ...] = ()  # ours: addresses and networks whose X-Forwarded-For is trusted
+    history_max_publication_limit: int = 300  # maximum publications per history call
+    recovery_max_publication_limit: int = 300  # maximum publications sent on recovery
     subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel()
 
 
 class ChannelOptions(Settings, frozen=True, kw_only=True):
-    """What the channels of a namespace can."""
+    """Options for a namespace's channels."""
 
-    presence: bool = False  # who is there can be asked
-    join_leave: bool = False  # coming and going is told, to those who ask
-    force_push_join_leave: bool = False  # and to those who do not
-    history_size: int = 0  # publications that are kept
-    history_ttl: Duration = Duration(0)  # for how long
-    history_meta_ttl: Duration = Duration(0)  # how long numbers go on; 0 for channel.history_meta_ttl
-    force_positioning: bool = False  # gaps are noticed, for all
-    allow_positioning: bool = False  # and for those who ask
-    force_recovery: bool = False  # what was missed is sent, to all
-    allow_recovery: bool = False  # and to those who ask
-    allow_subscribe_for_anonymous: bool = False  # everybody
-    allow_subscribe_for_client: bool = False  # whoever has a user
-    allow_publish_for_anonymous: bool = False  # everybody
-    allow_publish_for_client: bool = False  # whoever has a user
-    allow_publish_for_subscriber: bool = False  # whoever listens to it
-    allow_presence_for_anonymous: bool = False  # everybody
-    allow_presence_for_client: bool = False  # whoever has a user
-    allow_presence_for_subscriber: bool = False  # whoever listens to it
-    allow_history_for_anonymous: bool = False  # everybody
-    allow_history_for_client: bool = False  # whoever has a user
-    allow_history_for_subscriber: bool = False  # whoever listens to it
+    presence: bool = False  # keep presence: who is subscribed
+    join_leave: bool = False  # send join and leave messages to clients that ask for them
+    force_push_join_leave: bool = False  # send them to all clients
+    history_size: int = 0  # number of publications to keep
+    history_ttl: Duration = Duration(0)  # time to keep them
+    history_meta_ttl: Duration = Duration(0)  # time to keep offsets; 0 for channel.history_meta_ttl
+    force_positioning: bool = False  # detect gaps for all clients
+    allow_positioning: bool = False  # detect gaps for clients that ask
+    force_recovery: bool = False  # send missed publications to all clients
+    allow_recovery: bool = False  # send them to clients that ask
+    allow_subscribe_for_anonymous: bool = False  # anonymous clients may subscribe
+    allow_subscribe_for_client: bool = False  # clients with a user may subscribe
+    allow_publish_for_anonymous: bool = False  # anonymous clients may publish
+    allow_publish_for_client: bool = False  # clients with a user may publish
+    allow_publish_for_subscriber: bool = False  # subscribers may publish
+    allow_presence_for_anonymous: bool = False  # anonymous clients may read presence
+    allow_presence_for_client: bool = False  # clients with a user may read presence
+    allow_presence_for_subscriber: bool = False  # subscribers may read presence
+    allow_history_for_anonymous: bool = False  # anonymous clients may read history
+    allow_history_for_client: bool = False  # clients with a user may read history
+    allow_history_for_subscriber: bool = False  # subscribers may read history
     allow_user_limited_channels: bool = False  # `dialog#42,43` is for users 42 and 43
-    channel_regex: str = ""  # what names must be, after the boundary
-    allowed_delta_types: tuple[str, ...] = ()  # read, for files that have it: deltas are never sent
-    delta_publish: bool = False  # read, for files that have it
-    slow_consumer: SlowConsumer = "close"  # ours: when a queue is full
+    channel_regex: str = ""  # regular expression for names, after the boundary
+    allowed_delta_types: tuple[str, ...] = ()  # accepted for compatibility; deltas are never sent
+    delta_publish: bool = False  # accepted for compatibility; ignored
+    slow_consumer: SlowConsumer = "close"  # ours: policy when a client's queue is full
     publish_rate_limit: int = 0  # ours: a second and client; a faster one is read from more slowly
 
     @property
@@ -152,32 +156,32 @@ class Sse(Settings, frozen=True, kw_only=True):
 
 
 class Redis(Settings, frozen=True, kw_only=True):
-    """Where it is, and what our keys begin with."""
+    """Redis as a broker."""
 
     address: str = "redis://127.0.0.1:6379"  # redis://, rediss:// or unix://
-    prefix: str = "yelpaze"  # of all keys
-    connect_timeout: Duration = Duration(1)  # to connect
-    io_timeout: Duration = Duration(4)  # for an answer
+    prefix: str = "yelpaze"  # prefix of all keys
+    connect_timeout: Duration = Duration(1)  # timeout for connecting
+    io_timeout: Duration = Duration(4)  # timeout for a reply
 
 
 class Broker(Settings, frozen=True, kw_only=True):
-    """What connects the nodes: nothing, or Redis."""
+    """Broker between nodes: none, or Redis."""
 
-    type: Literal["memory", "redis"] = "memory"  # what connects the nodes
+    type: Literal["memory", "redis"] = "memory"  # kind of broker
     redis: Redis = Redis()
 
 
 class HttpServer(Settings, frozen=True, kw_only=True):
-    """Where it listens."""
+    """Address of the HTTP server."""
 
-    address: str = "127.0.0.1"  # where it listens
+    address: str = "127.0.0.1"  # address to listen on
     port: int = 8000  # 0 for a free one
 
 
 class Shutdown(Settings, frozen=True, kw_only=True):
-    """How long clients are given to go elsewhere."""
+    """Disconnecting clients at shutdown."""
 
-    timeout: Duration = Duration(30)  # over which clients are sent elsewhere
+    timeout: Duration = Duration(30)  # time over which clients are disconnected at shutdown
 
 
 class Config(Settings, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ so that the last of them delivers what the first has taken in, and are closed in
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -54,6 +55,7 @@ class Service:
     """A long-lived command: its parts, its log and its metrics.
 
     `metrics` is the address `[HOST:]PORT` of `/metrics`, `/healthz` and `/readyz`, if they are wanted.
+    `then_exits` is false in a program that goes on afterwards: its signal handlers are restored.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Service:
         *,
         metrics: str | None = None,
         registries: Iterable[CollectorRegistry] = (),
+        then_exits: bool = True,
     ) -> None:
         self._parts = parts
         self._report = report
         self._metrics = metrics
         self._registries = registries
+        self._then_exits = then_exits
         self._is_serving = False
         self._reloads: set[asyncio.Task[None]] = set()
 
@@ -81,7 +85,7 @@ class Service:
         raise_limit()
         reloadable = any(isinstance(part, Reloadable) for part in self._parts)
         with (
-            stopping(self._reload if reloadable else None) as stop,
+            stopping(self._reload if reloadable else None, then_exits=self._then_exits) as stop,
             served_metrics(
                 self._registries,
                 self._metrics,
@@ -90,17 +94,19 @@ class Service:
                 started=self._metrics_at,
             ),
         ):
-            try:
+            async with contextlib.AsyncExitStack() as stack:
+                for part in self._parts:
+                    stack.push_async_callback(part.close)
+                stack.callback(self._forget)
                 await stop.unless_requested(self._start())
                 if self._is_serving:
                     await stop.unless_requested(self._serve())
                     await self._end(stop)
-            finally:
-                self._is_serving = False
-                for part in reversed(self._parts):
-                    await part.close()
-                for task in self._reloads:
-                    task.cancel()
+
+    def _forget(self) -> None:
+        self._is_serving = False
+        for task in self._reloads:
+            task.cancel()
 
     def _metrics_at(self, url: str) -> None:
         self._report(Notice("metrics", f"metrics at {url}", data={"url": url}))

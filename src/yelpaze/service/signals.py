@@ -95,9 +95,13 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None
 
 
 @contextlib.contextmanager
-def stopping(on_hangup: Callable[[], None] | None = None) -> Iterator[Stop]:
-    """Hear SIGTERM and SIGINT, and SIGHUP: without `on_hangup` that requests the end, too."""
+def stopping(on_hangup: Callable[[], None] | None = None, *, then_exits: bool = True) -> Iterator[Stop]:
+    """Hear SIGTERM and SIGINT, and SIGHUP: without `on_hangup` that requests the end, too.
+
+    `then_exits`: the process ends after that, and further signals are ignored; else handlers are restored.
+    """
     stop, loop = Stop(), asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGHUP)}
     for number in _STOPPING:
         loop.add_signal_handler(number, stop.request)
     loop.add_signal_handler(signal.SIGHUP, on_hangup or stop.request)
@@ -106,4 +110,4 @@ def stopping(on_hangup: Callable[[], None] | None = None) -> Iterator[Stop]:
     finally:
         for number in (*_STOPPING, signal.SIGHUP):
             loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)  # it ends already; once more must not cut that off
+            signal.signal(number, signal.SIG_IGN if then_exits else before[number])
