@@ -26,6 +26,7 @@ def signature_of(value: object) -> str:
     try:
         text = str(inspect.signature(value)).replace("'", "").replace("typing.", "")
         text = re.sub(r"<(?:class|built-in function) ([\w.]+)>", r"\1", text)
+        text = re.sub(r"<function \S+ at 0x[0-9a-f]+>", "…", text)
         # The order within a set is not the same in every run.
         return re.sub(r"frozenset\(\{(.*?)\}\)", lambda m: f"{{{', '.join(sorted(m[1].split(', ')))}}}", text)
     except (TypeError, ValueError):

@@ -123,11 +123,11 @@ def test_docstring_examples_run(name):
 
 def test_public_names_are_frozen():
     assert yelpaze.__all__ == [
-        "Attempt", "Breaker", "Budget", "Engine", "EngineCollector", "Error", "ErrorKind", "Failure",
+        "AddressGuard", "Attempt", "Breaker", "Budget", "Engine", "EngineCollector", "Error", "ErrorKind", "Failure",
         "FanOutError", "Flow", "FlowError", "Headers", "Hedge", "HostEvent", "HostPolicy", "HostStatistics",
         "InputError", "Limit", "Live", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
-        "Statistics", "StoppedError", "Timeout", "Timings", "YelpazeError", "__version__", "delete", "get",
-        "head", "log_events", "open_telemetry", "patch", "post", "put", "request", "run", "timed",
+        "Statistics", "StoppedError", "Timeout", "Timings", "Tls", "YelpazeError", "__version__", "delete",
+        "get", "head", "log_events", "open_telemetry", "patch", "post", "put", "request", "run", "timed",
     ]  # fmt: skip
     for name in yelpaze.__all__:
         assert getattr(yelpaze, name) is not None

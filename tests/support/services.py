@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -53,20 +52,12 @@ class Started:
     """A service that runs; `lines` are what it has logged."""
 
     def __init__(self, command: list[str], folder: Path, *, soft_limit: int | None = None) -> None:
-        def limit() -> None:
-            if soft_limit is not None:
-                hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard))
-
+        if soft_limit is not None:
+            command = ["sh", "-c", f'ulimit -Sn {soft_limit}; exec "$@"', "sh", *command]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("YELPAZE_")}
         environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=limit,  # noqa: PLW1509
+            command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()
