@@ -11,7 +11,7 @@
 [{'url': 'https://shop.test/items/1'}, {'url': 'https://shop.test/items/2'}]
 """
 
-from yelpaze.http.mock_transport import Fault, MockTransport, Reply, SentRequest
+from yelpaze.http.mock_transport import MockTransport, NetworkFault, Reply, SentRequest
 from yelpaze.http.simulated_time import SimulatedLoop, run_simulated
 
-__all__ = ["Fault", "MockTransport", "Reply", "SentRequest", "SimulatedLoop", "run_simulated"]
+__all__ = ["MockTransport", "NetworkFault", "Reply", "SentRequest", "SimulatedLoop", "run_simulated"]

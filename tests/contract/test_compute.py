@@ -250,7 +250,7 @@ async def test_a_worker_that_cannot_be_replaced_fails_what_waits(monkeypatch):
     try:
         got = await asyncio.wait_for(results(backend, ["die", "a", "b"]), 60)
         assert [fault.kind for _, fault in got] == ["crashed"] * 3
-        assert "could not be started again" in got[2][1].message
+        assert "the worker processes cannot start: [Errno 11] try again" in got[2][1].message
     finally:
         await backend.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import ssl
+from pathlib import Path
 
 import pytest
 import trustme
@@ -274,13 +275,32 @@ async def test_identical_requests_with_other_tls_settings_share_no_call(nginx, c
         assert engine.statistics().shared == 1
 
 
-def test_tls_settings_that_make_no_sense_are_refused(tmp_path):
+def test_tls_settings_that_make_no_sense_are_refused(ca, tmp_path):
+    first, second = (ca.issue_cert(f"{name}.test") for name in ("a", "b"))
+    names = {}
+    for name, blob in {
+        "cert": first.cert_chain_pems[0],
+        "key": first.private_key_pem,
+        "other": second.private_key_pem,
+        "both": first.private_key_and_cert_chain_pem,
+    }.items():
+        names[name] = str(tmp_path / f"Müller {name}.pem")
+        blob.write_to_path(names[name])
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("nothing")
     for options in (
         {"ca_file": str(tmp_path / "none.pem")},
+        {"ca_file": str(tmp_path)},
+        {"ca_file": str(garbage)},
+        {"ca_file": 7},
         {"client_cert": str(tmp_path / "none.pem")},
-        {"client_cert": (__file__, str(tmp_path / "none.key"))},
+        {"client_cert": str(garbage)},
+        {"client_cert": (names["cert"], str(tmp_path / "none.key"))},
+        {"client_cert": (names["cert"], names["other"])},
+        {"client_cert": (names["cert"], names["key"], 7)},
         {"client_cert": ()},
-        {"client_cert": (None, "key")},
+        {"client_cert": 7},
+        {"client_cert": (None, names["key"])},
         {"client_cert": ("a", "b", "c", "d")},
         {"verify": "no"},
     ):
@@ -290,7 +310,22 @@ def test_tls_settings_that_make_no_sense_are_refused(tmp_path):
             Engine(**options)
     with pytest.raises(MisuseError, match=r"tls takes Tls\(…\)"):
         get("https://a.test/", tls={"verify": False})
-    assert "hunter2" not in repr(Tls(client_cert=(__file__, __file__, "hunter2")))
+    with pytest.raises(MisuseError, match="the key is not that of the certificate"):
+        Tls(client_cert=(names["cert"], names["other"]))
+    good = Tls(client_cert=[Path(names["cert"]), names["key"], "hunter2"])
+    assert good == Tls(client_cert=(names["cert"], names["key"], "hunter2"))
+    assert len({good, Tls(client_cert=names["both"])}) == 2
+    assert "hunter2" not in repr(good)
+
+
+async def test_certificates_with_any_path(nginx, ca, tmp_path):
+    folder = tmp_path / "Müller & Söhne"
+    folder.mkdir()
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    pem = folder / "client.pem"
+    pem.write_bytes(ca.issue_cert("client@example.test").private_key_and_cert_chain_pem.bytes())
+    async with Engine() as engine:
+        assert (await engine.send(get(nginx.url("clients"), tls=Tls(folder / "ca.pem", pem)))).ok
 
 
 # ── faulty servers ──────────────────────────────────────────────────────────────

@@ -173,7 +173,7 @@ def test_the_end_is_told_to_clients_of_all_processes(gateway, held):
     ("flags", "said"),
     [
         (("--processes", "2"), "--processes needs --broker redis://"),
-        (("--broker", "kafka://x"), "--broker 'kafka://x' is neither memory nor redis://host:port"),
+        (("--broker", "kafka://x"), "--broker takes memory or redis://host:port, not 'kafka://…'"),
         (("--broker", "redis://127.0.0.1:1", "--processes", "2"), "Redis at redis://127.0.0.1:1: "),
         (("--broker", "redis://:secret@127.0.0.1:1"), "Redis at redis://127.0.0.1:1: "),
         (("--listen", "nowhere.invalid:80"), "there is no such host"),

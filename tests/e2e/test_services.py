@@ -132,6 +132,28 @@ def test_sighup_reloads_or_ends(start, name):
     assert service.ends() == 0
 
 
+@pytest.mark.parametrize("name", [name for name in SERVICES if not SERVICES[name].reloads])
+def test_nohup_holds(start, name):
+    service = start(name, ignores_hangup=True)
+    service.says(f"{name} at ")
+    service.process.send_signal(signal.SIGHUP)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.ends() == 0
+    with pytest.raises(AssertionError):
+        service.says("stopped at once")  # which two requests would be
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "server"])
+def test_an_error_that_ends_it_is_a_line_of_the_log(start, name):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        service = start(name, "--log-format", "json", listen=address)
+        assert service.ends() == 2
+    (event,) = service.events()
+    assert (event["event"], event["level"], event["service"]) == ("failed", "error", name)
+    assert address in event["message"]
+
+
 @every_service
 def test_a_signal_during_the_start_ends_it(start, name):
     service = start(name, "--metrics", "127.0.0.1:0")

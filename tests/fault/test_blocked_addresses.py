@@ -1,5 +1,7 @@
 """The address guard against names, notations, redirects and a name server that changes its answer."""
 
+import asyncio
+import os
 import socket
 import threading
 
@@ -134,6 +136,61 @@ async def test_a_name_with_a_good_and_a_bad_address_is_called_at_the_good_one(ra
         outcome = await engine.send(get(f"http://both.test:{server.port}/"))
     assert outcome.ok, outcome.error
     assert outcome.remote_ip == "127.0.0.1"
+
+
+async def test_what_happens_at_the_good_address_is_not_the_guards_doing(raw, names):
+    """A private record beside a public one must not switch off retries and breaker."""
+
+    async def cut(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+
+    server = await raw(cut)
+    resolver = names(both_test=["10.1.2.3 127.0.0.1"])
+    async with Engine(address_guard=AddressGuard(allow=["127.0.0.1"]), resolver=resolver) as engine:
+        outcome = await engine.send(get(f"http://both.test:{server.port}/"))
+        assert (outcome.error.kind, len(outcome.attempts)) == ("protocol", 3)
+        outcome = await engine.send(get("http://both.test:1/"))
+        assert (outcome.error.kind, len(outcome.attempts)) == ("connect", 3)
+        assert sum(host.failures for host in engine.statistics().hosts.values()) == 6
+
+
+async def test_guarded_sockets_are_not_inherited_and_cannot_run_out_loudly(raw, monkeypatch, capfd):
+    server = await raw(answers)
+    real = socket.socket
+    async with Engine(address_guard=AddressGuard(allow=["127.0.0.1"]), retry=None) as engine:
+        assert (await engine.send(get(server.url))).ok
+        fds = engine._core.transport._connected
+        assert fds
+        assert not any(os.get_inheritable(fd) for fd in fds)
+
+        def none_left(*arguments, **options):
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr("yelpaze.http.curl_transport.socket.socket", none_left)
+        outcome = await engine.send(get("http://127.0.0.1:1/"))
+        monkeypatch.setattr("yelpaze.http.curl_transport.socket.socket", real)
+        assert outcome.error.kind == "connect"
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_call_that_cannot_be_sent_after_its_look_up_ends(raw, names):
+    server = await raw(answers)
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    async with Engine(resolver=names(some_test=["127.0.0.1"]), per_host=1) as engine:
+        start = engine._core.transport.start
+
+        def broken(attempt, on_done):
+            engine._core.transport.start = start
+            raise OSError("no more handles")
+
+        engine._core.transport.start = broken
+        outcome = await engine.send(get(f"http://some.test:{server.port}/"))
+        assert (outcome.error.kind, len(outcome.attempts)) == ("protocol", 0)
+        assert "no more handles" in outcome.error.message
+        assert (await engine.send(get(f"http://some.test:{server.port}/"))).ok  # its slot is free
+    assert reported == ["a call could not be sent"]
 
 
 async def test_redirects_are_guarded(raw):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -119,6 +120,38 @@ async def test_one_that_gives_up_says_so_to_those_who_wait(scene):
     os.kill(*here.pids, signal.SIGKILL)
     with pytest.raises(StoppedError, match="the orders say so"):
         await waiting
+
+
+async def test_a_start_that_the_system_refuses_costs_the_others_nothing(scene, monkeypatch):
+    here = scene(count=3)
+    await here.supervisor.start()
+    before, refused = here.pids, []
+    popen = subprocess.Popen
+
+    def busy(*arguments, **options):
+        monkeypatch.setattr(subprocess, "Popen", popen)
+        refused.append(True)
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", busy)
+    os.kill(min(before), signal.SIGKILL)
+    await until_true(lambda: len(here.pids) == 3 and refused)
+    assert len(here.pids & before) == 2
+    assert here.supervisor.broken is None
+    assert [how for _, how, _ in here.gone] == ["killed by SIGKILL", "could not be started"]
+    assert "could not be started: [Errno 11]" in here.notices[-1].text
+
+
+async def test_rolls_at_the_same_time_replace_each_process_once_or_twice(scene):
+    here = scene(count=2)
+    replacement = RollingReplacement(here.supervisor)
+    await here.supervisor.start()
+    before = here.pids
+    await asyncio.gather(*(replacement.roll() for _ in range(4)))
+    await until_true(lambda: len(here.supervisor.processes) == 2)
+    assert sorted(process.place for process in here.supervisor.serving()) == [0, 1]
+    assert here.pids.isdisjoint(before)
+    assert here.supervisor.restarts == {"rolled": 4}  # the second roll is for what changed during the first
 
 
 async def test_a_process_that_does_not_end_is_killed_after_a_while(scene):

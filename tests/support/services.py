@@ -51,7 +51,16 @@ if __name__ == "__main__":
 class Started:
     """A service that runs; `lines` are what it has logged."""
 
-    def __init__(self, command: list[str], folder: Path, *, soft_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        *,
+        soft_limit: int | None = None,
+        ignores_hangup: bool = False,
+    ) -> None:
+        if ignores_hangup:
+            command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command]
         if soft_limit is not None:
             command = ["sh", "-c", f'ulimit -Sn {soft_limit}; exec "$@"', "sh", *command]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("YELPAZE_")}

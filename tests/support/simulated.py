@@ -4,18 +4,18 @@ import random
 from collections.abc import Callable
 
 from yelpaze import Engine
-from yelpaze.testing import Fault, MockTransport, Reply, SentRequest, SimulatedLoop
+from yelpaze.testing import MockTransport, NetworkFault, Reply, SentRequest, SimulatedLoop
 
 START = 1000.0  # of the loop's time
 _KINDS = {6: "dns", 7: "connect", 56: "protocol"}  # libcurl's numbers
 
-Server = Callable[[str, float], Reply | Fault]
+Server = Callable[[str, float], Reply | NetworkFault]
 
 
 def Answer(status=200, seconds=0.01, headers="", body=b"{}", code=0):  # noqa: N802  as a class
     """An answer after `seconds`, with header lines as they are sent; or a libcurl error `code`."""
     if code:
-        return Fault(_KINDS[code], delay=seconds)
+        return NetworkFault(_KINDS[code], delay=seconds)
     pairs = [tuple(line.split(": ", 1)) for line in headers.split("\r\n") if line]
     return Reply(status, body=body, headers=pairs, delay=seconds)
 

@@ -52,6 +52,10 @@ REFUSED = [
     "64:ff9b::7f00:1",
     "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::1",
+    "::ffff:0:127.0.0.1",
+    "::ffff:0:a00:1",
+    "2606:4700::5efe:10.0.0.1",
+    "2606:4700::200:5efe:7f00:1",
     "100::1",
     "2001::1",
     "2001:0:4136:e378:8000:63bf:f5ff:fffe",
@@ -94,6 +98,8 @@ TAKEN = [
     "64:ff9b::8.8.8.8",
     "2002:808:808::1",
     "2400::1",
+    "::ffff:0:8.8.8.8",
+    "2606:4700::5efe:8.8.8.8",
 ]
 
 
@@ -140,7 +146,7 @@ def test_an_address_inside_another_is_judged_alike(address):
         assert (GUARD.refusal(str(outer)) is None) == (GUARD.refusal(str(address)) is None)
 
 
-@pytest.mark.parametrize("allow", [["10.0.0.1/8"], ["nowhere"], [""], "10.0.0.0/8", ["10.0.0.0/33"]])
+@pytest.mark.parametrize("allow", [["10.0.0.1/8"], ["nowhere"], [""], "10.0.0.0/8", ["10.0.0.0/33"], 5])
 def test_networks_that_make_no_sense_are_refused(allow):
     with pytest.raises(MisuseError, match="allow"):
         AddressGuard(allow=allow)

@@ -84,3 +84,17 @@ def test_any_field_of_a_dict_may_be_empty():
 def test_what_cannot_be_none_is_refused_by_its_place(text, got):
     with pytest.raises(CallError, match=rf"the row does not fit: Expected `int`, got `{got}` - at `\$.n`"):
         converted(Strict, n=text)
+
+
+def test_tls_settings_do_not_travel_to_other_machines():
+    from yelpaze import Headers, Outcome, Timings, Tls, get
+    from yelpaze.flow.codec import _decoded, _encoded_value, _Tagged
+
+    request = get("https://a.test/x", tls=Tls(verify=False))
+    outcome = Outcome(
+        request, 200, Headers(), b"{}", None, (), Timings(), 0.1, request.url, "2", "", "0" * 32
+    )
+    tag, data = _encoded_value(outcome, None)
+    (found,) = _decoded(_Tagged(tag, data), None)
+    assert found.request.tls is None
+    assert (found.request.url, found.status) == (request.url, 200)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yelpaze.config.convert import kind_at
+from yelpaze.config.convert import Mistake, kind_at
 from yelpaze.config.loader import Schema, load
 from yelpaze.config.values import Duration, Secret, Settings, Size
 from yelpaze.model.errors import InputError
@@ -89,14 +89,39 @@ def test_mistakes_of_file_and_environment_come_together(tmp_path):
             "YELPAZE_HOOKS__": "1",
         },
     )
-    assert found[0] == "hooks.yaml:1: port: Expected `int`, got `str`"
-    assert {line.partition(":")[0] for line in found[1:]} == {
+    assert found[-1] == "hooks.yaml:1: port: Expected `int`, got `str`"
+    assert {line.partition(":")[0] for line in found[:-1]} == {
         "YELPAZE_HOOKS__STORE__KIND",
         "YELPAZE_HOOKS__STROE__KIND",
         "YELPAZE_HOOKS__ENDPOINTS",
         "YELPAZE_HOOKS_PORT",
         "YELPAZE_HOOKS__",
     }
+
+
+def test_variables_and_flags_mend_what_the_file_has(tmp_path):
+    """What counts is what holds in the end."""
+    assert loaded(tmp_path, "port: many\n", environment={"YELPAZE_HOOKS__PORT": "7"}).port == 7
+    assert loaded(tmp_path, "port: many\n", flags={"port": 8}).port == 8
+
+
+@pytest.mark.parametrize("text", ["{curly", "[square", "[a-z]+", '{"a": 1}'])
+def test_a_text_that_looks_like_json_is_a_text(text):
+    found = load(HOOKS, None, {}, {"YELPAZE_HOOKS__STORE__PASSWORD": text})
+    assert found.store.password == text
+
+
+def test_a_wrong_name_hides_no_other_mistake():
+    def check(example):
+        if example.port < 1024:
+            yield Mistake("port", "is at least 1024")
+
+    schema = Schema("hooks", Example, check)
+    assert [str(mistake) for mistake in schema.convert({"prot": 1, "port": 80})[1]] == [
+        "prot: there is no such setting; did you mean port?",
+        "port: is at least 1024",
+    ]
+    assert len(schema.convert({"port": "x"})[1]) == 1
 
 
 def test_a_file_may_hold_several_services(tmp_path):
@@ -109,6 +134,7 @@ def test_a_file_may_hold_several_services(tmp_path):
     assert mistakes(tmp_path, "hooks: {}\nmonitr: {}\n") == [
         "hooks.yaml:2: monitr: there is no such section; did you mean monitor?"
     ]
+    assert loaded(tmp_path, "live: {whatever: 1}\n") == Example()  # none of its own
     assert mistakes(tmp_path, "hooks: 7\n") == ["hooks.yaml:1: hooks: is a section of settings"]
 
 
@@ -223,6 +249,11 @@ def test_any_settings_are_a_struct_or_mistakes(settings):
 )
 def test_files_that_cannot_be_read(tmp_path, name, text, said):
     assert said in "\n".join(mistakes(tmp_path, text, name))
+
+
+def test_a_parsers_words_hold_no_value_of_the_file(tmp_path):
+    for text in ("store: {password: !hunter2 x}", "store: {password: *hunter2}"):
+        assert "hunter2" not in str(mistakes(tmp_path, text))
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path):

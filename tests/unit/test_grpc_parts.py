@@ -7,12 +7,12 @@ import grpc
 import pytest
 
 from yelpaze.grpc.address import Address
-from yelpaze.grpc.control import BUCKETS, ProcessReport, Task
+from yelpaze.grpc.control import BUCKETS, ProcessReport, ServerTask
 from yelpaze.grpc.counting import Tally, counted
 from yelpaze.grpc.multi_process import worn
 from yelpaze.grpc.options import Options
+from yelpaze.grpc.server_group import own_address
 from yelpaze.grpc.server_process import ServerProcess
-from yelpaze.grpc.server_processes import own_address
 from yelpaze.grpc.totals import summed, totals
 from yelpaze.model.errors import StoppedError
 
@@ -20,7 +20,7 @@ from yelpaze.model.errors import StoppedError
 
 
 async def process(*, place=0, calls=None, since=0.0):
-    task = Task(
+    task = ServerTask(
         id="id",
         place=place,
         register=b"",

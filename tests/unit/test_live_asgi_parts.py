@@ -237,7 +237,7 @@ def test_live_refuses_what_cannot_be_before_it_is_used():
     ):
         with pytest.raises(InputError, match=said):
             Live(settings)
-    with pytest.raises(InputError, match="broker 'foo' is neither memory nor redis://host:port"):
+    with pytest.raises(InputError, match="broker takes memory or redis://host:port, not 'foo'"):
         Live(broker="foo")
 
 

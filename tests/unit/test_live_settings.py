@@ -391,7 +391,9 @@ def test_namespaces_may_come_from_the_environment_as_json():
     assert found.channel.namespaces[0].presence
     with pytest.raises(InputError, match="YELPAZE_LIVE__CHANNEL__NAMESPACES: is no JSON"):
         load(None, {}, {"YELPAZE_LIVE__CHANNEL__NAMESPACES": "[{"})
-    with pytest.raises(InputError, match="YELPAZE_LIVE_CLIENT_INSECURE: two underscores"):
+    with pytest.raises(
+        InputError, match="YELPAZE_LIVE_CLIENT_INSECURE: names are separated by two underscores"
+    ):
         load(None, {}, {"YELPAZE_LIVE_CLIENT_INSECURE": "true"})
     with pytest.raises(InputError, match=r"YELPAZE_LIVE__CLEINT__INSECURE: cleint: .* did you mean client"):
         load(None, {}, {"YELPAZE_LIVE__CLEINT__INSECURE": "true"})

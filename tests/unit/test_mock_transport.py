@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from yelpaze import Engine, Flow, MisuseError, Retry, Timeout, get, head, post
-from yelpaze.testing import Fault, MockTransport, Reply, run_simulated
+from yelpaze import Engine, Flow, Hedge, MisuseError, Retry, Timeout, get, head, post
+from yelpaze.testing import MockTransport, NetworkFault, Reply, run_simulated
 
 SHOP = "https://shop.test"
 
@@ -65,7 +65,9 @@ def test_a_request_is_seen_as_it_was_sent():
 
 
 def test_answers_one_after_the_other_and_retries_between():
-    mock = MockTransport({"*": [Fault("connect"), Reply(503, headers={"Retry-After": "120"}), Reply(json=1)]})
+    mock = MockTransport(
+        {"*": [NetworkFault("connect"), Reply(503, headers={"Retry-After": "120"}), Reply(json=1)]}
+    )
     ((outcome,), seconds) = sent_by(mock, get(f"{SHOP}/x"))
     assert outcome.json() == 1
     assert [attempt.status for attempt in outcome.attempts] == [0, 503, 200]
@@ -123,6 +125,57 @@ def test_a_flow_without_a_network():
     assert [result.value if result.ok else result.failure.status for result in results] == [5.0, 404, 5.0]
 
 
+def test_brackets_and_methods_in_routes_are_what_they_look_like():
+    mock = MockTransport(
+        {"get https://shop.test/items?ids[0]=*": Reply(), "http://[2001:db8::1]/*": Reply(201)}
+    )
+    outcomes, _ = sent_by(mock, get(f"{SHOP}/items?ids[0]=1"), get("http://[2001:db8::1]/x"))
+    assert [outcome.status for outcome in outcomes] == [200, 201]
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_handler_that_fails_costs_its_own_call_at_most(which):
+    """The first attempt's, or its hedge's: no slot is lost, and nothing is sent for a call that has ended."""
+    calls = 0
+
+    def handler(_sent):
+        nonlocal calls
+        calls += 1
+        if calls == which:
+            raise RuntimeError("a mistake of the test")
+        return Reply(delay=5)
+
+    mock = MockTransport({"*": handler})
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with Engine(transport=mock, retry=None, hedge=Hedge(after=0.5, share=1)) as engine:
+            outcome = await engine.send(get(f"{SHOP}/x"))
+            await asyncio.sleep(10)
+            (host,) = engine.statistics().hosts.values()
+            return outcome, host.in_flight
+
+    outcome, in_flight = run_simulated(main())
+    assert outcome.ok is (which == 2)
+    assert (in_flight, calls) == (0, which)
+
+
+def test_a_value_that_is_no_json_says_so():
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with Engine(transport=MockTransport({"*": lambda _: object()})) as engine:
+            return await engine.send(get(f"{SHOP}/x"))
+
+    assert "could not be sent" in run_simulated(main()).error.message
+
+
+def test_simulated_time_does_not_depend_on_the_time_of_day(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    ((outcome,), seconds) = sent_by(MockTransport({"*": [Reply(503), Reply()]}), get(f"{SHOP}/x"))
+    assert outcome.ok
+    assert seconds < 5
+
+
 def test_a_request_without_a_route_says_so():
     reported = []
 
@@ -144,8 +197,8 @@ def test_routes_that_make_no_sense_are_refused(routes):
 
 @pytest.mark.parametrize("kind", ["status", "nothing", "cancelled"])
 def test_faults_that_no_network_makes_are_refused(kind):
-    with pytest.raises(MisuseError, match="Fault takes one of"):
-        Fault(kind)
+    with pytest.raises(MisuseError, match="NetworkFault takes one of"):
+        NetworkFault(kind)
 
 
 def test_a_day_passes_at_once():

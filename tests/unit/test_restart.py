@@ -23,7 +23,7 @@ def test_how_a_process_ended(served, is_explained, ending):
 
 
 def test_failures_in_a_row_end_with_a_sound_process():
-    assert KEEPS.failures_after(Ending.SOUND, 7) == 1
+    assert KEEPS.failures_after(Ending.SOUND, 7) == 0
     for ending in (Ending.EARLY, Ending.SILENT, Ending.EXPLAINED):
         assert KEEPS.failures_after(ending, 7) == 8
 

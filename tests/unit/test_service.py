@@ -16,7 +16,7 @@ from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.model.notice import Level, Notice
 from yelpaze.service import endpoint
 from yelpaze.service.descriptors import capacity
-from yelpaze.service.endpoint import asks, new_registry, served_metrics
+from yelpaze.service.endpoint import liveness_of, new_registry, served_metrics
 from yelpaze.service.log import forward_logging, service_report
 from yelpaze.service.runner import Service
 
@@ -153,7 +153,9 @@ def test_a_loop_that_is_stuck_is_not_healthy(monkeypatch):
     monkeypatch.setattr(endpoint, "_ALIVE_SECONDS", 0.01)
     urls = []
     loop = asyncio.new_event_loop()  # nothing runs it
-    with served_metrics([], "127.0.0.1:0", is_alive=asks(loop), is_ready=lambda: False, started=urls.append):
+    with served_metrics(
+        [], "127.0.0.1:0", is_alive=liveness_of(loop), is_ready=lambda: False, started=urls.append
+    ):
         base = urls[0].removesuffix("/metrics")
         assert status_of(f"{base}/healthz") == 503
         assert status_of(f"{base}/readyz") == 503

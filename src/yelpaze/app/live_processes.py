@@ -21,6 +21,7 @@ from yelpaze.process.messages import Failed, Ready
 from yelpaze.process.parenthood import Parent
 from yelpaze.process.supervised import Supervised
 from yelpaze.process.supervisor import Supervisor
+from yelpaze.service.log import forward_logging
 
 _MAIN = "yelpaze.app.live_processes:child_main"
 _REPORT_SECONDS = 0.5
@@ -28,7 +29,7 @@ _MARGIN_SECONDS = 5.0
 _RESTART = Restart(sound=5.0)
 
 
-class Task(msgspec.Struct, frozen=True):
+class GatewayTask(msgspec.Struct, frozen=True):
     """What a process is to do."""
 
     config: Config
@@ -86,7 +87,7 @@ class LiveProcesses:
     async def start(self) -> Sequence[Notice]:
         config = self._options.config
         self._held = Held(Address(config.http_server.address, config.http_server.port))
-        self._task = encode(Task(config, self._held.address.port))
+        self._task = encode(GatewayTask(config, self._held.address.port))
         await self._supervisor.start()
         return greeting(self._options, self._held.address)
 
@@ -124,12 +125,12 @@ def child_main(channel_fd: int, lifeline_fd: int) -> None:
 
     parent = Parent(channel_fd, lifeline_fd)
     messages = parent.messages()
-    task: Task | None = next(messages, None)
+    task: GatewayTask | None = next(messages, None)
     if task is not None:
         uvloop.run(_serve(parent, messages, task))
 
 
-async def _serve(parent: Parent, messages: Iterator[Any], task: Task) -> None:
+async def _serve(parent: Parent, messages: Iterator[Any], task: GatewayTask) -> None:
     config = task.config
     run_gc_less_often()
     stop = asyncio.Event()
@@ -140,6 +141,7 @@ async def _serve(parent: Parent, messages: Iterator[Any], task: Task) -> None:
         with contextlib.suppress(OSError):
             parent.send(notice)
 
+    forward_logging(report)
     try:
         sock = listening(config.http_server.address, task.port, shared=True)
         async with opened_node(config, report) as node, Server(node, sock) as server:

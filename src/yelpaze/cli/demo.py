@@ -6,13 +6,11 @@ import click
 
 from yelpaze.app.demo import serve_demo
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.serving import address_of, report_of, service_options
+from yelpaze.cli.serving import address_of, service_options
 from yelpaze.demo.faults import FAULTS, Fault
 from yelpaze.demo.server import Options
 from yelpaze.model.errors import MisuseError
-from yelpaze.service.log import Format
-
-_GRACE = 5.0
+from yelpaze.model.notice import Report
 
 
 @click.group("demo")
@@ -58,7 +56,7 @@ def command() -> None:
     show_default=True,
     help="The same seed gives the same faults.",
 )
-@service_options(grace=_GRACE, what="answers under way")
+@service_options("demo", grace=5.0, what="answers under way")
 def serve(
     listen: str,
     latency: float,
@@ -66,10 +64,9 @@ def serve(
     faults: str,
     rate_limit: int,
     seed: int,
-    grace: float | None,
+    grace: float,
     metrics: str | None,
-    log_format: Format,
-    quiet: bool,
+    report: Report,
 ) -> int:
     """Serve a small shop until Ctrl-C. `GET /` lists the services."""
     options = Options(
@@ -79,10 +76,7 @@ def serve(
         rate_limit=rate_limit,
         seed=seed,
     )
-    report = report_of("demo", log_format, quiet=quiet)
-    address = address_of(listen)
-    grace = _GRACE if grace is None else grace
-    asyncio.run(serve_demo(address, options, report, grace=grace, metrics=metrics))
+    asyncio.run(serve_demo(address_of(listen), options, report, grace=grace, metrics=metrics))
     return Exit.OK
 
 

@@ -30,7 +30,7 @@ _EXPLAINED = 1000
 @MANY
 @policy_options
 @click.option("-s", "--silent", is_flag=True, help="No progress, no table, no messages.")
-@click.option("-S", "--show-error", is_flag=True, help="Messages of failures all the same.")
+@click.option("-S", "--show-error", is_flag=True, help="With --silent, still print errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show each exchange on stderr.")
 def command(urls: tuple[str, ...], explain_only: bool, metrics: str | None, **flags: Any) -> int:
     """Fetch many URLs at once, as `curl --parallel` should.

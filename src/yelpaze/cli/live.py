@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.serving import address_of, report_of, service_options
+from yelpaze.cli.serving import address_of, service_options
 from yelpaze.model.extras import require
-from yelpaze.model.notice import Notice
-from yelpaze.service.log import Format
+from yelpaze.model.notice import Notice, Report
 
 
 @click.command("live")
@@ -25,13 +24,12 @@ from yelpaze.service.log import Format
 @click.option("--processes", metavar="N", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--insecure", is_flag=True, help="Let everyone connect, subscribe and publish, to try it out.")
 @click.option("--check", is_flag=True, help="Check the settings and exit.")
-@service_options(grace=30, what="disconnecting clients")
+@service_options("live", grace=30.0, what="disconnecting clients", is_setting=True)
 def command(
     config: Path | None,
     processes: int,
     metrics: str | None,
-    log_format: Format,
-    quiet: bool,
+    report: Report,
     check: bool,
     **flags: Any,
 ) -> int:
@@ -50,7 +48,6 @@ def command(
     from yelpaze.live.core.tokens import check_keys  # noqa: PLC0415
     from yelpaze.live.settings import LIVE  # noqa: PLC0415
 
-    report = report_of("live", log_format, quiet=quiet)
     options = LiveOptions(config=load(LIVE, config, _settings(flags)), processes=processes, metrics=metrics)
     if check:
         check_keys(options.config)

@@ -99,10 +99,10 @@ _ROW_OPTIONS = (
         help="Make a CPU call at a second worker, too, when it takes longer.",
     ),
     click.option(
-        "--worker-ca", metavar="FILE", help="Who vouches for workers at grpcs://. [default: the system]"
+        "--worker-ca", metavar="FILE", help="CA file used to verify workers. [default: the system's]"
     ),
-    click.option("--worker-cert", metavar="FILE", help="Our certificate for workers that ask for one."),
-    click.option("--worker-key", metavar="FILE", help="Its key."),
+    click.option("--worker-cert", metavar="FILE", help="Client certificate for workers that require one."),
+    click.option("--worker-key", metavar="FILE", help="Private key of the client certificate."),
     click.option(
         "--batch",
         metavar="N",

@@ -1,26 +1,37 @@
-"""The options that every long-lived command has."""
+"""What every long-lived command has: the same options, and a log that holds its errors, too."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any
 
 import click
 
+from yelpaze.cli.exits import code_of
 from yelpaze.cli.policies import Seconds
 from yelpaze.grpc.address import Address
 from yelpaze.model.errors import InputError
-from yelpaze.model.notice import Report
+from yelpaze.model.notice import Level, Notice
 from yelpaze.service.log import FORMATS, Format, forward_logging, service_report
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., int]
 
 
-def service_options(*, grace: float, what: str) -> Callable[[F], F]:
-    """--grace (how long `what` may take), --metrics, --log-format and --quiet."""
+def service_options(
+    service: str, *, grace: float, what: str, is_setting: bool = False
+) -> Callable[[Command], Command]:
+    """--grace (how long `what` may take), --metrics, --log-format and --quiet.
+
+    `is_setting`: the grace is a setting, too, so that the flag has no default of its own.
+
+    The command is called with `report`, in place of the last two. With `--log-format json` an error that ends
+    it is a line of the log, like everything else; what libraries log goes there as well.
+    """
     options = (
         click.option(
             "--grace",
             metavar="SECONDS",
             type=Seconds(zero=True),
+            default=None if is_setting else grace,
             help=f"Time for {what} at shutdown. [default: {grace:g}]",
         ),
         click.option(
@@ -38,19 +49,25 @@ def service_options(*, grace: float, what: str) -> Callable[[F], F]:
         click.option("-q", "--quiet", is_flag=True, help="Log only warnings and errors."),
     )
 
-    def decorate(command: F) -> F:
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(*arguments: Any, log_format: Format, quiet: bool, **named: Any) -> int:
+            report = service_report(service, form=log_format, quiet=quiet)
+            forward_logging(report)
+            try:
+                return command(*arguments, report=report, **named)
+            except Exception as error:
+                code = code_of(error)
+                if code is None or log_format == "text":
+                    raise
+                report(Notice("failed", str(error), Level.ERROR))
+                return code
+
         for option in reversed(options):
-            command = option(command)
-        return command
+            run = option(run)
+        return run
 
     return decorate
-
-
-def report_of(service: str, log_format: Format, *, quiet: bool) -> Report:
-    """The report of a command; what libraries log goes there, too."""
-    report = service_report(service, form=log_format, quiet=quiet)
-    forward_logging(report)
-    return report
 
 
 def address_of(listen: str) -> Address:

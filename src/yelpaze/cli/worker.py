@@ -9,13 +9,12 @@ import click
 from yelpaze.app.worker import WorkerOptions, serve_worker
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.running import Size
-from yelpaze.cli.serving import report_of, service_options
+from yelpaze.cli.serving import service_options
 from yelpaze.grpc.options import Options
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError
-from yelpaze.service.log import Format
+from yelpaze.model.notice import Report
 
-_GRACE = 30.0
 _LEAST_MESSAGE = 64 << 10
 _FILE = click.Path(dir_okay=False)
 
@@ -77,9 +76,9 @@ class Ports(click.ParamType[tuple[int, int]]):
     type=Ports(),
     help="Range of ports at which clients reach each process. [default: any]",
 )
-@service_options(grace=_GRACE, what="calls under way")
+@service_options("worker", grace=30.0, what="calls under way")
 @click.option("--while-used", type=click.Path(path_type=Path), hidden=True)
-def command(flow: str, log_format: Format, quiet: bool, **flags: Any) -> int:
+def command(flow: str, report: Report, **flags: Any) -> int:
     """Serve CPU functions to flows and programs on other machines.
 
     FLOW is path.py, path.py:name or package.module. Its @flow.compute steps serve
@@ -88,7 +87,6 @@ def command(flow: str, log_format: Format, quiet: bool, **flags: Any) -> int:
     the address can call them. SIGHUP loads the source and the TLS files anew, process by process; SIGTERM
     ends.
     """
-    report = report_of("worker", log_format, quiet=quiet)
     asyncio.run(serve_worker(flow, _options(flags), report))
     return Exit.OK
 
@@ -108,7 +106,7 @@ def _options(flags: dict[str, Any]) -> WorkerOptions:
         metrics=flags["metrics"],
         while_used=flags["while_used"],
         serving=Options(
-            grace=_GRACE if flags["grace"] is None else flags["grace"],
+            grace=flags["grace"],
             max_message=flags["max_message"],
             tls=tls if all(tls) else None,
             client_ca=flags["tls_client_ca"],

@@ -52,7 +52,7 @@ async def serving(options: FrontOptions, server: Server) -> AsyncIterator[None]:
     """Add the service to a server, for as long as the context lasts."""
     exports: Exports = load(options.exports)  # type: ignore[assignment]
     front = Front(exports, options, server)
-    await front.pool.start()
+    await front.start()
     try:
         methods: dict[str, Any] = {
             "Describe": grpc.unary_unary_rpc_method_handler(
@@ -93,6 +93,7 @@ class Front:
         self._functions = {name: (number, server.counts(name)) for number, name in enumerate(names)}
         self._fingerprint = fingerprint_of(exports.units)
         self._open = self._bytes = 0
+        self._has_started = False
         self._withdrawing: asyncio.Task[None] | None = None
         self._description = pb.Description(
             protocol=PROTOCOL,
@@ -124,7 +125,14 @@ class Front:
         seconds = self.pool.seconds_a_call
         return self._workers * (1 + int(_WINDOW_SECONDS / seconds) if seconds is not None else 1)
 
+    async def start(self) -> None:
+        """Start the processes. Raises StoppedError."""
+        await self.pool.start()
+        self._has_started = True
+
     def _broken(self, why: str) -> None:
+        if not self._has_started:
+            return  # the front itself does not start, and says why
         self._server.want_replacement(why)
         self._withdrawing = asyncio.get_running_loop().create_task(self._server.set_serving(is_serving=False))
 

@@ -20,6 +20,7 @@ class Mistake(msgspec.Struct, frozen=True):
 
     path: str
     text: str
+    is_name: bool = False  # of a setting that does not exist; otherwise of its value
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}" if self.path else self.text
@@ -75,7 +76,7 @@ def _unknown(name: Any, fields: Mapping[str, Any], path: str) -> Mistake:
     near = _near(name, fields)
     hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(fields)}"
     shown = name if isinstance(name, str) and re.fullmatch(r"[\w-]+", name) else repr(name)
-    return Mistake(f"{path}.{shown}" if path else shown, f"there is no such setting{hint}")
+    return Mistake(f"{path}.{shown}" if path else shown, f"there is no such setting{hint}", is_name=True)
 
 
 def _near(name: Any, fields: Mapping[str, Any]) -> list[str]:
@@ -83,10 +84,10 @@ def _near(name: Any, fields: Mapping[str, Any]) -> list[str]:
 
 
 def _value(kind: Any, value: Any, place: str, mistakes: list[Mistake]) -> Any:
-    if _is_struct(kind):
+    if is_struct(kind):
         return _struct(kind, value, place, mistakes, {})
     item = _item_of(kind)
-    if item is not None and _is_struct(item):
+    if item is not None and is_struct(item):
         if not isinstance(value, list | tuple):
             mistakes.append(Mistake(place, "is a list"))
             return ()
@@ -102,7 +103,8 @@ def _value(kind: Any, value: Any, place: str, mistakes: list[Mistake]) -> Any:
         return None
 
 
-def _is_struct(kind: Any) -> bool:
+def is_struct(kind: Any) -> bool:
+    """Whether a type is a section of settings."""
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
@@ -148,7 +150,7 @@ def kind_at(kind: Any, path: str) -> Any:
     <class 'yelpaze.config.values.Duration'>
     """
     for name in re.findall(r"[^.\[\]]+", path):
-        if not _is_struct(kind):
+        if not is_struct(kind):
             return None
         kind = next((one.type for one in msgspec.structs.fields(kind) if one.encode_name == name), None)
     return kind

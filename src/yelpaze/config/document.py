@@ -26,17 +26,17 @@ class Document:
     def enter(self, section: str) -> None:
         """Go on with one section of it."""
         self.prefix = section
-        values = self.values[section]
+        values = self.values.get(section)
         self.values = {} if values is None else values
 
     def place_of(self, path: str) -> str:
         """Where a setting stands: `live.yaml:12`, or only the file where lines can't be told (TOML)."""
-        full = f"{self.prefix}.{path}".strip(".")
-        line = self.line_of(full)
+        line = self.line_of(path)
         return f"{self.path}:{line}" if line else str(self.path)
 
     def line_of(self, path: str) -> int:
         """The line of a setting or, if it is not there, of what it would be in; 0 if it can't be told."""
+        path = f"{self.prefix}.{path}".strip(".")
         if self.path.suffix == ".toml" or not path:
             return 0
         try:
@@ -117,9 +117,14 @@ def _parsed_yaml(text: str, path: Path) -> Any:
         return yaml.load(text, _loader())  # noqa: S506  a safe loader that is strict
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise InputError(f"{path}{line}: is no YAML: {error.problem}") from None
+        raise InputError(f"{path}{line}: is no YAML: {_without_values(str(error.problem))}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as YAML: {error}") from None
+        raise InputError(f"{path}: cannot be read as YAML: {_without_values(str(error))}") from None
+
+
+def _without_values(text: str) -> str:
+    """A parser's words without what it quotes from the file, which may be a secret."""
+    return re.sub(r"'[^']*'", "'…'", text)
 
 
 def _loader() -> Any:

@@ -6,7 +6,7 @@ from typing import Any, get_origin
 
 import msgspec
 
-from yelpaze.config.convert import Mistake, kind_at
+from yelpaze.config.convert import Mistake, is_struct, kind_at
 
 _SPLIT = "__"
 
@@ -38,7 +38,7 @@ def from_environment(
         if not variable.startswith(prefix):
             if variable.startswith(prefix.removesuffix("_")):
                 hint = f"{prefix}SECTION__NAME"
-                mistakes.append(Mistake(variable, f"two underscores part sections: {hint}"))
+                mistakes.append(Mistake(variable, f"names are separated by two underscores: {hint}"))
             continue
         *sections, name = names = variable.removeprefix(prefix).lower().split(_SPLIT)
         if not all(names):
@@ -54,14 +54,15 @@ def from_environment(
                 break
         else:
             try:
-                place[name] = _value(text, is_list=get_origin(kind_at(kind, ".".join(names))) is tuple)
+                place[name] = _value(text, kind_at(kind, ".".join(names)))
             except msgspec.DecodeError as error:
                 mistakes.append(Mistake(variable, f"is no JSON: {error}"))
     return found, mistakes
 
 
-def _value(text: str, *, is_list: bool) -> Any:
-    """A list of words, JSON, or text."""
-    if text.startswith(("[", "{")):
+def _value(text: str, kind: Any) -> Any:
+    """A section as JSON, a list as JSON or words, or text."""
+    is_list = get_origin(kind) is tuple
+    if (is_list and text.startswith("[")) or (is_struct(kind) and text.startswith("{")):
         return msgspec.json.decode(text)
     return [item for item in re.split(r"[ ,]+", text) if item] if is_list else text

@@ -14,7 +14,7 @@ from yelpaze.config.environment import from_environment, variable_of
 from yelpaze.model.errors import InputError
 
 S = TypeVar("S", bound=msgspec.Struct)
-SECTIONS = ("live", "hooks", "monitor", "worker")
+SECTIONS = ("live", "hooks", "monitor")
 
 
 def _no_mistake(_: object) -> Iterable[Mistake]:
@@ -48,8 +48,8 @@ class Schema(Generic[S]):
         """The struct, or None and all that is wrong."""
         value, mistakes = convert(self.kind, settings, self._elsewhere)
         if value is not None:
-            # A section with a wrong value has its default there, which says nothing of the others.
-            spoiled = {_top(mistake) for mistake in mistakes}
+            # A wrong value has been replaced by its default, which says nothing of the section's others.
+            spoiled = {_top(mistake) for mistake in mistakes if not mistake.is_name}
             mistakes += [mistake for mistake in self._check(value) if _top(mistake) not in spoiled]
         return (None if mistakes else value), mistakes
 
@@ -78,35 +78,43 @@ def load(
     if document is not None:
         _enter(document, schema)
     values = document.values if document is not None else source if isinstance(source, Mapping) else {}
-    messages: dict[str, None] = {}  # in order, each once
-    if document is not None:
-        _, mistakes = schema.convert(values)
-        for mistake in sorted(mistakes, key=lambda one: document.line_of(_full(document, one))):
-            messages[f"{document.place_of(mistake.path)}: {mistake}"] = None
     above, mistakes = from_environment(schema.section, schema.kind, environment)
-    messages |= dict.fromkeys(map(str, mistakes))
+    messages = [str(mistake) for mistake in mistakes]
     found, mistakes = schema.convert(merged(merged(values, above), flags))
+    if document is not None:
+        mistakes.sort(key=lambda one: document.line_of(one.path))
     for mistake in mistakes:
         variable = _variable(schema.section, mistake.path, environment)
-        if variable or not any(message.endswith(f": {mistake}") for message in messages):
-            messages[f"{variable}: {mistake}" if variable else str(mistake)] = None
+        if variable:
+            messages.append(f"{variable}: {mistake}")
+        elif document is not None and not _has(flags, mistake.path):
+            messages.append(f"{document.place_of(mistake.path)}: {mistake}")
+        else:
+            messages.append(str(mistake))
     if messages or found is None:
         raise InputError("\n".join(messages))
     return found
+
+
+def _has(settings: Mapping[str, Any], path: str) -> bool:
+    """Whether these settings set that one, or something in it."""
+    place: Any = settings
+    for name in path.partition("[")[0].split("."):
+        if not isinstance(place, Mapping) or name not in place:
+            return False
+        place = place[name]
+    return True
 
 
 def _top(mistake: Mistake) -> str:
     return mistake.path.partition(".")[0]
 
 
-def _full(document: Document, mistake: Mistake) -> str:
-    return f"{document.prefix}.{mistake.path}".strip(".")
-
-
 def _enter(document: Document, schema: Schema[Any]) -> None:
     """If the file is for several services, go on with this one's section."""
     fields = {field.encode_name for field in msgspec.structs.fields(schema.kind)}
-    if schema.section not in document.values or schema.section in fields:
+    names = [name for name in document.values if name in SECTIONS]
+    if not names or not fields.isdisjoint(document.values):
         return
     for name in document.values:
         if name not in SECTIONS:

@@ -173,12 +173,20 @@ def _encoded_value(value: Any, values: Values | None) -> Any:
     if value is None:
         return None
     if type(value) is Outcome:
-        return ("answer", msgspec.Raw(_pack(value)))
+        return ("answer", msgspec.Raw(_pack(_portable(value))))
     if type(value) is Failure:
         return ("failure", msgspec.Raw(_pack(value)))
     if values is None:
         raise CallError("result", f"a {type(value).__name__} can't travel between machines")
     return ("value", msgspec.Raw(values.encode(value)))
+
+
+def _portable(outcome: Outcome) -> Outcome:
+    """Without TLS settings: their paths are this machine's, and a password is nobody else's business."""
+    request = outcome.request
+    if request.tls is None:
+        return outcome
+    return msgspec.structs.replace(outcome, request=msgspec.structs.replace(request, tls=None))
 
 
 def _decoded(item: _Item, values: Values | None) -> Any:  # noqa: PLR0911  one for each kind

@@ -45,6 +45,10 @@ class Address(msgspec.Struct, frozen=True):
         bare = host.removeprefix("[").removesuffix("]")
         if (":" in bare) != (host != bare) or "/" in host:
             raise InputError(f"{text!r} is no address: give host:port, or [address]:port for IPv6")
+        try:
+            bare.encode("idna")
+        except UnicodeError:
+            raise InputError(f"{text!r} is no address: {bare!r} is no host name") from None
         return cls(bare or "0.0.0.0", int(port))  # noqa: S104  asked for
 
     @property

@@ -19,7 +19,7 @@ class ProcessAddress(msgspec.Struct, frozen=True):
     address: Address
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class ServerTask(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is to do, in which place. `listen` is the shared address, `own` its own."""
 
     id: str

@@ -11,8 +11,8 @@ from typing import Any, Self
 from yelpaze.grpc.address import Address
 from yelpaze.grpc.options import Options
 from yelpaze.grpc.program import pickled
+from yelpaze.grpc.server_group import ServerGroup
 from yelpaze.grpc.server_process import ServerProcess
-from yelpaze.grpc.server_processes import ServerProcesses
 from yelpaze.grpc.totals import ServerTotals, summed, totals
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Report
@@ -47,22 +47,22 @@ class MultiProcessServer:
                 'under `if __name__ == "__main__":`'
             )
         self._options = options
-        self._processes = ServerProcesses(pickled(register), Address.parse(listen), options, report)
+        self._group = ServerGroup(pickled(register), Address.parse(listen), options, report)
         self._gone = summed([])
         self._ending: asyncio.Future[None] | None = None
         self._supervisor: Supervisor[ServerProcess] = Supervisor(
-            self._processes.create,
+            self._group.create,
             options.processes,
             Restart(),
             report=report,
             on_ready=self._on_ready,
             on_gone=self._on_gone,
-            on_change=self._processes.send_members,
+            on_change=self._group.send_members,
         )
         self._replacement = RollingReplacement(
             self._supervisor,
             worn=lambda process, now: worn(process, options, now),
-            is_exclusive=self._processes.is_exclusive,
+            is_exclusive=self._group.is_exclusive,
         )
 
     async def __aenter__(self) -> Self:
@@ -77,7 +77,7 @@ class MultiProcessServer:
     @property
     def address(self) -> str:
         """Where clients find it."""
-        return self._processes.address.text
+        return self._group.address.text
 
     @property
     def ports(self) -> list[str]:
@@ -100,11 +100,11 @@ class MultiProcessServer:
 
     async def start(self) -> None:
         """Start all processes and wait until they serve. Raises InputError, StoppedError."""
-        self._processes.hold()
+        self._group.hold()
         try:
             await self._supervisor.start()
         except BaseException:
-            self._processes.release()
+            self._group.release()
             raise
         self._replacement.open()
 
@@ -125,20 +125,20 @@ class MultiProcessServer:
     async def _end(self) -> None:
         options = self._options
         await self._supervisor.stop(options.drain + options.grace + _MARGIN_SECONDS)
-        self._processes.release()
+        self._group.release()
 
     async def close(self) -> None:
         """End at once."""
         await self._supervisor.kill()
-        self._processes.release()
+        self._group.release()
 
     # ── a process ───────────────────────────────────────────────────────────────
 
     def _on_ready(self, process: ServerProcess, message: Ready) -> None:
-        self._processes.on_ready(process, message)
+        self._group.on_ready(process, message)
 
     def _on_gone(self, process: ServerProcess, _how: str, _peak: float) -> None:
-        self._processes.on_gone(process)
+        self._group.on_gone(process)
         if process.report is not None:
             self._gone = summed([self._gone, process.report])
 

@@ -19,11 +19,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from yelpaze.grpc import reflecting
 from yelpaze.grpc.address import Address
-from yelpaze.grpc.control import Members, ProcessReport, Task
+from yelpaze.grpc.control import Members, ProcessReport, ServerTask
 from yelpaze.grpc.counting import Counts, Registrar, Tally
 from yelpaze.grpc.options import Credentials, server_arguments
 from yelpaze.grpc.threads import Threads
 from yelpaze.grpc.watching import SERVICE, Watching
+from yelpaze.model.errors import YelpazeError
 from yelpaze.model.notice import Level, Notice
 from yelpaze.process.messages import Drain, Failed, Ready
 from yelpaze.process.parenthood import Parent, loading
@@ -37,7 +38,7 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     """Serve until the supervisor says to stop."""
     parent = Parent(channel_fd, lifeline_fd)
     messages = parent.messages()
-    task: Task | None = next(messages, None)
+    task: ServerTask | None = next(messages, None)
     if task is None:
         return
     try:
@@ -55,7 +56,7 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
         parent.send(_failed(error))
 
 
-def _load(task: Task) -> Any:
+def _load(task: ServerTask) -> Any:
     from multiprocessing.spawn import prepare  # noqa: PLC0415  as its children find __main__ again
 
     with loading():
@@ -64,8 +65,9 @@ def _load(task: Task) -> Any:
 
 
 def _failed(error: BaseException) -> Failed:
-    lines = traceback.format_exception(error)
-    return Failed(f"{type(error).__name__}: {error}", "".join(lines))
+    if isinstance(error, YelpazeError):  # its message says all
+        return Failed(str(error))
+    return Failed(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
 class Server:
@@ -119,7 +121,7 @@ class Load(Protocol):
 class Process:
     """The process, from its start to its end."""
 
-    def __init__(self, parent: Parent, task: Task) -> None:
+    def __init__(self, parent: Parent, task: ServerTask) -> None:
         self._parent = parent
         self._task = task
         self.place = task.place
@@ -182,7 +184,7 @@ class Process:
             names = (*registrar.services, health.SERVICE_NAME, SERVICE, reflecting.SERVICE)
             reflecting.add_reflection(names, own, is_async=aside is None)
 
-    def _listen(self, task: Task) -> int:
+    def _listen(self, task: ServerTask) -> int:
         """Take the shared address and an own one; the own one's port."""
         credentials = _credentials(task.credentials)
         port = 0

@@ -3,7 +3,7 @@
 from typing import Any
 
 from yelpaze.grpc.address import Address
-from yelpaze.grpc.control import ProcessReport, Task
+from yelpaze.grpc.control import ProcessReport, ServerTask
 from yelpaze.model.notice import Notice, Report
 from yelpaze.process.frames import encode
 from yelpaze.process.supervised import Supervised
@@ -14,7 +14,7 @@ _MAIN = "yelpaze.grpc.process:main"
 class ServerProcess(Supervised):
     """One process. `address` is where it can be reached alone; `report` is its last one."""
 
-    def __init__(self, task: Task, report: Report) -> None:
+    def __init__(self, task: ServerTask, report: Report) -> None:
         super().__init__(task.place)
         self._report = report
         self._task = task

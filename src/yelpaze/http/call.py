@@ -20,7 +20,7 @@ first good answer of the two is the call's.
 """
 
 from yelpaze.http.core import Core
-from yelpaze.http.exchange import Exchange
+from yelpaze.http.exchange import Exchange, not_sent
 from yelpaze.http.host import Host
 from yelpaze.http.options import Defaults, OnDone, ParkListener
 from yelpaze.http.retry_decision import FailedAttempt, decide
@@ -225,7 +225,7 @@ class Call:
         except Exception as error:  # noqa: BLE001  whatever it is, the slot goes on and the call ends
             self._core.report("a call could not be sent", error)
             self._core.give_slot(self.host, now)
-            self._refuse_soon(ErrorKind.PROTOCOL, f"could not be sent: {error}")
+            self._refuse_soon(ErrorKind.PROTOCOL, not_sent(error))
 
     def slow(self) -> None:
         """The attempt is slower than most: send another, if there is room and budget."""
@@ -238,7 +238,11 @@ class Call:
         if host.hedge.may():
             host.hedges += 1
             core.hedges += 1
-            self._hedge = Exchange(core, self, now, hedged=False)
+            try:
+                self._hedge = Exchange(core, self, now, hedged=False)
+            except Exception as error:  # noqa: BLE001  the first attempt goes on
+                core.report("a hedge could not be sent", error)
+                core.give_slot(host, now)
         else:
             core.give_slot(host, now)
 

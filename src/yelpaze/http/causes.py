@@ -18,6 +18,7 @@ _KINDS: dict[int, ErrorKind] = {
     pycurl.E_SSL_CIPHER: ErrorKind.TLS,
     pycurl.E_SSL_ISSUER_ERROR: ErrorKind.TLS,
     pycurl.E_SSL_INVALIDCERTSTATUS: ErrorKind.TLS,
+    pycurl.E_SSL_CACERT_BADFILE: ErrorKind.TLS,
     98: ErrorKind.TLS,  # CURLE_SSL_CLIENTCERT, likewise
     pycurl.E_FILESIZE_EXCEEDED: ErrorKind.TOO_LARGE,
 }

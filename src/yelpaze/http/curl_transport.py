@@ -24,6 +24,7 @@ resolver's wake-up) are never kept past POLL_REMOVE.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -252,6 +253,8 @@ class CurlTransport:
         if fd in self._interest:
             self._forget(fd)
         self._connected.add(fd)
+        if self._guard is not None:
+            os.set_inheritable(fd, False)  # pycurl's duplicate of a guarded socket is not
         return 0  # SOCKOPT_OK
 
     def _forget(self, fd: int) -> None:
@@ -373,13 +376,26 @@ def _guarded(guard: AddressGuard, handle: Handle) -> Callable[[int, Any], Any]:
         if why is not None:
             handle.blocked = why
             return pycurl.SOCKET_BAD
-        return _Lent(family, kind, protocol)
+        try:
+            lent = _Lent(socket.socket(family, kind, protocol).detach())
+        except OSError:  # no IPv6 here, or no descriptors: libcurl goes on to the next address, or fails
+            return pycurl.SOCKET_BAD
+        handle.has_connected = True
+        return lent
 
     return open_socket
 
 
-class _Lent(socket.socket):
-    """A socket that libcurl duplicates at once; this descriptor of it is closed with the object."""
+class _Lent:
+    """A descriptor that pycurl duplicates at once; ours is closed with the object."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
 
     def __del__(self) -> None:
-        self.close()
+        os.close(self._fd)

@@ -27,6 +27,7 @@ from yelpaze.http.options import Defaults, EngineEvents, OnDone, ParkListener, P
 from yelpaze.http.resolver import AsyncResolver, Resolver
 from yelpaze.http.shard import SHARD
 from yelpaze.http.shared_call import SharedCall
+from yelpaze.http.simulated_time import SimulatedLoop
 from yelpaze.http.spool import Destination, Spool
 from yelpaze.http.stream import stream
 from yelpaze.http.timers import Timer
@@ -90,7 +91,7 @@ class Engine:
     - `on_attempt`, `on_outcome`, `on_event`: plain callables that watch (`log_events()`);
       `tracing`: spans (`open_telemetry()`).
     - `rng`, `clock`, `wall_clock`, `transport`: the source of jitter and ids, monotonic seconds (by
-      default the event loop's, if it has its own time), UNIX seconds, and what carries attempts, such as
+      default a `SimulatedLoop`'s, if it runs in one), UNIX seconds, and what carries attempts, such as
       `yelpaze.testing.MockTransport`.
 
     Raises MisuseError for options that make no sense.
@@ -197,7 +198,7 @@ class Engine:
         )
         self._config = TransportConfig(
             connect_timeout=default.timeout.connect,
-            tls=Tls(None if ca_file is None else os.fspath(ca_file), client_cert, verify),
+            tls=Tls(_path(ca_file), client_cert, verify),
             authorities=default_authorities(),
             http_version=http_version,
             proxy=proxy,
@@ -219,8 +220,8 @@ class Engine:
         at_once = self.policies.default.limit.concurrency
         widest = self._rules.concurrency if at_once == "auto" else min(at_once, self._rules.concurrency)
         memory = Memory(self._memory)
-        if not self._has_clock and abs(loop.time() - time.monotonic()) > 1:
-            self.clock = loop.time  # a loop with a time of its own: a simulation
+        if not self._has_clock and isinstance(loop, SimulatedLoop):
+            self.clock = loop.time
         self._core = Core(
             self._rules,
             transport=self._transport
@@ -513,3 +514,8 @@ def _at_least_one(**values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise MisuseError(f"{name} takes a whole number of at least 1: {value!r}")
+
+
+def _path(given: str | os.PathLike[str] | None) -> str | None:
+    """Text for a path; what is none is refused by who takes it."""
+    return os.fspath(given) if isinstance(given, os.PathLike) else given

@@ -48,6 +48,9 @@ class ExchangeOwner(Protocol):
     def past_deadline(self) -> None:
         """The call's deadline has passed."""
 
+    def refused(self, kind: ErrorKind, message: str) -> None:
+        """The call cannot go on."""
+
 
 class Exchange:
     """An attempt under way. `stop()` gives slot and connection back at once, without notifying the call."""
@@ -112,8 +115,12 @@ class Exchange:
         self._dns = self._core.now() - self.began
         if answer.error:
             self._end(AttemptResult(0, Error(ErrorKind.DNS, answer.error)))
-        else:
+            return
+        try:
             self._send(answer)
+        except Exception as error:  # noqa: BLE001  whatever it is, the call ends
+            self._core.report("a call could not be sent", error)
+            self._call.refused(ErrorKind.PROTOCOL, not_sent(error))
 
     # ── transfer ────────────────────────────────────────────────────────────────
 
@@ -135,6 +142,7 @@ class Exchange:
             write=None if call.spool is None else call.spool.writer(),
             tls=current.tls,
         )
+        self._transfer = core.transport.start(attempt, self._answered)  # may raise
         began = self.began
         due = began + (min(limits.attempt, limits.first_byte))
         due = min(due, call.deadline_at)
@@ -143,7 +151,6 @@ class Exchange:
         else:
             self._timer = core.timers.at(due, self._timed_out)
         core.attempts += 1
-        self._transfer = core.transport.start(attempt, self._answered)
 
     def _hedge_or_wait(self) -> None:
         limits, call = self._call.timeout, self._call
@@ -226,3 +233,8 @@ class Exchange:
             self.stop()
         else:
             self._unheard = True
+
+
+def not_sent(error: Exception) -> str:
+    """The message of a call whose transfer could not even be started."""
+    return f"could not be sent: {error}"

@@ -10,6 +10,7 @@ body, a fresh connection.
 """
 
 import io
+import os
 import ssl
 from collections.abc import Callable
 from typing import Literal
@@ -64,6 +65,7 @@ class Handle:
         "body",
         "connect_timeout",
         "easy",
+        "has_connected",
         "head",
         "on_cancel",
         "on_done",
@@ -90,7 +92,8 @@ class Handle:
         self.pool: HostPool | None = None
         self.shard: Shard | None = None
         self.resolve_set = False
-        self.blocked: str | None = None
+        self.blocked: str | None = None  # why an address was refused
+        self.has_connected = False  # to another one
         self.paused = self.paused_since = 0.0
         self.write_error: BaseException | None = None
         is_post = shape[1] or shape[0] in _WITH_EMPTY_BODY
@@ -186,6 +189,7 @@ class Handle:
         self.head.clear()
         self.body.clear()
         self.attempt = self.on_done = self.shard = self.pool = self.blocked = None
+        self.has_connected = False
         if self.resolve_set:
             self.easy.unsetopt(pycurl.RESOLVE)
             self.resolve_set = False
@@ -216,14 +220,14 @@ def _set_config(easy: pycurl.Curl, config: TransportConfig, tls: Tls | None) -> 
 def _set_tls(easy: pycurl.Curl, tls: Tls, authorities: str) -> None:
     easy.setopt(pycurl.SSL_VERIFYPEER, int(tls.verify))
     easy.setopt(pycurl.SSL_VERIFYHOST, 2 if tls.verify else 0)
-    easy.setopt(pycurl.CAINFO, tls.ca_file or authorities)
+    easy.setopt(pycurl.CAINFO, os.fsencode(tls.ca_file or authorities))
     if tls.certificate is not None:
         certificate, key, password = tls.certificate
-        easy.setopt(pycurl.SSLCERT, certificate)
+        easy.setopt(pycurl.SSLCERT, os.fsencode(certificate))
         if key is not None:
-            easy.setopt(pycurl.SSLKEY, key)
+            easy.setopt(pycurl.SSLKEY, os.fsencode(key))
         if password is not None:
-            easy.setopt(pycurl.KEYPASSWD, password)
+            easy.setopt(pycurl.KEYPASSWD, password.encode())
 
 
 def default_authorities() -> str:

@@ -5,8 +5,8 @@ The engine above it is the real one, with its limits, retries, breakers and dead
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ class Reply(msgspec.Struct, frozen=True):
         return "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode("latin-1")
 
 
-class Fault(msgspec.Struct, frozen=True):
+class NetworkFault(msgspec.Struct, frozen=True):
     """A failure of the network, after `delay` seconds.
 
     `kind` is an error kind: connect, dns, tls, timeout.connect, protocol, too_large, blocked_address.
@@ -83,7 +83,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.kind not in _FAULTS:
-            raise MisuseError(f"Fault takes one of {', '.join(sorted(_FAULTS))}: {self.kind!r}")
+            raise MisuseError(f"NetworkFault takes one of {', '.join(sorted(_FAULTS))}: {self.kind!r}")
 
 
 class SentRequest(msgspec.Struct, frozen=True):
@@ -100,7 +100,7 @@ class SentRequest(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.body)
 
 
-Answer = Reply | Fault
+Answer = Reply | NetworkFault
 Handler = Callable[[SentRequest], Any]
 Route = Answer | Handler | Sequence[Answer]
 
@@ -111,11 +111,12 @@ class MockTransport:
     Args:
         routes: From patterns to what is answered. A pattern is a URL, in which `*` stands for anything, and
             before it a method, if it is for that one only. Without `?` in it, the query is ignored. The first
-            pattern that matches counts. An answer is a `Reply`, a `Fault`, a list of them (one after the
-            other; the last is repeated), or a function of the `SentRequest` that returns one of these or a
-            value to be sent as JSON.
+            pattern that matches counts. An answer is a `Reply`, a `NetworkFault`, a list of them (one after
+            the other; the last is repeated), or a function of the `SentRequest` that returns one of these or
+            a value to be sent as JSON.
 
-    A request without a route fails, and says so. `requests` holds all that were sent; `most` is the highest
+    A request without a route fails, and says so. `max_body` of the engine is not applied: that is a
+    `NetworkFault("too_large")`. `requests` holds all that were sent; `most` is the highest
     number of them that were under way at once.
 
     >>> from yelpaze import Engine, get
@@ -131,7 +132,7 @@ class MockTransport:
     """
 
     def __init__(self, routes: Mapping[str, Route] | None = None) -> None:
-        self._routes: list[tuple[str, str, Callable[[SentRequest], Answer]]] = []
+        self._routes: list[tuple[str, bool, re.Pattern[str], Callable[[SentRequest], Answer]]] = []
         self._under_way: dict[_MockTransfer, None] = {}
         self.requests: list[SentRequest] = []
         self.most = 0
@@ -148,7 +149,8 @@ class MockTransport:
         method, _, url = pattern.rpartition(" ")
         if "://" not in url and not url.startswith("*"):
             raise MisuseError(f"a route is a URL such as https://shop.test/items/*: {pattern!r}")
-        self._routes.append((method, url, _handler_of(route)))
+        pattern_of = re.compile(".*".join(map(re.escape, url.split("*"))), re.DOTALL)
+        self._routes.append((method.upper(), "?" in url, pattern_of, _handler_of(route)))
 
     def start(self, attempt: AttemptRequest, on_done: OnAttemptDone) -> Transfer:
         """Answer as the routes say. Raises MisuseError if there is none."""
@@ -159,15 +161,16 @@ class MockTransport:
         )
         self.requests.append(sent)
         answer = self._answer(sent)
-        transfer = _MockTransfer(loop, attempt, on_done, self._under_way)
+        body = answer.content() if isinstance(answer, Reply) else b""
+        transfer = _MockTransfer(loop, attempt, on_done, self._under_way, body)
         self.most = max(self.most, len(self._under_way))
         transfer.answer(answer)
         return transfer
 
     def _answer(self, sent: SentRequest) -> Answer:
         plain = sent.url.partition("?")[0]
-        for method, url, handler in self._routes:
-            if method in ("", sent.method) and fnmatchcase(sent.url if "?" in url else plain, url):
+        for method, has_query, pattern, handler in self._routes:
+            if method in ("", sent.method) and pattern.fullmatch(sent.url if has_query else plain):
                 return handler(sent)
         raise MisuseError(f"MockTransport has no route for {sent.method} {sent.url}")
 
@@ -178,7 +181,7 @@ class MockTransport:
 
 
 def _handler_of(route: Route) -> Callable[[SentRequest], Answer]:
-    if isinstance(route, Reply | Fault):
+    if isinstance(route, Reply | NetworkFault):
         return lambda _: route
     if callable(route):
         return lambda sent: _as_answer(route(sent))
@@ -197,7 +200,7 @@ def _last_repeated(answers: Iterable[Answer]) -> Iterator[Answer]:
 
 
 def _as_answer(value: Any) -> Answer:
-    return value if isinstance(value, Reply | Fault) else Reply(json=value)
+    return value if isinstance(value, Reply | NetworkFault) else Reply(json=value)
 
 
 def _decoded(line: str | bytes) -> str:
@@ -220,11 +223,13 @@ class _MockTransfer:
         attempt: AttemptRequest,
         on_done: OnAttemptDone,
         under_way: "dict[_MockTransfer, None]",
+        body: bytes,
     ) -> None:
         self._loop = loop
         self._attempt = attempt
         self._on_done = on_done
         self._under_way = under_way
+        self._body = body
         self._timer: asyncio.TimerHandle | None = None
         self.has_begun = False
         under_way[self] = None
@@ -243,7 +248,7 @@ class _MockTransfer:
         else:
             self._fail(answer)
 
-    def _fail(self, fault: Fault) -> None:
+    def _fail(self, fault: NetworkFault) -> None:
         self._end(AttemptResult(0, Error(ErrorKind(fault.kind), fault.message)))
 
     def _begin(self, reply: Reply) -> None:
@@ -254,7 +259,7 @@ class _MockTransfer:
             self._complete(reply)
 
     def _complete(self, reply: Reply) -> None:
-        attempt, body = self._attempt, reply.content()
+        attempt, body = self._attempt, self._body
         head = bytearray(reply.head(len(body)))
         body = b"" if attempt.method == "HEAD" else body
         raised: BaseException | None = None

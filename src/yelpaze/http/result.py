@@ -33,7 +33,7 @@ def read(handle: Handle, attempt: AttemptRequest, code: int, message: str, max_b
     dns = attempt.dns
     error: Error | None = None
     status = info(pycurl.RESPONSE_CODE)
-    if handle.blocked is not None and code:
+    if code and handle.blocked is not None and not handle.has_connected:
         error, status = Error(ErrorKind.BLOCKED_ADDRESS, handle.blocked), 0
     elif code:
         error = error_of(

@@ -47,9 +47,7 @@ class Client(Settings, frozen=True, kw_only=True):
 
     token: Token = Token()
     subscription_token: SubscriptionToken = SubscriptionToken()
-    allowed_origins: tuple[
-        str, ...
-    ] = ()  # origins of pages on other hosts that may connect; `*` matches any text
+    allowed_origins: tuple[str, ...] = ()  # origins of pages that may connect; `*` for any text
     insecure: bool = False  # every client may do everything
     allow_anonymous_connect_without_token: bool = False  # accept connections without a token, as anonymous
     disallow_anonymous_connection_tokens: bool = False  # refuse tokens without a user
@@ -59,9 +57,7 @@ class Client(Settings, frozen=True, kw_only=True):
     expired_close_delay: Duration = Duration(25)  # time to refresh an expired token
     expired_sub_close_delay: Duration = Duration(25)  # time to refresh an expired subscription token
     presence_update_interval: Duration = Duration(27)  # interval at which presence in Redis is renewed
-    channel_position_check_delay: Duration = Duration(
-        40
-    )  # silence after which positions are compared with the broker
+    channel_position_check_delay: Duration = Duration(40)  # silence before positions are compared
     channel_limit: int = 128  # maximum channels per client
     queue_max_size: Size = Size(1 << 20)  # maximum bytes queued for a slow reader
     connection_limit: int = 0  # maximum connections per process

@@ -123,5 +123,8 @@ def broker_setting(text: str, name: str) -> dict[str, Any]:
     if text == "memory":
         return {"broker": {"type": "memory"}}
     if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise InputError(f"{name} {text!r} is neither memory nor redis://host:port")
+        scheme, has_scheme, _ = text.partition("://")
+        # More of it could be a password.
+        shown = f"{scheme}://…" if has_scheme else text if text.isalnum() else "…"
+        raise InputError(f"{name} takes memory or redis://host:port, not {shown!r}")
     return {"broker": {"type": "redis", "redis": {"address": text}}}

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from yelpaze.model.errors import MisuseError
 
-# The modules of each extra; one is as good as its first that is missing.
+# The modules that each extra installs.
 _EXTRAS = {
     "grpc": ("grpc", "grpc_health", "grpc_reflection", "google.protobuf"),
     "live": ("httptools", "jwt", "yaml", "uvloop"),

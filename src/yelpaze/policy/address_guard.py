@@ -1,8 +1,8 @@
 """Which addresses may be connected to, for URLs that come from other people.
 
 It judges the address itself, at the moment of connecting, so it does not matter which name, notation,
-redirect or change in DNS led there. What an IPv6 address embeds (RFC 4291 mapped, RFC 3056 6to4, RFC 6052
-NAT64, RFC 4380 Teredo) is judged as well.
+redirect or change in DNS led there. What an IPv6 address embeds (RFC 4291 mapped, RFC 2765 translated, RFC
+3056 6to4, RFC 6052 NAT64, RFC 4380 Teredo, RFC 5214 ISATAP) is judged as well.
 """
 
 import ipaddress
@@ -49,7 +49,10 @@ _REFUSED: tuple[tuple[str, str], ...] = (
 _NETWORKS: tuple[tuple[Network, str], ...] = tuple(
     (ipaddress.ip_network(text), why) for text, why in _REFUSED
 )
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# The last four bytes of these are an IPv4 address.
+_EMBEDDING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::ffff:0:0:0/96"))
+_ISATAP = 0x5EFE  # in the third quarter of the address, but for two bits (RFC 5214, section 6.1)
+_ISATAP_MASK = 0xFDFF_FFFF
 _REMEMBERED = 4096
 
 
@@ -72,7 +75,7 @@ class AddressGuard:
     """
 
     def __init__(self, allow: Iterable[str] = ()) -> None:
-        if isinstance(allow, str):
+        if isinstance(allow, str) or not isinstance(allow, Iterable):
             raise MisuseError(f"AddressGuard(allow=…) takes a list of networks, not {allow!r}")
         self.allow = tuple(map(str, allow))
         try:
@@ -107,7 +110,8 @@ def _meant(address: Address) -> Iterator[Address]:
         yield address
         return
     inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
+    is_isatap = (int(address) >> 32) & _ISATAP_MASK == _ISATAP
+    if is_isatap or any(address in network for network in _EMBEDDING):
         inner.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
     found = [one for one in inner if one is not None]
     yield from found

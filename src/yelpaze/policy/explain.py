@@ -13,6 +13,7 @@ def explained(policy: Policy) -> list[tuple[str, str]]:
         ("limit", _limit(policy)),
         ("breaker", _breaker(policy)),
         ("hedge", _hedge(policy)),
+        *([] if policy.pauses else [("pauses", "off: Retry-After and quota fields delay one call only")]),
     ]
 
 

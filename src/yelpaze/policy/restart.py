@@ -1,14 +1,14 @@
 """Whether a process that has ended is started again, and after what pause.
 
-    how it ended                           failures in a row    before any served    once one has served
+    how it ended                           failures in a row    before all served    once all have served
     ─────────────────────────────────────  ───────────────────  ───────────────────  ───────────────────
-    it had served for `sound` seconds      1                    (cannot be)          restart
-    it had served for less                 + 1                  (cannot be)          restart
+    it had served for `sound` seconds      0                    restart              restart
+    it had served for less                 + 1                  restart              restart
     it never served, and gave no reason    + 1                  restart, then stop   restart, or stop
     it never served, and said why          + 1                  stop                 restart, or stop
 
-"Restart, then stop": it is tried `starts` times. Once a process has served, a rule that keeps trying
-always restarts (what the start needs may come back), and one that does not stops as before the first.
+"Restart, then stop": it is tried `starts` times. Once all processes have served, a rule that keeps trying
+always restarts (what the start needs may come back), and one that does not stops as before.
 The first failure is followed by a restart at once; the pause then doubles from `pause` up to `cap`.
 """
 
@@ -64,12 +64,12 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True):
 
     def failures_after(self, ending: Ending, failures: int) -> int:
         """Failures in a row, this end included."""
-        return 1 if ending is Ending.SOUND else failures + 1
+        return 0 if ending is Ending.SOUND else failures + 1
 
     def pause_after(self, ending: Ending, failures: int, *, has_served: bool) -> float | None:
         """Seconds until it is started again; None to give up.
 
-        `failures`: failures in a row, this end included. `has_served`: whether any process ever has.
+        `failures`: failures in a row, this end included. `has_served`: whether all processes have once.
 
         >>> rule = Restart()
         >>> [rule.pause_after(Ending.EARLY, n, has_served=True) for n in (1, 2, 3, 20)]

@@ -1,4 +1,4 @@
-"""What a supervisor and its processes say to each other; the rest is between the two rooms that use them."""
+"""The messages that every supervisor and its processes exchange; others are defined by who uses them."""
 
 import msgspec
 

@@ -38,6 +38,8 @@ class RollingReplacement(Generic[P]):
         self._supervisor = supervisor
         self._worn = worn
         self._is_exclusive = is_exclusive
+        self._rolling = asyncio.Lock()
+        self._is_roll_due = False
 
     def open(self) -> None:
         """Begin to look for processes that are worn."""
@@ -65,12 +67,23 @@ class RollingReplacement(Generic[P]):
             process.replaced_by = None
 
     async def roll(self) -> None:
-        """Replace all, one after the other."""
+        """Replace all, one after the other. During another roll, it waits for that one's end."""
+        if self._is_roll_due:
+            return  # one that waits replaces these processes, too
+        self._is_roll_due = True
+        async with self._rolling:
+            self._is_roll_due = False
+            await self._roll()
+
+    async def _roll(self) -> None:
         supervisor = self._supervisor
         old = supervisor.serving()
         for process in old:
             is_there = process in supervisor.serving() and not supervisor.is_stopping
-            if is_there and not await self._replace(process, "rolled"):
+            if not is_there or process.replaced_by is not None:  # that one's replacement is on its way
+                continue
+            process.replaced_by = process
+            if not await self._replace(process, "rolled"):
                 return  # the others would fare no better
         while any(process in supervisor.processes for process in old) and not supervisor.is_stopping:
             await supervisor.change()

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from yelpaze.model.errors import StoppedError
 from yelpaze.model.notice import Level, Notice, Report
-from yelpaze.policy.restart import Restart
+from yelpaze.policy.restart import Ending, Restart
 from yelpaze.process.messages import Ready
 from yelpaze.process.supervised import Supervised
 
@@ -65,7 +65,7 @@ class Supervisor(Generic[P]):
         self._failures = Counter[int]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._has_served = False
+        self._has_started = False
         self.count = count
         self.report = report
         self.processes: list[P] = []
@@ -115,6 +115,7 @@ class Supervisor(Generic[P]):
             await self.kill()
             raise StoppedError(why or self.broken)
         if not self.is_stopping:
+            self._has_started = True
             self.keep(self._watch())
 
     async def spawn(self, place: int) -> P:
@@ -127,6 +128,7 @@ class Supervisor(Generic[P]):
             await process.open()
         except OSError:
             self.processes.remove(process)
+            self._on_gone(process, "could not be started", 0.0)
             raise
         return process
 
@@ -134,7 +136,6 @@ class Supervisor(Generic[P]):
         if self.is_stopping:
             process.kill()
             return
-        self._has_served = True
         process.state = "serving"
         process.since = asyncio.get_running_loop().time()
         self._on_ready(process, message)
@@ -205,33 +206,37 @@ class Supervisor(Generic[P]):
             self.warn("process.kept", text)
             return
         self.restarts["crashed"] += 1
+        if other is not None and other.state == "starting":
+            return  # its replacement is on its way
         now = asyncio.get_running_loop().time()
         served = now - lost.since if lost.state == "serving" else None
         ending = self._rule.ending(served, is_explained=lost.failed is not None)
-        failures = self._rule.failures_after(ending, self._failures[lost.place])
-        self._failures[lost.place] = failures
-        if other is not None and other.state == "starting":
-            return  # its replacement was on its way
-        pause = self._rule.pause_after(ending, failures, has_served=self._has_served)
+        trace = lost.failed.traceback if lost.failed is not None else ""
+        self._start_again(lost.place, ending, f"{self._what} {lost.pid} was lost: {why}", why, trace)
+
+    def _start_again(self, place: int, ending: Ending, what: str, why: str, trace: str = "") -> None:
+        """Start another process for that place after a pause, or give up, as the rule says."""
+        failures = self._rule.failures_after(ending, self._failures[place])
+        self._failures[place] = failures
+        pause = self._rule.pause_after(ending, failures, has_served=self._has_started)
         if pause is None:
-            text = lost.failed.traceback if lost.failed is not None else ""
-            self.give_up(f"the {self._what}es cannot start: {why}" + (f"\n{text}" if text else ""))
+            self._give_up(f"the {self._what}es cannot start: {why}" + (f"\n{trace}" if trace else ""))
             return
-        text = f"{self._what} {lost.pid} was lost: {why}; a new one starts in {pause:g} s"
-        self.warn("process.lost", text)
-        self.keep(self.spawn_later(lost.place, pause))
+        self.warn("process.lost", f"{what}; a new one starts in {pause:g} s")
+        self.keep(self.spawn_later(place, pause))
 
     async def spawn_later(self, place: int, pause: float) -> None:
-        """Start a process for that place after a pause."""
+        """Start a process for that place after a pause; if that fails, do as after a failed start."""
         await asyncio.sleep(pause)
         if self.is_stopping:
             return
         try:
             await self.spawn(place)
         except (OSError, StoppedError) as error:
-            self.give_up(f"a {self._what} could not be started again: {error}")
+            what = f"a {self._what} could not be started: {error}"
+            self._start_again(place, Ending.SILENT, what, str(error))
 
-    def give_up(self, why: str) -> None:
+    def _give_up(self, why: str) -> None:
         """No process can be started any more."""
         self.broken = why
         self._on_broken(why)

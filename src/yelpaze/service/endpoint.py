@@ -139,8 +139,8 @@ def _respond(start: _Start, environ: dict[str, Any], *, good: bool) -> list[byte
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
 
-def asks(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
-    """Whether that event loop does something within a second; to be called from another thread."""
+def liveness_of(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
+    """A check, for other threads, of whether that event loop runs something within a second."""
 
     def is_alive() -> bool:
         alive = Event()

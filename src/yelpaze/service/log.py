@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Level, Notice, Report
 
 Format = Literal["text", "json"]
@@ -62,6 +63,8 @@ def service_report(
     service: str, *, form: Format = "text", quiet: bool = False, file: TextIO | None = None
 ) -> Report:
     """The report of a long-running command: lines on stderr; with `quiet`, only warnings and errors."""
+    if form not in FORMATS:
+        raise MisuseError(f"log_format takes text or json: {form!r}")
     out = sys.stderr if file is None else file
     report = reporting((json_logger if form == "json" else text_logger)(out, service=service))
     if not quiet:

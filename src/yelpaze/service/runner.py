@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from yelpaze.model.notice import Notice, Report
 from yelpaze.service.descriptors import raise_limit
-from yelpaze.service.endpoint import asks, served_metrics
+from yelpaze.service.endpoint import liveness_of, served_metrics
 from yelpaze.service.signals import Stop, stopping
 
 
@@ -89,7 +89,7 @@ class Service:
             served_metrics(
                 self._registries,
                 self._metrics,
-                is_alive=asks(asyncio.get_running_loop()),
+                is_alive=liveness_of(asyncio.get_running_loop()),
                 is_ready=lambda: self.is_ready,
                 started=self._metrics_at,
             ),

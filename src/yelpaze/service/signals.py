@@ -96,18 +96,24 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None
 
 @contextlib.contextmanager
 def stopping(on_hangup: Callable[[], None] | None = None, *, then_exits: bool = True) -> Iterator[Stop]:
-    """Hear SIGTERM and SIGINT, and SIGHUP: without `on_hangup` that requests the end, too.
+    """Hear SIGTERM and SIGINT, and SIGHUP.
+
+    Without `on_hangup` SIGHUP requests the end, too, unless it was ignored at the start (nohup(1)).
 
     `then_exits`: the process ends after that, and further signals are ignored; else handlers are restored.
     """
     stop, loop = Stop(), asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGHUP)}
-    for number in _STOPPING:
-        loop.add_signal_handler(number, stop.request)
-    loop.add_signal_handler(signal.SIGHUP, on_hangup or stop.request)
+    heard = dict.fromkeys(_STOPPING, stop.request)
+    if on_hangup is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        heard[signal.SIGHUP] = on_hangup or stop.request
+    before = {number: signal.getsignal(number) for number in heard}
+    for number, callback in heard.items():
+        loop.add_signal_handler(number, callback)
     try:
         yield stop
     finally:
-        for number in (*_STOPPING, signal.SIGHUP):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN if then_exits else before[number])
+            # Further ones must not cut the end off. A handler that is not Python's own cannot be restored.
+            restored = signal.SIG_DFL if handler is None else handler
+            signal.signal(number, signal.SIG_IGN if then_exits else restored)

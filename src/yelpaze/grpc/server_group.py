@@ -1,4 +1,4 @@
-"""What the processes of a server are told: where each listens, with which certificate, who the others are.
+"""The processes of a server as a group: where each listens, with which certificate, who the others are.
 
 When one is started or ends is decided in `process/`.
 """
@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 from yelpaze.grpc.address import Address, Held, can_share_ports
-from yelpaze.grpc.control import Members, ProcessAddress, Task
+from yelpaze.grpc.control import Members, ProcessAddress, ServerTask
 from yelpaze.grpc.options import Credentials, Options, credentials_of
 from yelpaze.grpc.program import preparation
 from yelpaze.grpc.server_process import ServerProcess
@@ -18,8 +18,8 @@ from yelpaze.process.frames import encode
 from yelpaze.process.messages import Ready
 
 
-class ServerProcesses:
-    """The processes' tasks, and the address that they share. Raises InputError. `register` is pickled."""
+class ServerGroup:
+    """The processes, and the address that they share. Raises InputError. `register` is pickled."""
 
     def __init__(self, register: bytes, listen: Address, options: Options, report: Report) -> None:
         self._register = register
@@ -41,6 +41,7 @@ class ServerProcesses:
         """Give the address back."""
         if self._held is not None:
             self._held.close()
+            self._held = None
             if self.address.path:
                 Path(self.address.path).unlink(missing_ok=True)
 
@@ -49,7 +50,7 @@ class ServerProcesses:
         self._numbers += 1
         shared, own = self._addresses(place, self._numbers)
         process = ServerProcess(
-            Task(
+            ServerTask(
                 id=f"{self._run_id}-{self._numbers}",
                 place=place,
                 register=self._register,
