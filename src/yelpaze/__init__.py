@@ -137,6 +137,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("rpc", "testing"):
+        return import_module(f"yelpaze.{name}")
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'yelpaze' has no attribute {name!r}")

@@ -32,11 +32,30 @@ def run(what: Any, rows: Any = None, **options: Any) -> Any:
 
     Options are those of `Flow.stream`, or of `Engine`. Not to be called from async code.
     """
+    _refuse_inside_a_loop(what)
     if isinstance(what, Flow):
         return asyncio.run(what.run(rows if rows is not None else (), **options))
     if isinstance(what, Coroutine):
         return asyncio.run(what)
     return asyncio.run(_call(what, options))
+
+
+def _refuse_inside_a_loop(what: Any) -> None:
+    """Say what to write instead. Raises MisuseError."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if isinstance(what, Coroutine):
+        what.close()
+    instead = (
+        "await flow.run(rows)"
+        if isinstance(what, Flow)
+        else "await it"
+        if isinstance(what, Coroutine)
+        else "async with Engine() as engine: await engine.send(…), or engine.gather({…})"
+    )
+    raise MisuseError(f"yelpaze.run() blocks, and an event loop is running here: write `{instead}`")
 
 
 async def _call(what: Any, options: dict[str, Any]) -> Any:

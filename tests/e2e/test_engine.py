@@ -13,6 +13,7 @@ from yelpaze import (
     Engine,
     ErrorKind,
     FanOutError,
+    Flow,
     MisuseError,
     Retry,
     Timeout,
@@ -25,6 +26,7 @@ from yelpaze import (
     put,
     request,
 )
+from yelpaze.testing import MockTransport, Reply, run_simulated
 
 ONCE = {"retry": None}
 
@@ -720,6 +722,54 @@ async def test_a_proxy_is_used_for_plain_and_for_tunnels(raw, nginx, ca_file):
         assert tunnel.headers["server"].startswith("nginx")
     assert asked[0] == b"GET http://nowhere.test/x HTTP/1.1"
     assert asked[1].startswith(b"CONNECT 127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "attempts"), [(407, "proxy", 1), (403, "proxy", 1), (502, None, 3)]
+)
+async def test_a_proxy_that_refuses_a_tunnel_says_so_for_good(raw, status, kind, attempts):
+    async def refuses(peer):
+        while await peer.request():
+            await peer.answer(status=f"{status} No", headers="Connection: close\r\n")
+            return
+
+    server = await raw(refuses)
+    async with Engine(proxy=server.url) as engine:
+        outcomes = [outcome async for outcome in engine.stream([get("https://a.test/", retry=True)] * 25)]
+        assert {len(outcome.attempts) for outcome in outcomes[:5]} == {attempts}
+        if kind is not None:
+            assert {outcome.error.kind for outcome in outcomes} == {kind}
+            assert f"the proxy refused: {status}" in outcomes[0].error.message
+            (host,) = engine.statistics().hosts.values()
+            assert (host.failures, host.state) == (0, "closed")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'\xef\xbb\xbf{"a": "\xc5\x9f"}', "application/json"),
+        ('{"a": "ş"}'.encode("utf-16"), "application/json"),
+        ('{"a": "ş"}'.encode("utf-16-be"), "application/json; charset=utf-16-be"),
+        ('{"a": "ş"}'.encode("utf-32"), "application/json"),
+        ('{"a": "ş"}'.encode("iso-8859-9"), "application/json; Charset=ISO-8859-9"),
+        ('{"a": "ş"}'.encode(), "application/json; charset=nonsense"),
+        ('{"a": "ş"}'.encode(), "application/json; charset=utf-8"),
+    ],
+)
+def test_json_in_whatever_charset(body, content_type):
+    mock = MockTransport({"*": Reply(body=body, headers={"Content-Type": content_type})})
+    flow = Flow("f")
+
+    @flow.request
+    def call(row):
+        return get("https://a.test/")
+
+    @flow.compute
+    def out(call: dict):
+        return call
+
+    (result,) = run_simulated(flow.run([1], engine={"transport": mock}))
+    assert result.value == {"a": "ş"}
 
 
 # ── misuse ──────────────────────────────────────────────────────────────────────

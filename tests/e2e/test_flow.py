@@ -347,6 +347,31 @@ def test_yelpaze_run_blocks():
     assert yelpaze.run(get("http://127.0.0.1:1/"), retry=None).status == 0
     with pytest.raises(MisuseError):
         yelpaze.run(17)
+
+
+async def test_inside_a_loop_yelpaze_run_says_what_to_write():
+    flow = Flow("f")
+
+    async def page():
+        """Never begun."""
+
+    for what, instead in (
+        (flow, r"await flow\.run\(rows\)"),
+        (page(), "await it"),
+        (get("http://127.0.0.1:1/"), r"await engine\.send"),
+        ({"a": get("http://127.0.0.1:1/")}, r"engine\.gather"),
+    ):
+        with pytest.raises(MisuseError, match=instead):
+            yelpaze.run(what)
+
+
+def test_yelpaze_run_checks_its_options():
+    flow = Flow("f")
+
+    @flow.compute
+    def double(row: int) -> int:
+        return 2 * row
+
     with pytest.raises(MisuseError):
         yelpaze.run(flow, [1], concurrency=0)
 

@@ -445,6 +445,10 @@ def test_help_and_version(tmp_path):
         done = yelpaze(*command, "--help", cwd=tmp_path)
         assert done.returncode == 0
         assert "Usage:" in done.stdout
-    assert yelpaze("nonsense", cwd=tmp_path).returncode == 2
+    done = yelpaze("wroker", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no command 'wroker': did you mean worker?" in done.stderr
+    done = subprocess.run([sys.executable, "-m", "yelpaze", "--version"], capture_output=True, text=True)
+    assert "yelpaze, version" in done.stdout
     assert yelpaze("demo", "serve", "--listen", "nowhere", cwd=tmp_path).returncode == 2
     assert yelpaze("demo", "serve", "--faults", "odd", cwd=tmp_path).returncode == 2

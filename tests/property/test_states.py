@@ -152,6 +152,14 @@ def test_a_rate_is_never_exceeded(rate, burst, waits):
         ("X-RateLimit-Remaining: many\r\nX-RateLimit-Reset: 7", None),
         ("X-RateLimit-Remaining: nan\r\nX-RateLimit-Reset: inf", None),
         ("X-RateLimit-Remaining: 3", None),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 1700000030000", Quota(3, 30)),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 1700000030500000", Quota(3, 30.5)),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 1700000030.5", Quota(3, 30.5)),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 1600000000000", Quota(3, 0)),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: Tue, 14 Nov 2023 22:13:50 GMT", Quota(3, 30)),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 2700000000", None),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: 1e300", None),
+        ("X-RateLimit-Remaining: 3\r\nX-RateLimit-Reset: tomorrow", None),
     ],
 )
 def test_what_a_host_says_of_its_limits(fields, quota):

@@ -25,7 +25,7 @@ def pack(parameter: Parameter, value: Any) -> Packed:
     """Pack a step's value for this parameter."""
     want = parameter.want
     if type(value) is Outcome:
-        return (value,) if want.whole else value.body
+        return (value,) if want.whole else value.utf8
     if type(value) is list:
         return [_pack_item(item, whole=want.item_whole) for item in value]
     if type(value) is dict:
@@ -34,7 +34,7 @@ def pack(parameter: Parameter, value: Any) -> Packed:
 
 
 def _pack_item(item: Any, *, whole: bool) -> Any:
-    return item.body if type(item) is Outcome and not whole else (item,)
+    return item.utf8 if type(item) is Outcome and not whole else (item,)
 
 
 def pack_row(parameter: Parameter, raw: bytes | None, value: Any, *, coerce: bool = False) -> Packed:

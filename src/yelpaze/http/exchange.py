@@ -23,6 +23,8 @@ from yelpaze.model.outcome import Timings
 from yelpaze.model.request import Request, Timeout
 
 _NEVER = float("inf")
+# These say nothing of the host.
+_NOT_OF_HOST = frozenset({ErrorKind.BLOCKED_ADDRESS, ErrorKind.PROXY})
 
 
 class ExchangeOwner(Protocol):
@@ -208,8 +210,7 @@ class Exchange:
     def settle(self, result: AttemptResult, error: Error | None, now: float) -> None:
         """Let the host learn how it ended, and only then give the slot to the next in line."""
         core, host = self._core, self._host
-        # A blocked address says nothing of the host.
-        is_of_host = error is None or error.kind is not ErrorKind.BLOCKED_ADDRESS
+        is_of_host = error is None or error.kind not in _NOT_OF_HOST
         if is_of_host and host.learn(
             now, result.status, error, now - self.began, result.headers, self.generation
         ):

@@ -12,6 +12,7 @@ from yelpaze.model.headers import Headers
 from yelpaze.model.outcome import Timings
 
 _FIRST_FINAL_STATUS = 200
+_REFUSED_BY_PROXY = range(400, 500)
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _VERSIONS = {
     pycurl.CURL_HTTP_VERSION_1_0: "1.0",
@@ -35,6 +36,9 @@ def read(handle: Handle, attempt: AttemptRequest, code: int, message: str, max_b
     status = info(pycurl.RESPONSE_CODE)
     if code and handle.blocked is not None and not handle.has_connected:
         error, status = Error(ErrorKind.BLOCKED_ADDRESS, handle.blocked), 0
+    elif code and info(pycurl.HTTP_CONNECTCODE) in _REFUSED_BY_PROXY:
+        refusal = status_error(info(pycurl.HTTP_CONNECTCODE))
+        error, status = Error(ErrorKind.PROXY, f"the proxy refused: {refusal and refusal.message}"), 0
     elif code:
         error = error_of(
             code,

@@ -15,6 +15,7 @@ network or a peer does is an `Error` value inside an outcome and is never raised
     ├── dns  connect  tls
     ├── timeout.connect  timeout.first_byte  timeout.attempt  timeout.deadline
     ├── protocol  too_large
+    ├── proxy                the proxy refused, with a status of 400 to 499
     ├── blocked_address      Engine(address_guard=…) refused where the name, or a redirect, led
     ├── breaker_open  budget_spent  host_down    ended by a policy; the last attempt has the cause
     ├── cancelled
@@ -81,6 +82,7 @@ class ErrorKind(StrEnum):
     DEADLINE_TIMEOUT = "timeout.deadline"
     PROTOCOL = "protocol"
     TOO_LARGE = "too_large"
+    PROXY = "proxy"
     BLOCKED_ADDRESS = "blocked_address"
     BREAKER_OPEN = "breaker_open"
     BUDGET_SPENT = "budget_spent"

@@ -40,6 +40,19 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     began: float = 0.0
 
 
+# Bytes that JSON begins with; no byte order mark does.
+_PLAIN = frozenset(bytes([byte]) for byte in b'{["-0123456789tfn \t\r\n') | {b""}
+_CHARSET = b"harset="  # in either case
+_UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+
+
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """The answer to a request, or the reason why there is none.
 
@@ -82,10 +95,33 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     def json(self, type: type[T] | Any = Any) -> Any:  # noqa: A002
         """Decode the body as JSON, validated to `type` if one is given (msgspec's rules).
 
+        A byte order mark is skipped, and a body in another charset is converted (RFC 8259 §8.1).
         Raises msgspec.DecodeError for what is no JSON, msgspec.ValidationError (a subclass)
         for what does not fit.
         """
-        return msgspec.json.decode(self.body, type=type)
+        return msgspec.json.decode(self.utf8, type=type)
+
+    @property
+    def utf8(self) -> bytes:
+        """The body as text in UTF-8 without a byte order mark."""
+        body = self.body
+        if body[:1] in _PLAIN and _CHARSET not in self.headers.raw:  # nearly always
+            return body
+        return _converted(body, self.headers.get("content-type", ""))
+
+
+def _converted(body: bytes, content_type: str) -> bytes:
+    for mark, name in _MARKS:
+        if body.startswith(mark):
+            return body.decode(name, "replace").encode()
+    _, found, charset = content_type.lower().partition("charset=")
+    name = charset.split(";")[0].strip("\"' ")
+    if not found or name in _UTF8:
+        return body
+    try:
+        return body.decode(name).encode()
+    except (LookupError, ValueError):  # no such charset, or not in it: its JSON may still be read
+        return body
 
 
 class FanOutError(YelpazeError):

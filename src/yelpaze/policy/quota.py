@@ -5,9 +5,11 @@ Read, in this order, the first that is there and well formed:
 - `RateLimit: "name";r=50;t=30` with `RateLimit-Policy: "name";q=100;w=60` (IETF httpapi,
   draft-ietf-httpapi-ratelimit-headers; structured fields, RFC 9651). Of several, the tightest.
 - `X-RateLimit-Remaining` and `X-RateLimit-Reset`, or the draft's older `RateLimit-Remaining`
-  and `RateLimit-Reset`. A reset above 10⁹ is a time since 1970 (GitHub), else seconds from now.
+  and `RateLimit-Reset`. A reset above 10⁹ is a time since 1970, in seconds (GitHub), milliseconds or
+  microseconds by its size; a date is a time, too; else it is seconds from now.
 
-Malformed is ignored. Retry-After wins over all of them, which is the caller's to see to.
+Malformed is ignored, and so is a time that is more than a day ahead. Retry-After wins over all of
+them, which is the caller's to see to.
 """
 
 import math
@@ -17,8 +19,11 @@ import http_sf
 import msgspec
 
 from yelpaze.model.headers import Headers
+from yelpaze.policy.retry import retry_after_seconds
 
 _SINCE_1970 = 1e9
+_MILLISECONDS, _MICROSECONDS = 1e11, 1e14  # since 1970: from 1973 on, and until the year 5138
+_LONGEST_AHEAD = 86_400.0
 # A host can't stop us for longer than this by these fields.
 _LONGEST = 3600.0
 
@@ -65,12 +70,26 @@ def _is_count(value: Any) -> bool:
 
 
 def _older(headers: Headers, prefix: str, wall: float) -> Quota | None:
-    remaining, reset = _number(headers.get(prefix + "remaining")), _number(headers.get(prefix + "reset"))
+    remaining = _number(headers.get(prefix + "remaining"))
+    reset = _reset(headers.get(prefix + "reset"), wall)
     if remaining is None or reset is None:
         return None
-    if reset > _SINCE_1970:
-        reset = max(0.0, reset - wall)
     return Quota(int(remaining), min(reset, _LONGEST))
+
+
+def _reset(value: str | None, wall: float) -> float | None:
+    """Seconds from now; None for what makes no sense."""
+    number = _number(value)
+    if number is None:
+        return None if value is None or value.strip().isdigit() else retry_after_seconds(value, wall=wall)
+    if number <= _SINCE_1970:
+        return number
+    if number >= _MICROSECONDS:
+        number /= 1e6
+    elif number >= _MILLISECONDS:
+        number /= 1e3
+    ahead = max(0.0, number - wall)
+    return ahead if ahead <= _LONGEST_AHEAD else None
 
 
 def _number(value: str | None) -> float | None:
