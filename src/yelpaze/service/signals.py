@@ -22,7 +22,10 @@ class Stoppable(Protocol):
 
 
 async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
-    """Do the work; Ctrl-C or SIGTERM stops the job cleanly, and where that is no help any more, at once."""
+    """Do the work; Ctrl-C or SIGTERM stops the job cleanly, and where that is no help any more, at once.
+
+    After the work the process exits with its result: signals that come then are ignored.
+    """
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -37,7 +40,8 @@ async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
         return await work
     finally:
         for number in _STOPPING:
-            loop.remove_signal_handler(number)
+            if loop.remove_signal_handler(number):
+                signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
