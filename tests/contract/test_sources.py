@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sqlite3
+import tempfile
 import threading
 from itertools import pairwise
 
@@ -608,3 +609,26 @@ async def test_a_connection_that_is_lost_between_two_pages(postgres, opened, sma
             )
     assert seen == list(range(1, 12))
     assert len(ROWS) > len(seen)
+
+
+@given(
+    st.sampled_from(",;\t|"),
+    st.lists(st.text('ab,;|\t" ', min_size=1, max_size=8), min_size=2, max_size=4, unique=True),
+)
+@settings(max_examples=150)
+def test_delimiters_inside_of_quoted_names_are_none(delimiter, names):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "in.csv")
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+            writer.writerow(names)
+            writer.writerow([str(number) for number in range(len(names))])
+        rows = asyncio.run(rows_of(open_source((path,))))
+    assert [value for _, value in rows] == [{name: str(number) for number, name in enumerate(names)}]
+
+
+@pytest.mark.parametrize("name", ["IN.CSV", "In.Csv.GZ", "in.csv.Gz", "IN.TSV.gz"])
+async def test_endings_are_read_in_any_case(opened, tmp_path, name):
+    text = b"a\tb\n1\t2\n" if "tsv" in name.lower() else b"a,b\n1,2\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.lower().endswith(".gz") else text)
+    assert [value for _, value in await rows_of(opened(tmp_path / name))] == [{"a": "1", "b": "2"}]

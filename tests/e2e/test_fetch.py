@@ -417,6 +417,9 @@ def test_metrics_and_log(echo, tmp_path):
         (["http://a/", "-b", "jar.txt"], "cookie files"),
         (["http://a/", "--json", "{}", "-d", "a=1"], "not both"),
         (["http://a/", "-u", "nobody"], "USER:PASSWORD"),
+        (["--input", "-", "-d", "@-"], "--input - and @- both read standard input"),
+        (["--input", "-", "--data-urlencode", "name@-"], "--input - and name@- both read standard input"),
+        (["http://a/", "-H", "@-", "--data-binary", "@-"], "several options read standard input"),
     ],
 )  # fmt: skip
 def test_wrong_input_gets_one_clear_message(arguments, message, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 import yelpaze
 from support.raw import Peer
-from yelpaze import Failure, Flow, MisuseError, Response, get, post
+from yelpaze import Failure, Flow, MisuseError, Response, Retry, get, post
+from yelpaze.testing import MockTransport, Reply
 
 
 async def shop(peer: Peer) -> None:
@@ -427,6 +428,52 @@ async def test_a_request_that_cannot_be_made_fails_its_row_only(raw):
         "exception",
         None,
     ]
+
+
+class Panic(BaseException):
+    """As Rust's panics come through PyO3."""
+
+
+@pytest.mark.parametrize(
+    "error", [Panic, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError]
+)
+@pytest.mark.parametrize("where", ["request", "accept", "retry", "compute", "str"])
+async def test_whatever_user_code_raises_fails_its_row_only(error, where):
+    class UnspeakableError(Exception):
+        def __str__(self):
+            raise error
+
+    def fail(at, value=True):
+        if at == where:
+            raise error
+        return value
+
+    flow = Flow("f")
+
+    @flow.request(
+        accept=lambda outcome: fail("accept"), retry=Retry(when=lambda outcome: fail("retry", False))
+    )
+    def call(row):
+        if row == 2:
+            fail("request")
+            return get("https://a.test/2")
+        return get("https://a.test/")
+
+    @flow.compute
+    def out(call: int, row: int):
+        if row == 2:
+            fail("compute")
+            if where == "str":
+                raise UnspeakableError
+        return call
+
+    mock = MockTransport({"https://a.test/2": Reply(json=2), "*": Reply(json=1)})
+    results = await flow.run([1, 2, 3], engine={"transport": mock})
+    assert len(results) == 3
+    assert results[1].ok is (where == "retry")  # there it refuses the answer, which `accept` takes
+    if where in ("request", "compute", "str"):
+        assert [result.value for result in results if result.ok] == [1, 1]
+        assert results[1].failure.kind == "exception"
 
 
 async def test_rows_that_end_at_once_leave_the_loop_to_others():

@@ -180,7 +180,19 @@ def _certificate(cert: str | None, key: str | None) -> tuple[str | None, ...] | 
     return path, key, password
 
 
+def _check_stdin(flags: dict[str, Any]) -> None:
+    """Refuse two uses of standard input. Raises MisuseError."""
+    names = ("headers", "data", "data_binary", "json_data")
+    uses = [text for name in names for text in flags[name] if text == "@-"]
+    uses += [text for text in flags["data_urlencode"] if text.endswith("@-")]
+    if flags["input_"] == "-" and uses:
+        raise MisuseError(f"--input - and {uses[0]} both read standard input: give one of them a file")
+    if len(uses) > 1:
+        raise MisuseError("several options read standard input by @-: give all but one of them a file")
+
+
 def _shape(flags: dict[str, Any]) -> Shape:
+    _check_stdin(flags)
     headers = _headers(flags["headers"])
     body, content_type = _body(flags)
     query = ""

@@ -17,6 +17,7 @@ from yelpaze.cli.policies import explain, policy_options
 from yelpaze.cli.progress import Progress
 from yelpaze.fetch.record import Tally
 from yelpaze.model.errors import MisuseError
+from yelpaze.service.descriptors import raise_limit
 from yelpaze.service.signals import until_stopped
 
 _EXPLAINED = 1000
@@ -57,6 +58,7 @@ def _fetch(
         urls = (item.url for item in islice(fetch.items(), _EXPLAINED) if item.request)
         click.echo("\n".join(explain(fetch.engine, urls)))
         return Exit.OK
+    raise_limit()
     stack.enter_context(served_engine_metrics(fetch.engine, metrics))
     tally = asyncio.run(_run(fetch, quiet=flags["silent"] or fetch.is_single))
     report(fetch, tally, silent=flags["silent"], errors=flags["show_error"] or not flags["silent"])

@@ -22,6 +22,7 @@ from yelpaze.jobs.job import Job
 from yelpaze.jobs.options import RunOptions, Summary
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.service.descriptors import raise_limit
 from yelpaze.service.signals import on_status_request, until_stopped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -233,6 +234,7 @@ def carry_out(
 
 def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
     """Run the job, show how it goes, and tell how it went."""
+    raise_limit()
     if not quiet:
         job.notes = lambda text: click.echo(f"yelpaze: {text}", err=True)
     summary = asyncio.run(_run(job, quiet=quiet))

@@ -23,9 +23,7 @@ def call(handler: Handler, function: int, payload: Any) -> tuple[Any, Fault | No
         return handler(function, payload), None
     except CallError as error:
         return None, Fault(error.kind, str(error), source=error.source)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001  sys.exit() in a step fails its row, too
+    except BaseException as error:  # noqa: BLE001  sys.exit() in a step, or a panic, fails its row, too
         return None, fault_of(error)
 
 
@@ -38,6 +36,6 @@ def fault_of(error: BaseException) -> Fault:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  user code, too
+    except BaseException:  # noqa: BLE001  user code, too
         text = ""
     return Fault("exception", f"{name}: {text}" if text else name, "".join(lines))

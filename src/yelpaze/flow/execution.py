@@ -178,7 +178,7 @@ class RowExecution:
             self._failed(node, failure)
         except MisuseError as error:
             self._failed(node, self._failure(node, "misuse", str(error)))
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's own code
+        except BaseException as error:  # noqa: BLE001  the user's own code
             self._failed(node, of_fault(node.step.name, fault_of(error), self.trace_id))
 
     def _value(self, number: int) -> Any:
@@ -237,7 +237,7 @@ class RowExecution:
     def _answered(self, node: Node, outcome: Outcome) -> None:
         try:
             value = self._value_of(node, outcome)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's predicate
+        except BaseException as error:  # noqa: BLE001  the user's predicate
             value = of_fault(node.step.name, fault_of(error), self.trace_id)
         if type(value) is Failure:
             self._failed(node, value)
@@ -258,7 +258,7 @@ class RowExecution:
         def done(name: Any, outcome: Outcome) -> None:
             try:
                 value: Any = self._value_of(node, outcome)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  the user's predicate
+            except BaseException as error:  # noqa: BLE001  the user's predicate
                 value = of_fault(node.step.name, fault_of(error), self.trace_id)
             if type(value) is Failure and not node.step.optional:
                 self._failed(node, value)
@@ -325,7 +325,7 @@ class RowExecution:
             except CallError as error:
                 self._finish(None, self._failure(node, error.kind, str(error)))
                 return
-            except Exception as error:  # noqa: BLE001  encoding runs user code
+            except BaseException as error:  # noqa: BLE001  encoding runs user code
                 self._finish(None, self._failure(node, "result", f"{type(error).__name__}: {error}"))
                 return
         self._finish(value, None)

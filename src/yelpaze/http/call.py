@@ -286,7 +286,7 @@ class Call:
         try:
             if not self._retry.when(self._outcome(result, None, now)):
                 return None
-        except Exception as error:  # noqa: BLE001  it could not read the answer, so the answer is none
+        except BaseException as error:  # noqa: BLE001  it could not read the answer, so the answer is none
             why = f"which raised {type(error).__name__}: {error}"
             return Error(ErrorKind.STATUS, f"{result.status}, refused by Retry(when=…), {why}")
         return Error(ErrorKind.STATUS, f"{result.status}, refused by Retry(when=…)")

@@ -143,7 +143,7 @@ def _expanded(inputs: tuple[str, ...]) -> list[str]:
             if not found:
                 raise InputError(f"{text}: no file matches")
             paths += found
-        elif text.endswith(".parquet") and Path(text).is_dir():
+        elif text.lower().endswith(".parquet") and Path(text).is_dir():
             paths += sorted(str(part) for part in Path(text).glob("*.parquet"))
         else:
             paths.append(text)
@@ -156,10 +156,10 @@ def _is_output(path: str) -> bool:
 
 
 def _ending(path: str) -> str:
-    name = Path(path).name
+    name = Path(path).name.lower()
     for packed in (".gz", ".zst", ".zstd"):
         name = name.removesuffix(packed)
-    return Path(name).suffix.lower()
+    return Path(name).suffix
 
 
 def default_output(inputs: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from yelpaze.model.secrets import HIDDEN, SECRETS
 
 csv.field_size_limit(MAX_LINE)
 _DELIMITERS = ",;\t|"
+_QUOTED = re.compile(r'"(?:[^"]|"")*(?:"|$)')
 _SHOWN = 2000  # bytes of a record that could not be read
 _PLAIN = (str, int, float)
 
@@ -81,7 +83,7 @@ class _Feed:
 class DelimitedSource(LineSource):
     """Rows as objects of texts, by the header's names. A row's number is the line where it begins.
 
-    The delimiter is the one of `, ; tab |` that the header has most of.
+    The delimiter is the one of `, ; tab |` that the header has most of, outside of quotes.
     """
 
     coerce = True
@@ -121,7 +123,8 @@ class DelimitedSource(LineSource):
             return None
         if chunk.too_long:
             raise InputError(f"{path}, line 1: is too long to be a header")
-        delimiter = max(_DELIMITERS, key=feed.lines[0].decode("utf-8", "replace").count)
+        # What is inside of quoted names separates nothing.
+        delimiter = max(_DELIMITERS, key=_QUOTED.sub("", feed.lines[0].decode("utf-8", "replace")).count)
         feed.fault, feed.is_over = "", False
         try:
             names = next(csv.reader(feed, delimiter=delimiter))

@@ -88,7 +88,8 @@ def stem_of(path: str) -> str:
     """`rows` for `folder/rows.csv.gz`."""
     name = Path(path).name
     for ending in (*_GZIP, *_ZSTD):
-        name = name.removesuffix(ending)
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
     return Path(name).stem
 
 
@@ -223,9 +224,9 @@ def check_files(paths: list[str]) -> None:
 
 
 def _decompressed(raw: io.FileIO, path: str) -> _Raw:
-    if path.endswith(_GZIP):
+    if path.lower().endswith(_GZIP):
         return cast(_Raw, gzip.GzipFile(fileobj=raw, mode="rb"))
-    if path.endswith(_ZSTD):
+    if path.lower().endswith(_ZSTD):
         require("zstd", path)
         import zstandard  # noqa: PLC0415  an extra
 
