@@ -89,6 +89,7 @@ def test_health_readiness_and_metrics(start, name):
     status, text = request(f"{url}/metrics")
     assert status == 200
     assert b"process_open_fds" in text
+    assert request(f"{url}/metrics", "HEAD") == (200, b"")
     assert b"\nyelpaze_" in text
     assert request(f"{url}/nowhere")[0] == 404
 

@@ -97,7 +97,7 @@ async def test_a_lost_process_is_started_again(scene):
     await until_true(lambda: len(here.pids - before) == 1 and len(here.pids) == 2)
     assert here.supervisor.restarts == {"crashed": 1}
     assert [notice.text for notice in here.notices] == [
-        f"process {lost} was lost: killed by SIGKILL; a new one starts in 0 s"
+        f"process {lost} was lost: killed by SIGKILL; a new one starts at once"
     ]
 
 

@@ -125,15 +125,18 @@ def test_a_wrong_name_hides_no_other_mistake():
 
 
 def test_a_file_may_hold_several_services(tmp_path):
-    text = "monitor:\n  whatever: 1\nhooks:\n  port: 9\n  store: {cache: 64M}\n"
+    text = "live:\n  whatever: 1\nhooks:\n  port: 9\n  store: {cache: 64M}\n"
     assert loaded(tmp_path, text) == Example(port=9, store=Store(cache=Size(64 << 20)))
     assert loaded(tmp_path, "hooks:\n") == Example()
     assert mistakes(tmp_path, "hooks:\n  prot: 9\n") == [
         "hooks.yaml:2: prot: there is no such setting; did you mean port?"
     ]
-    assert mistakes(tmp_path, "hooks: {}\nmonitr: {}\n") == [
-        "hooks.yaml:2: monitr: there is no such section; did you mean monitor?"
+    assert mistakes(tmp_path, "hooks: {}\nliev: {}\n") == [
+        "hooks.yaml:2: liev: there is no such section; did you mean live?"
     ]
+    (line,) = mistakes(tmp_path, "hooks: {}\nport: 7\n")
+    assert line == "hooks.yaml:2: port: stands beside sections of services: put it into hooks"
+    assert loaded(tmp_path, "store:\n") == Example()  # all of it commented out
     assert loaded(tmp_path, "live: {whatever: 1}\n") == Example()  # none of its own
     assert mistakes(tmp_path, "hooks: 7\n") == ["hooks.yaml:1: hooks: is a section of settings"]
 

@@ -189,7 +189,21 @@ def test_a_request_without_a_route_says_so():
     assert len(reported) == 1
 
 
-@pytest.mark.parametrize("routes", [{"items": Reply()}, {"GET items": Reply()}, {f"{SHOP}/": []}])
+@pytest.mark.parametrize(
+    "routes",
+    [
+        {"items": Reply()},
+        {"GET items": Reply()},
+        {5: Reply()},
+        {f"{SHOP}/": []},
+        {"*": 5},
+        {"*": "text"},
+        {"*": Reply},
+        {"*": [Reply(), 5]},
+        [("*", Reply())],
+    ],
+    ids=range(9),
+)
 def test_routes_that_make_no_sense_are_refused(routes):
     with pytest.raises(MisuseError):
         MockTransport(routes)
@@ -199,6 +213,31 @@ def test_routes_that_make_no_sense_are_refused(routes):
 def test_faults_that_no_network_makes_are_refused(kind):
     with pytest.raises(MisuseError, match="NetworkFault takes one of"):
         NetworkFault(kind)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"status": "200"}, {"status": 999}, {"delay": "5s"}, {"body_delay": -1}, {"json": 1, "body": b"x"}],
+    ids=str,
+)
+def test_replies_that_make_no_sense_are_refused(options):
+    with pytest.raises(MisuseError, match="Reply"):
+        Reply(**options)
+
+
+def test_functions_may_stand_in_a_list():
+    mock = MockTransport({"*": [lambda sent: Reply(503), lambda sent: b"bytes"]})
+    ((outcome,), _) = sent_by(mock, get(f"{SHOP}/x"))
+    assert outcome.body == b"bytes"
+
+
+def test_when_nothing_can_happen_any_more_it_says_so():
+    async def for_ever():
+        await asyncio.sleep(5)
+        await asyncio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="nothing is left to wait for at simulated time 1005"):
+        run_simulated(for_ever())
 
 
 def test_a_day_passes_at_once():

@@ -183,6 +183,14 @@ def test_addresses_that_make_no_sense(address):
         pass
 
 
+@pytest.mark.parametrize(("address", "host"), [("0", "127.0.0.1"), (":0", "0.0.0.0"), ("[::1]:0", "[::1]")])
+def test_a_port_alone_is_for_this_machine(address, host):
+    urls = []
+    with served_metrics([], address, started=urls.append):
+        pass
+    assert urls[0].startswith(f"http://{host}:")
+
+
 def test_an_address_that_is_not_here():
     with pytest.raises(InputError, match="cannot listen there"), served_metrics([], "192.0.2.1:1"):
         pass

@@ -58,7 +58,7 @@ class Gateway:
     def under_way(self) -> str:
         count = len(self._server.node.clients.connections) if self._server is not None else 0
         seconds = self._options.config.shutdown.timeout
-        return f"{count} clients are disconnected over {seconds:g} s" if count else ""
+        return f"{count} clients are disconnected within {seconds:g} s" if count else ""
 
     async def drain(self) -> None:
         if self._server is not None:

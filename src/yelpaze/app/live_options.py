@@ -2,8 +2,9 @@
 
 import msgspec
 
-from yelpaze.grpc.address import Address
+from yelpaze.grpc.address import Address, can_share_ports
 from yelpaze.live.config import Config
+from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Level, Notice
 from yelpaze.service.descriptors import capacity
 
@@ -20,9 +21,22 @@ class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def greeting(options: LiveOptions, address: Address) -> list[Notice]:
     """Lines for the start: the address, how many connections fit, and warnings."""
-    config, count = options.config, options.processes
     url = f"http://{address.text}"
-    notices = [Notice("ready", f"live at {url}, {capacity(count)}", data={"url": url})]
+    ready = Notice("ready", f"live at {url}, {capacity(options.processes)}", data={"url": url})
+    return [ready, *warnings_of(options)]
+
+
+def check_processes(options: LiveOptions) -> None:
+    """Raise MisuseError if so many processes cannot be."""
+    if options.processes > 1 and options.config.broker.type == "memory":
+        raise MisuseError("--processes needs --broker redis://…: the processes have only that in common")
+    if options.processes > 1 and not can_share_ports():
+        raise MisuseError("--processes needs a kernel that shares a port between processes: Linux")
+
+
+def warnings_of(options: LiveOptions) -> list[Notice]:
+    """What is allowed, and probably not meant."""
+    config, notices = options.config, list[Notice]()
 
     def warn(kind: str, text: str) -> None:
         notices.append(Notice(kind, text, Level.WARNING))

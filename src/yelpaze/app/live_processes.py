@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from yelpaze.app.live_node import opened_node, run_gc_less_often
-from yelpaze.app.live_options import LiveOptions, greeting
-from yelpaze.grpc.address import Address, Held, can_share_ports
+from yelpaze.app.live_options import LiveOptions, check_processes, greeting
+from yelpaze.grpc.address import Address, Held
 from yelpaze.live.config import Config
 from yelpaze.live.core.statistics import NodeTotals, added
 from yelpaze.live.transports.server import Server, listening
-from yelpaze.model.errors import MisuseError, StoppedError
+from yelpaze.model.errors import StoppedError
 from yelpaze.model.notice import Notice, Report
 from yelpaze.policy.restart import Restart
 from yelpaze.process.frames import encode
@@ -59,10 +59,7 @@ class LiveProcesses:
     """The gateway in several processes, as a part of a service. Raises MisuseError."""
 
     def __init__(self, options: LiveOptions, report: Report) -> None:
-        if options.config.broker.type == "memory":
-            raise MisuseError("--processes needs --broker redis://…: the processes have only that in common")
-        if not can_share_ports():
-            raise MisuseError("--processes needs a kernel that shares a port between processes: Linux")
+        check_processes(options)
         self._options = options
         self._report = report
         self._gone = NodeTotals()
@@ -97,7 +94,7 @@ class LiveProcesses:
     def under_way(self) -> str:
         count = sum(self.totals().connections.values())
         seconds = self._options.config.shutdown.timeout
-        return f"{count} clients are disconnected over {seconds:g} s" if count else ""
+        return f"{count} clients are disconnected within {seconds:g} s" if count else ""
 
     async def drain(self) -> None:
         await self._supervisor.stop(self._options.config.shutdown.timeout + _MARGIN_SECONDS)

@@ -43,7 +43,7 @@ def command(
     import uvloop  # noqa: PLC0415  an extra
 
     from yelpaze.app.live import serve_live  # noqa: PLC0415
-    from yelpaze.app.live_options import LiveOptions  # noqa: PLC0415
+    from yelpaze.app.live_options import LiveOptions, check_processes, warnings_of  # noqa: PLC0415
     from yelpaze.config.loader import load  # noqa: PLC0415
     from yelpaze.live.core.tokens import check_keys  # noqa: PLC0415
     from yelpaze.live.settings import LIVE  # noqa: PLC0415
@@ -51,6 +51,9 @@ def command(
     options = LiveOptions(config=load(LIVE, config, _settings(flags)), processes=processes, metrics=metrics)
     if check:
         check_keys(options.config)
+        check_processes(options)
+        for notice in warnings_of(options):
+            report(notice)
         report(Notice("settings.good", "the settings are good"))
         return Exit.OK
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

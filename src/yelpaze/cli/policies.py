@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from yelpaze.config.values import Duration
 from yelpaze.http.engine import Engine
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import Timeout
@@ -36,7 +37,10 @@ class Seconds(click.ParamType[float]):
         try:
             seconds = float(value)
         except (TypeError, ValueError):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            try:
+                seconds = Duration.parse(str(value))
+            except ValueError:
+                self.fail(f"{value!r} is no number of seconds", param, ctx)
         if not (0 < seconds < float("inf") or (self._zero and seconds == 0)):
             least = "from 0 on" if self._zero else "above 0"
             self.fail(f"{value!r} must be a number of seconds {least}", param, ctx)

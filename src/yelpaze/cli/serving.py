@@ -37,7 +37,7 @@ def service_options(
         click.option(
             "--metrics",
             metavar="[HOST:]PORT",
-            help="Serve /metrics (Prometheus), /healthz and /readyz at this address.",
+            help="Serve /metrics (Prometheus), /healthz and /readyz at this address; :PORT is all addresses.",
         ),
         click.option(
             "--log-format",

@@ -80,12 +80,13 @@ def _unknown(name: Any, fields: Mapping[str, Any], path: str) -> Mistake:
 
 
 def _near(name: Any, fields: Mapping[str, Any]) -> list[str]:
-    return get_close_matches(str(name), fields, 1)
+    files = [f"{one}{_FILE}" for one, field in fields.items() if _is_secret(field.type)]
+    return get_close_matches(str(name), [*fields, *files], 1)
 
 
 def _value(kind: Any, value: Any, place: str, mistakes: list[Mistake]) -> Any:
     if is_struct(kind):
-        return _struct(kind, value, place, mistakes, {})
+        return _struct(kind, {} if value is None else value, place, mistakes, {})
     item = _item_of(kind)
     if item is not None and is_struct(item):
         if not isinstance(value, list | tuple):
@@ -130,7 +131,7 @@ def _read(path: Any, place: str, mistakes: list[Mistake]) -> Secret:
     try:
         found = Secret(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        mistakes.append(Mistake(place, f"{path}: cannot be read: {error.strerror}"))
+        mistakes.append(Mistake(place, f"{Path(path).absolute()}: cannot be read: {error.strerror}"))
         return Secret()
     except UnicodeDecodeError:
         mistakes.append(Mistake(place, f"{path}: is not text in UTF-8"))

@@ -14,7 +14,7 @@ from yelpaze.config.environment import from_environment, variable_of
 from yelpaze.model.errors import InputError
 
 S = TypeVar("S", bound=msgspec.Struct)
-SECTIONS = ("live", "hooks", "monitor")
+SECTIONS = ("live",)
 
 
 def _no_mistake(_: object) -> Iterable[Mistake]:
@@ -113,13 +113,16 @@ def _top(mistake: Mistake) -> str:
 def _enter(document: Document, schema: Schema[Any]) -> None:
     """If the file is for several services, go on with this one's section."""
     fields = {field.encode_name for field in msgspec.structs.fields(schema.kind)}
-    names = [name for name in document.values if name in SECTIONS]
-    if not names or not fields.isdisjoint(document.values):
+    known = list(dict.fromkeys((*SECTIONS, schema.section)))
+    if not any(name in known for name in document.values):
         return
     for name in document.values:
-        if name not in SECTIONS:
-            near = get_close_matches(str(name), SECTIONS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SECTIONS)}"
+        if name in fields:
+            what = f"stands beside sections of services: put it into {schema.section}"
+            raise InputError(f"{document.place_of(str(name))}: {name}: {what}")
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise InputError(f"{document.place_of(str(name))}: {name}: there is no such section; {hint}")
     document.enter(schema.section)
     if not isinstance(document.values, Mapping):

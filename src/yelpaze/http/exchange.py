@@ -18,7 +18,7 @@ from yelpaze.http.resolver import Answer, Resolver
 from yelpaze.http.spool import Spool
 from yelpaze.http.timers import Timer
 from yelpaze.http.transport import AttemptRequest, AttemptResult, Transfer
-from yelpaze.model.errors import Error, ErrorKind
+from yelpaze.model.errors import Error, ErrorKind, YelpazeError
 from yelpaze.model.outcome import Timings
 from yelpaze.model.request import Request, Timeout
 
@@ -238,4 +238,5 @@ class Exchange:
 
 def not_sent(error: Exception) -> str:
     """The message of a call whose transfer could not even be started."""
-    return f"could not be sent: {error}"
+    kind = "" if isinstance(error, YelpazeError) else f"{type(error).__name__}: "
+    return f"could not be sent: {kind}{error}"

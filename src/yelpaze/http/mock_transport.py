@@ -6,7 +6,7 @@ The engine above it is the real one, with its limits, retries, breakers and dead
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -51,6 +51,16 @@ class Reply(msgspec.Struct, frozen=True):
     headers: HeadersLike = ()
     delay: float = 0.0
     body_delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if type(self.status) is not int or not 100 <= self.status <= 599:  # noqa: PLR2004
+            raise MisuseError(f"Reply(status=…) takes a number from 100 to 599: {self.status!r}")
+        for name in ("delay", "body_delay"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value >= 0:
+                raise MisuseError(f"Reply({name}=…) takes seconds, 0 or more: {value!r}")
+        if self.json is not msgspec.UNSET and self.body:
+            raise MisuseError("Reply takes json or body, not both")
 
     def content(self) -> bytes:
         """The body as bytes."""
@@ -102,7 +112,7 @@ class SentRequest(msgspec.Struct, frozen=True):
 
 Answer = Reply | NetworkFault
 Handler = Callable[[SentRequest], Any]
-Route = Answer | Handler | Sequence[Answer]
+Route = Answer | Handler | Sequence[Answer | Handler]
 
 
 class MockTransport:
@@ -136,6 +146,8 @@ class MockTransport:
         self._under_way: dict[_MockTransfer, None] = {}
         self.requests: list[SentRequest] = []
         self.most = 0
+        if not isinstance(routes, Mapping | None):
+            raise MisuseError(f"MockTransport takes a dict of routes, not {type(routes).__name__}")
         for pattern, route in (routes or {}).items():
             self.route(pattern, route)
 
@@ -146,6 +158,8 @@ class MockTransport:
 
     def route(self, pattern: str, route: Route) -> None:
         """Add a route. Raises MisuseError."""
+        if not isinstance(pattern, str):
+            raise MisuseError(f"a route is a URL such as https://shop.test/items/*: {pattern!r}")
         method, _, url = pattern.rpartition(" ")
         if "://" not in url and not url.startswith("*"):
             raise MisuseError(f"a route is a URL such as https://shop.test/items/*: {pattern!r}")
@@ -183,23 +197,25 @@ class MockTransport:
 def _handler_of(route: Route) -> Callable[[SentRequest], Answer]:
     if isinstance(route, Reply | NetworkFault):
         return lambda _: route
-    if callable(route):
+    if callable(route) and not isinstance(route, type):
         return lambda sent: _as_answer(route(sent))
-    if not route:
-        raise MisuseError("a route takes at least one answer")
-    answers: Iterator[Answer] = _last_repeated(route)
-    return lambda _: next(answers)
+    if isinstance(route, list | tuple) and route:
+        handlers = _last_repeated([_handler_of(one) for one in route])
+        return lambda sent: next(handlers)(sent)  # noqa: PLW0108  a new one each time
+    raise MisuseError(f"a route takes a Reply, a NetworkFault, a function, or a list of them: {route!r}")
 
 
-def _last_repeated(answers: Iterable[Answer]) -> Iterator[Answer]:
-    answer: Answer = Reply()
-    for answer in answers:
-        yield answer
+def _last_repeated(
+    handlers: list[Callable[[SentRequest], Answer]],
+) -> Iterator[Callable[[SentRequest], Answer]]:
+    yield from handlers
     while True:
-        yield answer
+        yield handlers[-1]
 
 
 def _as_answer(value: Any) -> Answer:
+    if isinstance(value, bytes):
+        return Reply(body=value)
     return value if isinstance(value, Reply | NetworkFault) else Reply(json=value)
 
 

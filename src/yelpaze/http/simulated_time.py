@@ -16,6 +16,8 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
+            if len(self.get_map()) <= 1 and not self.loop.in_threads:  # the loop's own wake-up alone
+                raise RuntimeError(f"nothing is left to wait for at simulated time {self.loop.now:g}")
             return list(super().select(None))
         events = list(super().select(0))
         if not events and timeout > 0:
@@ -28,6 +30,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.now = _START
+        self.in_threads = 0  # calls that other threads make for the loop
         selector = _Selector()
         super().__init__(selector)
         selector.loop = self
@@ -36,12 +39,23 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         """Simulated seconds."""
         return self.now
 
+    def run_in_executor(self, *arguments: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """As asyncio's own; counted, since it ends in real time."""
+
+        def ended(_: object) -> None:
+            self.in_threads -= 1
+
+        future: asyncio.Future[Any] = super().run_in_executor(*arguments)
+        self.in_threads += 1
+        future.add_done_callback(ended)
+        return future
+
 
 def run_simulated(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in simulated time: what would take an hour of pauses takes milliseconds.
 
-    Timers fire in order, each at its exact time. Real sockets and processes have no place in it: while they
-    are waited for, the time jumps.
+    Timers fire in order, each at its exact time. When nothing can happen any more, RuntimeError is raised.
+    Real sockets and processes have no place in it: while they are waited for, the time jumps.
 
     >>> async def long():
     ...     began = asyncio.get_running_loop().time()

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from yelpaze.io.file_sink import FileSink, Layout
 from yelpaze.io.jsonl import JsonlLayout, JsonlSource
+from yelpaze.io.kinds import check_json_lines, check_text
 from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.reading import check_files, stem_of
 from yelpaze.io.stdout import StdoutSink
@@ -87,6 +88,10 @@ _URL_SOURCES: dict[str, Callable[[str], Source]] = {
     "postgres": _postgres_source,
 }
 _LAYOUTS: dict[str, Callable[[Path, object], Layout]] = {
+    "": _jsonl_layout,
+    ".jsonl": _jsonl_layout,
+    ".ndjson": _jsonl_layout,
+    ".json": _jsonl_layout,
     ".csv": _delimited_layout,
     ".tsv": _delimited_layout,
     ".parquet": _parquet_layout,
@@ -125,7 +130,13 @@ def open_source(inputs: tuple[str, ...]) -> Source:
         raise InputError(
             f"the inputs have several formats: {', '.join(paths[:5])}; give files of one at a time"
         )
-    return kinds.pop()(paths)
+    kind = kinds.pop()
+    for path in paths:
+        if kind is JsonlSource:
+            check_json_lines(path)
+        elif kind is _delimited_source:
+            check_text(path)
+    return kind(paths)
 
 
 def _all(names: Iterable[str]) -> str:
@@ -200,7 +211,10 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
         raise InputError(
             f"{path}: results are not compressed while they are written: leave {path.suffix} out"
         )
-    layout = _LAYOUTS.get(path.suffix.lower(), _jsonl_layout)(path, annotation)
+    if path.suffix.lower() not in _LAYOUTS:
+        known = ", ".join(filter(None, (*_LAYOUTS, *_DATABASES)))
+        raise InputError(f"{path}: there is no format {path.suffix}: results are written as {known}")
+    layout = _LAYOUTS[path.suffix.lower()](path, annotation)
     return FileSink(layout, failures)
 
 

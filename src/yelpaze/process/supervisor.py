@@ -222,7 +222,8 @@ class Supervisor(Generic[P]):
         if pause is None:
             self._give_up(f"the {self._what}es cannot start: {why}" + (f"\n{trace}" if trace else ""))
             return
-        self.warn("process.lost", f"{what}; a new one starts in {pause:g} s")
+        when = f"in {pause:g} s" if pause else "at once"
+        self.warn("process.lost", f"{what}; a new one starts {when}")
         self.keep(self.spawn_later(place, pause))
 
     async def spawn_later(self, place: int, pause: float) -> None:

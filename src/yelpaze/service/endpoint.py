@@ -66,6 +66,8 @@ def served_metrics(
 ) -> Iterator[None]:
     """Serve at `[HOST:]PORT` while inside; nowhere without an address. `started` is called with the URL.
 
+    A port alone is for this machine, `:PORT` for all of its addresses.
+
     Raises InputError and MisuseError for an address that can't be.
     """
     if address is None:
@@ -74,7 +76,8 @@ def served_metrics(
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > _LAST_PORT:
         raise MisuseError(f"--metrics takes PORT or HOST:PORT: {address!r}")
-    host = host.strip("[]") or "127.0.0.1"
+    is_everywhere = address.startswith(":") or host == "*"
+    host = "0.0.0.0" if is_everywhere else host.strip("[]") or "127.0.0.1"  # noqa: S104  asked for
     application = _application(list(registries), is_alive, is_ready)
     try:
         server = make_server(host, int(port), application, _family_of(host), _Handler)
@@ -103,7 +106,8 @@ def _application(
     def answer(environ: dict[str, Any], start: _Start) -> Any:
         path = environ.get("PATH_INFO", "/")
         if path in ("/metrics", "/"):
-            return metrics(environ, start)
+            body = metrics({**environ, "REQUEST_METHOD": "GET"}, start)
+            return [] if environ.get("REQUEST_METHOD") == "HEAD" else body
         if path == "/healthz":
             return _respond(start, environ, good=is_alive())
         if path == "/readyz":
