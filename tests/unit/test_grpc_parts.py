@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 
 import grpc
 import pytest
 
-from yelpaze.grpc.address import Address
+from yelpaze.grpc.address import Address, Held
 from yelpaze.grpc.control import BUCKETS, ProcessReport, ServerTask
 from yelpaze.grpc.counting import Tally, counted
 from yelpaze.grpc.multi_process import worn
@@ -14,7 +16,7 @@ from yelpaze.grpc.options import Options
 from yelpaze.grpc.server_group import own_address
 from yelpaze.grpc.server_process import ServerProcess
 from yelpaze.grpc.totals import summed, totals
-from yelpaze.model.errors import StoppedError
+from yelpaze.model.errors import InputError, MisuseError, StoppedError
 
 # ── when a process is worn ──────────────────────────────────────────────────────
 
@@ -220,3 +222,48 @@ def test_methods_that_were_not_called_are_not_reported():
     tally = Tally(lambda: None, None, None)
     tally.of("a/B")
     assert tally.report() == report({})
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_path_with_something_else_is_left_alone(tmp_path, kind):
+    path = tmp_path / "it"
+    path.mkdir() if kind == "folder" else path.write_text("data that nobody else has")
+    with pytest.raises(InputError, match="something else at that path"):
+        Held(Address(path=str(path)))
+    assert path.is_dir() if kind == "folder" else path.read_text() == "data that nobody else has"
+
+
+def test_a_socket_that_was_left_behind_is_removed(tmp_path):
+    path = tmp_path / "it.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    Held(Address(path=str(path))).close()
+    assert not path.exists()
+
+
+async def test_serve_says_where_it_cannot_run():
+    from support.servicers import register
+    from yelpaze.rpc import serve
+
+    with pytest.raises(MisuseError, match="an event loop is running here"):
+        serve(register)
+    with pytest.raises(MisuseError, match="main thread"):
+        await asyncio.to_thread(serve, register)
+
+
+@pytest.mark.parametrize("how", [["-c"], ["-"]])
+def test_a_program_without_a_file_is_told_so(how):
+    text = (
+        "from yelpaze.rpc import serve\ndef register(server): pass\nserve(register, listen='127.0.0.1:0')\n"
+    )
+    command = [sys.executable, *how, *([text] if how == ["-c"] else [])]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    assert "register can't be found by other processes: a program from" in done.stderr
+
+
+def test_a_runtime_folder_of_somebody_else_is_not_used(monkeypatch, tmp_path):
+    from yelpaze.compute.local import _folder
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nope")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert _folder().parent == tmp_path

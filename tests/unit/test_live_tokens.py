@@ -243,6 +243,14 @@ def test_junk_is_refused(token):
         b'{"sub":["a"]}',
         b'{"exp":"soon"}',
         b'{"exp":true}',
+        b'{"exp":null}',
+        b'{"exp":""}',
+        b'{"exp":false}',
+        b'{"exp":[]}',
+        b'{"exp":{}}',
+        b'{"nbf":null}',
+        b'{"iat":"today"}',
+        b'{"expire_at":null}',
         b'{"exp":1e400}',
         b'{"exp":NaN}',
         b'{"exp":1e300}',
@@ -290,7 +298,7 @@ def test_an_audience_that_nobody_asked_for_is_no_fault():
     assert read(verifier(hmac_secret_key=SECRET), hs(sub="42", aud="x", iss="y")).user == "42"
 
 
-@pytest.mark.parametrize("exp", [NOW, NOW - 1, 1, -5, NOW - 0.5])
+@pytest.mark.parametrize("exp", [NOW, NOW - 1, 1, 0, 0.5, -5, NOW - 0.5])
 def test_what_has_expired_is_told_apart_from_what_is_wrong(exp):
     with pytest.raises(ExpiredTokenError):
         read(verifier(hmac_secret_key=SECRET), hs(sub="42", exp=exp))

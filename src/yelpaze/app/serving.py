@@ -1,6 +1,7 @@
 """`serve`: any gRPC servicer in many processes behind one port."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ def serve(
         StoppedError: processes cannot be started.
 
     """
+    _check_place()
     try:
         found = Options(processes=usable_cores() if processes is None else processes, **options)
     except TypeError as error:
@@ -62,6 +64,17 @@ def serve(
     registry = new_registry(ServerCollector(server))
     service = Service([part], report, metrics=metrics, registries=[registry], then_exits=False)
     asyncio.run(service.run())
+
+
+def _check_place() -> None:
+    """Raise MisuseError where signals cannot be heard, or an event loop runs already."""
+    if threading.current_thread() is not threading.main_thread():
+        raise MisuseError("serve() hears signals, so it is called from the main thread of a program")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise MisuseError("serve() blocks, and an event loop is running here: call it from a program of its own")
 
 
 class ServerPart:

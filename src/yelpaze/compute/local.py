@@ -71,9 +71,13 @@ def _folder() -> Path:
     """A folder that nobody else can write to: whoever can reach the socket can call functions."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(base or "") / "yelpaze"
-    if not base or len(os.fsencode(folder)) > _LONGEST_FOLDER:  # there are bounds to a socket's path
+    # There are bounds to a socket's path; and after `su` the variable names another user's folder.
+    if not base or len(os.fsencode(folder)) > _LONGEST_FOLDER or not os.access(base, os.W_OK | os.X_OK):
         folder = Path(tempfile.gettempdir()) / f"yelpaze-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoppedError(f"{folder}: cannot be made: {error.strerror}") from None
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise StoppedError(f"{folder}: must be a folder of yours that nobody else may use (chmod 700)")

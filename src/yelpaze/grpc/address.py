@@ -115,6 +115,8 @@ class Held:
 def _check_path(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"unix:{path}: there is no folder {path.parent}")
+    if path.exists() and not path.is_socket():
+        raise InputError(f"unix:{path}: there is something else at that path: give another one")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

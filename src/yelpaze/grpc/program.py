@@ -12,6 +12,13 @@ from yelpaze.model.errors import MisuseError
 
 def pickled(register: Callable[..., Any]) -> bytes:
     """The function as other processes find it. Raises MisuseError if they can't."""
+    main = sys.modules.get("__main__")
+    inner = getattr(register, "func", register)  # of a partial
+    if getattr(inner, "__module__", "") == "__main__" and getattr(main, "__file__", None) is None:
+        raise MisuseError(
+            f"{getattr(inner, '__qualname__', inner)} can't be found by other processes: a program from "
+            "`python -c`, standard input or a notebook has no file; put it into a module, and import it"
+        )
     try:
         return pickle.dumps(register)
     except Exception as error:  # noqa: BLE001  pickling runs user code

@@ -290,15 +290,17 @@ class Verifier:
 
     def _claims(self, payload: dict[str, Any]) -> Claims:
         now = self._clock()
-        expires = _seconds(payload, "exp")
-        if expires and expires <= now:
+        expires, begins = _seconds(payload, "exp"), _seconds(payload, "nbf")
+        if expires is not None and expires <= now:
             raise ExpiredTokenError
-        if _seconds(payload, "nbf") > now + _LEEWAY:
+        if begins is not None and begins > now + _LEEWAY:
             raise BadTokenError("it is not good yet")
+        _seconds(payload, "iat")
         user = payload.get(self._config.user_id_claim, "")
         if not isinstance(user, str):
             raise BadTokenError(f"{self._config.user_id_claim} is a string")
-        lasting = _seconds(payload, "expire_at") if "expire_at" in payload else expires
+        lasting = _seconds(payload, "expire_at")
+        lasting = expires if lasting is None else lasting
         channels = _channels(payload)
         channel = payload.get("channel")
         client = payload.get("client", "")
@@ -308,7 +310,7 @@ class Verifier:
             user=user,
             channel=channel if isinstance(channel, str) else None,
             client=client if isinstance(client, str) else "",
-            expire_at=lasting,
+            expire_at=lasting or 0,
             info=_info(payload),
             channels=channels,
             override=_override(override) if isinstance(override, dict) else {},
@@ -332,8 +334,11 @@ def _channels(payload: Mapping[str, Any]) -> dict[str, Claims]:
     return found
 
 
-def _seconds(payload: Mapping[str, Any], name: str) -> int:
-    value = payload.get(name) or 0
+def _seconds(payload: Mapping[str, Any], name: str) -> int | None:
+    """A claim's NumericDate (RFC 7519, section 2); None if the claim is not there."""
+    if name not in payload:
+        return None
+    value = payload[name]
     if isinstance(value, bool) or not (
         isinstance(value, int | float) and -_MOST_SECONDS < value < _MOST_SECONDS
     ):
