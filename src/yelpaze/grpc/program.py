@@ -12,9 +12,8 @@ from yelpaze.model.errors import MisuseError
 
 def pickled(register: Callable[..., Any]) -> bytes:
     """The function as other processes find it. Raises MisuseError if they can't."""
-    main = sys.modules.get("__main__")
     inner = getattr(register, "func", register)  # of a partial
-    if getattr(inner, "__module__", "") == "__main__" and getattr(main, "__file__", None) is None:
+    if getattr(inner, "__module__", "") == "__main__" and not _main_has_file():
         raise MisuseError(
             f"{getattr(inner, '__qualname__', inner)} can't be found by other processes: a program from "
             "`python -c`, standard input or a notebook has no file; put it into a module, and import it"
@@ -34,11 +33,16 @@ def preparation() -> dict[str, Any]:
     found: dict[str, Any] = get_preparation_data("yelpaze")
     for name in ("authkey", "start_method"):
         found.pop(name, None)
-    main = sys.modules.get("__main__")
-    if getattr(main, "__file__", None) is None or _is_ours(found):
+    if not _main_has_file() or _is_ours(found):
         found.pop("init_main_from_name", None)
         found.pop("init_main_from_path", None)
     return found
+
+
+def _main_has_file() -> bool:
+    """Whether the program can be imported again; one from standard input is named `<stdin>`."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return path is not None and Path(path).exists()
 
 
 def _is_ours(found: dict[str, Any]) -> bool:
