@@ -363,6 +363,18 @@ def test_proxies_are_addresses_and_networks(peer):
             "2: client.allowed_origins[0]: 'shop.example' is no origin",
         ),
         ("client:\n  allowed_origins: ['*.x.example']", "write https://x.example, or * for all"),
+        (
+            "client:\n  allowed_origins: ['https://x.example/']",
+            "has a path, which browsers do not send: write https://x",
+        ),
+        ("client:\n  allowed_origins: ['https://x.example/app']", "write https://x.example"),
+        (
+            "client:\n  allowed_origins: ['https://x.example:443']",
+            "browsers leave out: write https://x.example",
+        ),
+        ("client:\n  allowed_origins: ['http://x.example:80']", "browsers leave out: write http://x.example"),
+        ("client:\n  allowed_origins: [' https://x.example']", "has a space in it"),
+        ("client:\n  allowed_origins: ['https://a.test,https://b.test']", "is several origins"),
         ("http_api: {key: a}\nhttp_api: {key: b}", "2: is no YAML: http_api is there twice"),
         (
             "client:\n  token:\n    jwks_public_endpoint: foo",

@@ -14,6 +14,7 @@ from yelpaze.live.protocol.handshake import networks
 from yelpaze.model.errors import InputError
 
 _LAST_PORT = 65_535
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 # What Centrifugo's file has elsewhere, or not at all here.
 _ELSEWHERE = {
     "engine": "Redis is at broker: {type: redis, redis: {address: …}}",
@@ -85,11 +86,28 @@ def _client(client: Client) -> Iterator[Mistake]:
     except ValueError as error:
         yield Mistake("client.trusted_proxies", f"takes addresses and networks: {error}")
     for number, origin in enumerate(client.allowed_origins):
-        if origin != "*" and "://" not in origin and origin != "null":
-            text = f"{origin!r} is no origin: write https://{origin.removeprefix('*.')}, or * for all"
-            yield Mistake(f"client.allowed_origins[{number}]", text)
+        text = _wrong_origin(origin)
+        if text:
+            yield Mistake(f"client.allowed_origins[{number}]", f"{origin!r} {text}")
     yield from _token(client.token, "client.token")
     yield from _token(client.subscription_token, "client.subscription_token")
+
+
+def _wrong_origin(origin: str) -> str:
+    """Why an origin can never be what a browser sends (RFC 6454, section 7); empty if it can."""
+    if origin in ("*", "null"):
+        return ""
+    scheme, separator, rest = origin.partition("://")
+    if not separator:
+        return f"is no origin: write https://{origin.removeprefix('*.')}, or * for all"
+    if any(character.isspace() or character == "," for character in origin):
+        return "is several origins, or has a space in it: make it a list"
+    host, slash, _ = rest.partition("/")
+    if slash:
+        return f"has a path, which browsers do not send: write {scheme}://{host}"
+    if host.endswith(_DEFAULT_PORTS.get(scheme.lower(), "\0")):
+        return f"has a port that browsers leave out: write {scheme}://{host.rpartition(':')[0]}"
+    return ""
 
 
 def _token(token: Token, place: str) -> Iterator[Mistake]:
