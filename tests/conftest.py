@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,12 @@ from support.service import Place, Service
 # The same examples in every run, however slow the machine is just now.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+# Whoever runs the tests in the background (nohup, `&`) ignores these, and every process that a test starts
+# would do so as well.
+for _number, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

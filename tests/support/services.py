@@ -35,6 +35,7 @@ def value(flag):
     return sys.argv[sys.argv.index(flag) + 1] if flag in sys.argv else None
 
 if __name__ == "__main__":
+    before = signal.getsignal(signal.SIGINT)
     serve(
         register,
         listen=value("--listen"),
@@ -44,7 +45,7 @@ if __name__ == "__main__":
         metrics=value("--metrics"),
         log_format=value("--log-format") or "text",
     )
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as before
+    assert signal.getsignal(signal.SIGINT) is before
 """
 
 
