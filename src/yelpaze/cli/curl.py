@@ -12,7 +12,8 @@ from urllib.parse import quote_plus
 import click
 
 from yelpaze.app.fetch import FetchOptions
-from yelpaze.cli.policies import Seconds, engine_options, host_policies_of
+from yelpaze.cli.policies import engine_options, host_policies_of
+from yelpaze.cli.seconds import Seconds
 from yelpaze.fetch.items import REMOTE_NAME, Shape
 from yelpaze.fetch.job import TransferOptions
 from yelpaze.model.errors import InputError, MisuseError

@@ -4,7 +4,6 @@ import asyncio
 
 import click
 
-from yelpaze.app.demo import serve_demo
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.serving import address_of, service_options
 from yelpaze.demo.faults import FAULTS, Fault
@@ -76,6 +75,8 @@ def serve(
         rate_limit=rate_limit,
         seed=seed,
     )
+    from yelpaze.app.demo import serve_demo  # noqa: PLC0415  not for the help
+
     asyncio.run(serve_demo(address_of(listen), options, report, grace=grace, metrics=metrics))
     return Exit.OK
 

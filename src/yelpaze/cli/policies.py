@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from yelpaze.config.values import Duration
+from yelpaze.cli.seconds import Seconds
 from yelpaze.http.engine import Engine
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import Timeout
@@ -23,28 +23,6 @@ from yelpaze.policy.retry import Retry
 F = TypeVar("F", bound=Callable[..., Any])
 _HOST = re.compile(r"(?P<pattern>.+?):(?P<settings>[a-z_]+=.*)")
 _KEYS = "concurrency, rate, burst, retries, timeout, deadline, breaker, hedge, budget, share"
-
-
-class Seconds(click.ParamType[float]):
-    """A number of seconds above 0, or from 0 on."""
-
-    name = "seconds"
-
-    def __init__(self, *, zero: bool = False) -> None:
-        self._zero = zero
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds = float(value)
-        except (TypeError, ValueError):
-            try:
-                seconds = Duration.parse(str(value))
-            except ValueError:
-                self.fail(f"{value!r} is no number of seconds", param, ctx)
-        if not (0 < seconds < float("inf") or (self._zero and seconds == 0)):
-            least = "from 0 on" if self._zero else "above 0"
-            self.fail(f"{value!r} must be a number of seconds {least}", param, ctx)
-        return seconds
 
 
 class AtOnce(click.ParamType[int | str]):

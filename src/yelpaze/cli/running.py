@@ -11,8 +11,9 @@ import msgspec
 
 from yelpaze.app.observing import observing_options, served_engine_metrics
 from yelpaze.cli.exits import Exit
-from yelpaze.cli.policies import Seconds, engine_options, explain, host_policies_of, with_options
+from yelpaze.cli.policies import engine_options, explain, host_policies_of, with_options
 from yelpaze.cli.progress import Progress, duration, troubles
+from yelpaze.cli.seconds import Seconds
 from yelpaze.compute.workers import Workers, who
 from yelpaze.config import values
 from yelpaze.flow.context import engine_for

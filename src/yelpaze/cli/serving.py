@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from yelpaze.cli.exits import code_of
-from yelpaze.cli.policies import Seconds
+from yelpaze.cli.seconds import Seconds
 from yelpaze.grpc.address import Address
 from yelpaze.model.errors import InputError
 from yelpaze.model.notice import Level, Notice

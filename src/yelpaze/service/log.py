@@ -12,8 +12,6 @@ import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any, Literal, TextIO
 
-import structlog
-
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Level, Notice, Report
 
@@ -25,6 +23,8 @@ _Event = MutableMapping[str, Any]
 
 def json_logger(file: TextIO, **fields: Any) -> Any:
     """A structlog logger that writes JSON Lines."""
+    import structlog  # noqa: PLC0415  takes a tenth of a second
+
     return structlog.wrap_logger(
         structlog.PrintLogger(file),
         processors=[
@@ -39,6 +39,8 @@ def json_logger(file: TextIO, **fields: Any) -> Any:
 
 def text_logger(file: TextIO, **fields: Any) -> Any:
     """A structlog logger that writes `yelpaze: MESSAGE`."""
+    import structlog  # noqa: PLC0415
+
     return structlog.wrap_logger(
         structlog.PrintLogger(file), processors=[structlog.processors.add_log_level, _as_text], **fields
     )
