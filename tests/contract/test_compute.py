@@ -135,13 +135,13 @@ async def test_processes_are_recycled_and_nothing_is_lost():
     backend = processes(workers=2, recycle=20, batch=8)
     await backend.start()
     try:
-        first = set(backend.pids)
+        first = {worker.pid for worker in backend._supervisor.serving()}
         got = await results(backend, [str(n) for n in range(300)])
         assert [value.text for value, _ in got] == [f"done {n}" for n in range(300)]
         now = first
         while first & now:  # they work until their successors are there
             assert [fault for _, fault in await results(backend, ["x"] * 10)] == [None] * 10
-            now = set(backend.pids)
+            now = {worker.pid for worker in backend._supervisor.serving()}
             assert len(now) >= 2
     finally:
         await backend.close()
@@ -200,7 +200,7 @@ def test_killing_the_parent_leaves_no_worker(tmp_path, busy):
                 for _ in range(2):
                     pool.submit(0, ([("hang",)], False), print, timeout=600)
                 await asyncio.sleep(0.2)
-            print(*pool.pids, flush=True)
+            print(*[worker.pid for worker in pool._supervisor.serving()], flush=True)
             await asyncio.Event().wait()
 
         asyncio.run(main())

@@ -167,9 +167,9 @@ async def test_guarded_sockets_are_not_inherited_and_cannot_run_out_loudly(raw, 
         def none_left(*arguments, **options):
             raise OSError(24, "Too many open files")
 
-        monkeypatch.setattr("yelpaze.http.curl_transport.socket.socket", none_left)
+        monkeypatch.setattr("yelpaze.http.guarded_socket.socket.socket", none_left)
         outcome = await engine.send(get("http://127.0.0.1:1/"))
-        monkeypatch.setattr("yelpaze.http.curl_transport.socket.socket", real)
+        monkeypatch.setattr("yelpaze.http.guarded_socket.socket.socket", real)
         assert outcome.error.kind == "connect"
     assert capfd.readouterr().err == ""
 

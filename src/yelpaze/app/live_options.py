@@ -35,7 +35,7 @@ def check_processes(options: LiveOptions) -> None:
 
 
 def warnings_of(options: LiveOptions) -> list[Notice]:
-    """What is allowed, and probably not meant."""
+    """Warnings about settings that are allowed but rarely intended."""
     config, notices = options.config, list[Notice]()
 
     def warn(kind: str, text: str) -> None:

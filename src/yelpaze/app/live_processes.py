@@ -30,7 +30,7 @@ _RESTART = Restart(sound=5.0)
 
 
 class GatewayTask(msgspec.Struct, frozen=True):
-    """What a process is to do."""
+    """The task of a gateway process."""
 
     config: Config
     port: int

@@ -1,4 +1,4 @@
-"""What every long-lived command has: the same options, and a log that holds its errors, too."""
+"""Options, log and error handling that all long-lived commands share."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -166,11 +166,6 @@ class Processes:
         self._watch()
 
     @property
-    def pids(self) -> list[int]:
-        """The ids of the processes that take calls."""
-        return [worker.pid for worker in self._supervisor.serving()]
-
-    @property
     def running(self) -> int:
         """How many processes have calls."""
         return sum(bool(worker.given) for worker in self._supervisor.processes)

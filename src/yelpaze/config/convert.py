@@ -16,7 +16,7 @@ _FILE = "_file"
 
 
 class Mistake(msgspec.Struct, frozen=True):
-    """What is wrong with a setting. `path` is its place: names, and numbers in lists, as in `a.b[0].c`."""
+    """A mistake in a setting. `path` is its place: names, and numbers in lists, as in `a.b[0].c`."""
 
     path: str
     text: str

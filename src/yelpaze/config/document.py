@@ -12,7 +12,7 @@ from yelpaze.model.extras import require
 
 
 class Document:
-    """What a file holds, and where. Raises InputError.
+    """The contents of a settings file, with the lines of settings. Raises InputError.
 
     With `prefix`, paths are of settings in that section.
     """

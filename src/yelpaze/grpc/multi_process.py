@@ -18,7 +18,6 @@ from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Report
 from yelpaze.policy.restart import Restart
 from yelpaze.process.memory import rss_of
-from yelpaze.process.messages import Ready
 from yelpaze.process.parenthood import is_loading
 from yelpaze.process.replacement import RollingReplacement
 from yelpaze.process.supervisor import Supervisor
@@ -47,7 +46,13 @@ class MultiProcessServer:
                 'under `if __name__ == "__main__":`'
             )
         self._options = options
-        self._group = ServerGroup(pickled(register), Address.parse(listen), options, report)
+        self._group = ServerGroup(
+            pickled(register),
+            Address.parse(listen),
+            options,
+            report=report,
+            processes=lambda: self._supervisor.processes,
+        )
         self._gone = summed([])
         self._ending: asyncio.Future[None] | None = None
         self._supervisor: Supervisor[ServerProcess] = Supervisor(
@@ -55,7 +60,7 @@ class MultiProcessServer:
             options.processes,
             Restart(),
             report=report,
-            on_ready=self._on_ready,
+            on_ready=self._group.on_ready,
             on_gone=self._on_gone,
             on_change=self._group.send_members,
         )
@@ -131,11 +136,6 @@ class MultiProcessServer:
         """End at once."""
         await self._supervisor.kill()
         self._group.release()
-
-    # ── a process ───────────────────────────────────────────────────────────────
-
-    def _on_ready(self, process: ServerProcess, message: Ready) -> None:
-        self._group.on_ready(process, message)
 
     def _on_gone(self, process: ServerProcess, _how: str, _peak: float) -> None:
         self._group.on_gone(process)

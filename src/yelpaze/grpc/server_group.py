@@ -5,6 +5,7 @@ When one is started or ends is decided in `process/`.
 
 import contextlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from yelpaze.grpc.address import Address, Held, can_share_ports
@@ -19,9 +20,20 @@ from yelpaze.process.messages import Ready
 
 
 class ServerGroup:
-    """The processes, and the address that they share. Raises InputError. `register` is pickled."""
+    """The processes, and the address that they share. Raises InputError.
 
-    def __init__(self, register: bytes, listen: Address, options: Options, report: Report) -> None:
+    `register` is pickled; `processes` returns those that have not ended.
+    """
+
+    def __init__(
+        self,
+        register: bytes,
+        listen: Address,
+        options: Options,
+        *,
+        report: Report,
+        processes: Callable[[], list[ServerProcess]],
+    ) -> None:
         self._register = register
         self._options = options
         self._report = report
@@ -29,7 +41,7 @@ class ServerGroup:
         self._run_id = f"{random.getrandbits(48):012x}"
         self._numbers = 0
         self._held: Held | None = None
-        self._all: list[ServerProcess] = []
+        self._processes = processes
         self.address = listen
 
     def hold(self) -> None:
@@ -49,7 +61,7 @@ class ServerGroup:
         """One more process for that place. Raises StoppedError."""
         self._numbers += 1
         shared, own = self._addresses(place, self._numbers)
-        process = ServerProcess(
+        return ServerProcess(
             ServerTask(
                 id=f"{self._run_id}-{self._numbers}",
                 place=place,
@@ -62,11 +74,9 @@ class ServerGroup:
             ),
             self._report,
         )
-        self._all.append(process)
-        return process
 
     def _current_credentials(self) -> Credentials | None:
-        """What is in the files now: a certificate may have been renewed."""
+        """Read the certificate files again: they may have been renewed."""
         try:
             self._credentials = credentials_of(self._options)
         except InputError as error:
@@ -79,7 +89,7 @@ class ServerGroup:
         shared = self.address
         if shared.path and self._options.processes == 1:
             return shared, None
-        taken = {process.address.port for process in self._all if process.address is not None}
+        taken = {process.address.port for process in self._processes() if process.address is not None}
         own = own_address(shared, number, self._options.private_ports, taken)
         # One process can have the address itself; it tells clients of the others.
         is_shared = place == 0 or (can_share_ports() and not shared.path)
@@ -96,22 +106,21 @@ class ServerGroup:
 
     def on_gone(self, process: ServerProcess) -> None:
         """A process has ended."""
-        if process in self._all:
-            self._all.remove(process)
         if process.address is not None and process.address.path:
             Path(process.address.path).unlink(missing_ok=True)
 
     def send_members(self) -> None:
         """Tell all processes which of them serve, so that they can tell their clients."""
+        processes = self._processes()
         members = Members(
             tuple(
                 ProcessAddress(one.id, one.address)
-                for one in self._all
+                for one in processes
                 if one.address is not None and one.state == "serving"
             )
         )
         frame = encode(members)
-        for process in self._all:
+        for process in processes:
             if process.state != "starting":
                 process.send(frame)
 

@@ -25,12 +25,10 @@ resolver's wake-up) are never kept past POLL_REMOVE.
 
 import asyncio
 import os
-import socket
-from collections.abc import Callable
-from typing import Any
 
 import pycurl
 
+from yelpaze.http.guarded_socket import guarded
 from yelpaze.http.handle import Handle, Shape, TransportConfig
 from yelpaze.http.memory import Memory
 from yelpaze.http.poller import READ, Poller, new_poller
@@ -116,7 +114,7 @@ class CurlTransport:
         handle = Handle(self._config, shape, self._cancel)
         handle.easy.setopt(pycurl.SOCKOPTFUNCTION, self._on_new_socket)
         if self._guard is not None:
-            handle.easy.setopt(pycurl.OPENSOCKETFUNCTION, _guarded(self._guard, handle))
+            handle.easy.setopt(pycurl.OPENSOCKETFUNCTION, guarded(self._guard, handle))
         return handle
 
     def _cancel(self, handle: Handle) -> None:
@@ -365,37 +363,3 @@ class CurlTransport:
             self._pump()
         else:
             self._arm()
-
-
-def _guarded(guard: AddressGuard, handle: Handle) -> Callable[[int, Any], Any]:
-    """Libcurl's open-socket callback: a socket, unless the guard refuses the address."""
-
-    def open_socket(_purpose: int, address: Any) -> Any:
-        family, kind, protocol, place = address
-        why = guard.refusal(place[0])
-        if why is not None:
-            handle.blocked = why
-            return pycurl.SOCKET_BAD
-        try:
-            lent = _Lent(socket.socket(family, kind, protocol).detach())
-        except OSError:  # no IPv6 here, or no descriptors: libcurl goes on to the next address, or fails
-            return pycurl.SOCKET_BAD
-        handle.has_connected = True
-        return lent
-
-    return open_socket
-
-
-class _Lent:
-    """A descriptor that pycurl duplicates at once; ours is closed with the object."""
-
-    __slots__ = ("_fd",)
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def __del__(self) -> None:
-        os.close(self._fd)

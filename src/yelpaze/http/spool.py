@@ -64,7 +64,7 @@ class Spool:
         return self._write is None or self.delivered == 0 or self._restart is not None
 
     def writer(self) -> BodyWriter:
-        """What takes the body of the next attempt."""
+        """Return the writer for the body of the next attempt."""
         self._drop_part()
         if self.delivered and self._restart is not None:
             self._restart()

@@ -24,7 +24,7 @@ BodyWriter = Callable[[bytearray, bytes], bool]
 
 
 class AttemptRequest(msgspec.Struct, kw_only=True, gc=False):
-    """What one attempt sends.
+    """One attempt, as a transport gets it.
 
     - `header_lines`: as libcurl takes them, `Name: value`, or `Name;` for an empty value.
     - `host`: `name:port`, by which connections are pooled; `addresses`: where it is, if that was looked up,

@@ -1,4 +1,4 @@
-"""What an input file is by its first bytes, where its name says something else."""
+"""Detects input files whose content does not match their name."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ _MOST_DOUBLINGS = 30
 
 
 class Ending(Enum):
-    """How a process ended that nobody told to."""
+    """How a process ended without being told to."""
 
     SOUND = "sound"
     EARLY = "early"

@@ -4,17 +4,17 @@ import msgspec
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """From a process: it serves, at that port of its own if it has one."""
+    """A process reports that it serves. `port` is its own port, if it has one."""
 
     port: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """From a process: it cannot start."""
+    """A process reports why it cannot start."""
 
     message: str
     traceback: str = ""
 
 
 class Drain(msgspec.Struct, frozen=True):
-    """To a process: take no more work, end what is under way, and exit."""
+    """Tells a process to take no more work, end what is under way, and exit."""

@@ -1,4 +1,4 @@
-"""How many file descriptors a process may open, and what that allows (getrlimit(2))."""
+"""The limit of file descriptors, and how many connections it allows (getrlimit(2))."""
 
 import contextlib
 import resource
@@ -18,7 +18,7 @@ def raise_limit() -> int:
 
 
 def capacity(processes: int = 1) -> str:
-    """What a service says at its start: its processes, their descriptors, and the connections they allow."""
+    """Describe the processes, their descriptors, and the connections that these allow."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files == resource.RLIM_INFINITY:
         return f"{processes} process{'es' if processes != 1 else ''} without a limit of descriptors"

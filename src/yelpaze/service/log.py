@@ -52,7 +52,7 @@ def _as_text(_logger: Any, _method: str, event: _Event) -> str:
 
 
 def reporting(logger: Any) -> Report:
-    """What takes notices and logs them."""
+    """Return a report that logs notices."""
 
     def report(notice: Notice) -> None:
         write: Callable[..., Any] = getattr(logger, notice.level.value)

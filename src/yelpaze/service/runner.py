@@ -21,20 +21,20 @@ from yelpaze.service.signals import Stop, stopping
 
 
 class Part(Protocol):
-    """What a long-lived command consists of."""
+    """One component of a long-lived command."""
 
     @property
     def is_ready(self) -> bool:
         """Whether it takes work; read from any thread."""
 
     async def start(self) -> Sequence[Notice]:
-        """Begin to take work; return what the operator is told then. Raises InputError, StoppedError."""
+        """Begin to take work; return notices for the operator. Raises InputError, StoppedError."""
 
     async def run(self) -> None:
         """Return when it has ended by itself; raise StoppedError if it cannot go on."""
 
     def under_way(self) -> str:
-        """What is not done yet and how long it may take, as in `3 calls, up to 30 s`; empty for nothing."""
+        """Describe unfinished work and its time limit, as in `3 calls, up to 30 s`; empty for none."""
 
     async def drain(self) -> None:
         """Take no more work and end what is under way, within a bound of its own."""
@@ -45,10 +45,10 @@ class Part(Protocol):
 
 @runtime_checkable
 class Reloadable(Protocol):
-    """A part that SIGHUP concerns."""
+    """A part that reloads at SIGHUP."""
 
     async def reload(self) -> None:
-        """Take in what has changed on disk."""
+        """Reload what has changed on disk."""
 
 
 class Service:

@@ -67,11 +67,6 @@ class Stop:
         (self._urged if self._requested.is_set() else self._requested).set()
 
     @property
-    def is_requested(self) -> bool:
-        """Whether the end was requested."""
-        return self._requested.is_set()
-
-    @property
     def is_urgent(self) -> bool:
         """Whether nothing more is waited for."""
         return self._urged.is_set()
