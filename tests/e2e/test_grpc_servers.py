@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections import Counter
@@ -313,6 +314,38 @@ async def test_unix_socket(kind, tmp_path):
             async with served(listen=path):
                 pass
     assert not list(tmp_path.iterdir())
+
+
+def written(cert, folder):
+    """The certificate's files."""
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+    cert.private_key_pem.write_to_path(str(key))
+    return str(chain), str(key)
+
+
+def certificate_at(address):
+    """What is served there, in DER."""
+    host, _, port = address.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection((host, int(port)), 30) as plain, context.wrap_socket(plain) as secure:
+        return secure.getpeercert(binary_form=True)
+
+
+async def test_a_roll_serves_the_certificate_that_is_in_the_files_now(ca, tmp_path):
+    tls = written(ca.issue_cert("localhost", "127.0.0.1"), tmp_path)
+    async with served(tls=tls, processes=1) as server:
+        first = await asyncio.to_thread(certificate_at, server.address)
+        written(ca.issue_cert("localhost", "127.0.0.1"), tmp_path)
+        await server.roll()
+        second = await asyncio.to_thread(certificate_at, server.address)
+        assert second != first
+        Path(tls[1]).write_text("half a file")  # as while it is being renewed
+        await server.roll()
+        assert await asyncio.to_thread(certificate_at, server.address) == second
+        assert any("the certificate that was read before is used" in line for line in server.lines)
 
 
 async def test_tls_and_mtls(ca, ca_file, tmp_path):

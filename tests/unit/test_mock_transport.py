@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from yelpaze import Engine, Flow, Hedge, MisuseError, Retry, Timeout, get, head, post
+from yelpaze import Engine, Flow, Hedge, HostPolicy, MisuseError, Retry, Timeout, get, head, post
 from yelpaze.testing import MockTransport, NetworkFault, Reply, run_simulated
 
 SHOP = "https://shop.test"
@@ -246,3 +246,22 @@ def test_a_day_passes_at_once():
         return asyncio.get_running_loop().time()
 
     assert run_simulated(day()) == 1000 + 24 * 3600
+
+
+def test_without_pauses_a_retry_after_delays_its_own_call_alone():
+    mock = MockTransport({"*/busy": [Reply(429, headers={"Retry-After": "60"}), Reply()], "*": Reply()})
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with Engine(transport=mock, hosts={"*": HostPolicy(pauses=False)}) as engine:
+            busy = asyncio.ensure_future(engine.send(get(f"{SHOP}/busy")))
+            await asyncio.sleep(1)
+            began = loop.time()
+            assert (await engine.send(get(f"{SHOP}/other"))).ok
+            other = loop.time() - began
+            return await busy, other
+
+    busy, other = run_simulated(main())
+    assert busy.ok
+    assert busy.elapsed == 60
+    assert other == 0
