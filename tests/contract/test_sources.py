@@ -44,7 +44,6 @@ def opened():
 def small(monkeypatch):
     """Pages and blocks of some rows; a line is longer than what is read at a time."""
     monkeypatch.setattr("yelpaze.io.reading._READ", 64)
-    monkeypatch.setattr("yelpaze.io.reading._PACKED", 16)
     monkeypatch.setattr("yelpaze.io.sql_source._PAGE", 4)
     with_parquet = pytest.MonkeyPatch()
     try:
@@ -331,7 +330,7 @@ def written(folder, name, content):
 )  # fmt: skip
 async def test_files_that_cannot_be_read(tmp_path, opened, name, content, message):
     if name.endswith("zst"):
-        needs("zstandard")
+        needs("backports.zstd")
     path = written(tmp_path, name, content)
     with pytest.raises(InputError) as caught:
         await rows_of(opened(path))
@@ -341,11 +340,11 @@ async def test_files_that_cannot_be_read(tmp_path, opened, name, content, messag
 
 @pytest.mark.parametrize("left", [1, 5, 100, 3000])
 async def test_a_zstd_file_that_is_cut_short(tmp_path, opened, left):
-    needs("zstandard")
-    import zstandard
+    needs("backports.zstd")
+    from backports import zstd
 
     text = b"".join(b"%d\n" % (number * 7919 % 10_000) for number in range(9999))
-    packed = zstandard.ZstdCompressor().compress(text)
+    packed = zstd.compress(text)
     path = written(tmp_path, "a.jsonl.zst", packed[:-left])
     with pytest.raises(InputError, match="is damaged or cut short"):
         await rows_of(opened(path))

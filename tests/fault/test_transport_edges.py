@@ -5,10 +5,14 @@ depends on time but the time-outs under test themselves.
 """
 
 import asyncio
+import gzip
 import os
 import resource
 import socket
+import ssl
+import zlib
 
+import brotli
 import pytest
 
 from support.raw import Peer, answers
@@ -255,3 +259,136 @@ async def test_a_failing_get_is_tried_again_and_says_what_happened(raw, how):
         "protocol",
         None,
     ]
+
+
+STRAY = {
+    "a late 408": b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "a second answer": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",
+    "a line break": b"\r\n",
+    "its end": b"",
+}
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("stray", STRAY)
+@pytest.mark.parametrize(
+    "request_of", [get, lambda url: post(url, body=b"x"), post], ids=["get", "post", "empty"]
+)
+async def test_what_arrives_on_an_idle_connection_is_nobodys_answer(
+    raw, ca, ca_file, stray, secure, request_of
+):
+    """RFC 9112 §9.2."""
+    idle, done = asyncio.Event(), asyncio.Event()
+
+    async def says_more(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer()
+        if peer.number == 1:
+            await idle.wait()
+            await peer.send(STRAY[stray])
+            if not STRAY[stray]:
+                peer.close()
+            done.set()
+        while await peer.request():
+            await peer.answer()
+
+    context = None
+    if secure:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        ca.issue_cert("127.0.0.1").configure_cert(context)
+    server = await raw(says_more, tls=context)
+    async with Engine(ca_file=ca_file, retry=None) as engine:
+        assert (await engine.send(get(server.url))).ok
+        idle.set()
+        await done.wait()
+        outcome = await engine.send(request_of(server.url))
+        assert (outcome.status, outcome.body) == (200, b"ok")
+        assert (await engine.send(get(server.url))).body == b"ok"
+    assert server.connections == 2
+
+
+async def test_many_kept_connections_that_end_at_once_cost_no_request(raw):
+    ending = asyncio.Event()
+
+    async def ends_when_told(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer()
+        if server.connections <= 50:
+            await ending.wait()
+            peer.close()
+        while await peer.request():
+            await peer.answer()
+
+    server = await raw(ends_when_told)
+    async with Engine(retry=None) as engine:
+        requests = {n: post(server.url, body=b"x") for n in range(50)}
+        assert all(outcome.ok for outcome in (await engine.gather(requests)).values())
+        ending.set()
+        while engine._core.transport._released:
+            await asyncio.sleep(0)
+        outcomes = await engine.gather(requests)
+    assert [outcome.error for outcome in outcomes.values() if not outcome.ok] == []
+
+
+def coded(text: bytes, coding: str) -> bytes:
+    return {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}[coding](text)
+
+
+async def serves(raw, body: bytes, coding: str, framing: str):
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n"
+            if framing == "length":
+                await peer.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            elif framing == "chunked":
+                chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+                await peer.send(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk + b"0\r\n\r\n")
+            else:
+                await peer.send(f"{head}Connection: close\r\n\r\n".encode() + body)
+                peer.close()
+                return
+
+    return await raw(script)
+
+
+FRAMINGS = pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+CODINGS = pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+
+
+@FRAMINGS
+@CODINGS
+async def test_a_coded_body_is_decoded_or_a_failure(raw, tmp_path, coding, framing):
+    text = b"".join(b"%d," % n for n in range(20_000))
+    whole = await serves(raw, coded(text, coding), coding, framing)
+    cut = await serves(raw, coded(text, coding)[:-1], coding, framing)
+    empty = await serves(raw, b"", coding, framing)
+    async with Engine(retry=None) as engine:
+        assert (await engine.send(get(whole.url))).body == text
+        assert (await engine.send(get(whole.url), to=tmp_path / "whole")).ok
+        assert (tmp_path / "whole").read_bytes() == text
+        assert (await engine.send(get(empty.url))).ok
+        for target in (None, tmp_path / "cut"):
+            outcome = await engine.send(get(cut.url), to=target)
+            assert (outcome.status, outcome.body) == (0, b"")
+            assert outcome.error.kind == ErrorKind.PROTOCOL
+            assert outcome.error.message == f"the {coding} body is cut short: its end is missing"
+    assert not (tmp_path / "cut").exists()
+
+
+async def test_a_coded_body_is_bounded_and_left_alone_where_nobody_asked(raw, tmp_path):
+    packed = gzip.compress(bytes(1 << 20))
+    server = await serves(raw, packed, "gzip", "length")
+    async with Engine(max_body=1 << 19, retry=None) as engine:
+        for target in (None, tmp_path / "bomb"):
+            outcome = await engine.send(get(server.url), to=target)
+            assert outcome.error.kind == ErrorKind.TOO_LARGE
+    assert not (tmp_path / "bomb").exists()
+    async with Engine(compressed=False) as engine:
+        assert (await engine.send(get(server.url))).body == packed
+
+
+async def test_a_coding_that_nobody_asked_for_is_named(raw):
+    server = await serves(raw, b"x", "compress", "length")
+    async with Engine(retry=None) as engine:
+        outcome = await engine.send(get(server.url))
+    assert outcome.error.message == "Content-Encoding: 'compress' can't be decoded"

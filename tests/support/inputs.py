@@ -47,11 +47,11 @@ def gz(folder: Path, postgres) -> Input:
 
 
 def zst(folder: Path, postgres) -> Input:
-    needs("zstandard")
-    import zstandard
+    needs("backports.zstd")
+    from backports import zstd
 
     path = folder / "rows.jsonl.zst"
-    pack = zstandard.ZstdCompressor().compress
+    pack = zstd.compress
     path.write_bytes(pack(_lines(ROWS[:9])) + pack(b"") + pack(_lines(ROWS[9:])))
     return Input((str(path),), _numbered(ROWS))
 

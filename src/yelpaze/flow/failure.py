@@ -82,6 +82,7 @@ _TRANSIENT = frozenset(
         ErrorKind.ATTEMPT_TIMEOUT,
         ErrorKind.DEADLINE_TIMEOUT,
         ErrorKind.PROTOCOL,
+        ErrorKind.REFUSED_STREAM,
         ErrorKind.BREAKER_OPEN,
         ErrorKind.BUDGET_SPENT,
         ErrorKind.HOST_DOWN,

@@ -4,6 +4,7 @@ import errno
 
 import pycurl
 
+from yelpaze.http.decoding import too_large
 from yelpaze.model.errors import Error, ErrorKind
 
 _KINDS: dict[int, ErrorKind] = {
@@ -41,5 +42,5 @@ def error_of(code: int, message: str, *, os_errno: int, connected: bool, max_bod
         )
     kind = _KINDS.get(code, ErrorKind.PROTOCOL)
     if kind is ErrorKind.TOO_LARGE:
-        message = f"the decoded body is larger than max_body = {max_body} bytes"
+        message = too_large(max_body)
     return Error(kind, message or pycurl.easy_strerror(code))

@@ -14,8 +14,9 @@ transfers, shard 1 the next 64, and so on.
 *Sockets between two transfers.* When a transfer ends, libcurl says POLL_REMOVE for its
 socket, and POLL_IN again when the connection is used next. Following both costs two
 system calls a request, so a connection that was being read stays registered, marked
-*released*. An event on a released socket means that the peer has closed it: it is
-unregistered, or it would wake us for ever. libcurl may also close the socket itself and
+*released*. An event on a released socket means that the peer has closed it, or has sent
+what nobody asked for: it is unregistered, or it would wake us for ever, and no transfer
+uses it any more (`stale.py`). libcurl may also close the socket itself and
 the number come back as another socket's; `SOCKOPTFUNCTION` tells of each new connection,
 so what was known of that number is dropped. Sockets that are no connections (the
 resolver's wake-up) are never kept past POLL_REMOVE.
@@ -34,6 +35,7 @@ from yelpaze.http.memory import Memory
 from yelpaze.http.poller import READ, Poller, new_poller
 from yelpaze.http.result import read
 from yelpaze.http.shard import SHARD, HostPool, Shard
+from yelpaze.http.stale import StaleConnections
 from yelpaze.http.transport import AttemptRequest, OnAttemptDone, Transfer
 from yelpaze.policy.address_guard import AddressGuard
 
@@ -72,6 +74,8 @@ class CurlTransport:
         self._released: set[int] = set()
         self._connected: set[int] = set()
         self._kicked: dict[Shard, None] = {}
+        self._starting: list[Handle] = []  # libcurl has given them no connection yet
+        self._stale = StaleConnections()
         self._wake: asyncio.TimerHandle | None = None
         self._pumping = False
         self._soon = False
@@ -102,9 +106,13 @@ class CurlTransport:
             handle.easy.close()
             raise
         self._active[handle.easy] = handle
-        shard.multi.add_handle(handle.easy)
-        self._kick(shard)
+        self._add(handle, shard)
         return handle
+
+    def _add(self, handle: Handle, shard: Shard) -> None:
+        shard.multi.add_handle(handle.easy)
+        self._starting.append(handle)
+        self._kick(shard)
 
     def _handle(self, shape: Shape) -> Handle:
         idle = self._idle.get(shape)
@@ -281,6 +289,9 @@ class CurlTransport:
             for _ in range(_ROUNDS):
                 if not self._kicked:
                     break
+                if self._stale:
+                    self._check_starting()
+                self._starting.clear()
                 kicked, self._kicked = self._kicked, {}
                 for shard in kicked:
                     shard.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -295,6 +306,13 @@ class CurlTransport:
             self._loop.call_soon(self._pump)
         self._arm()
 
+    def _check_starting(self) -> None:
+        """Some kept connections are stale: check which ones the new transfers are given."""
+        self._stale.forget_old(self._loop.time())
+        for handle in self._starting:
+            if handle.shard is not None and not handle.is_checked:
+                handle.check_connection(self._stale)
+
     def _feed(self) -> None:
         """Give libcurl the sockets' events, then collect what they finished."""
         touched: dict[Shard, None] = {}
@@ -302,6 +320,8 @@ class CurlTransport:
         for fd, bits in self._poller.poll():
             shard = watched.get(fd)
             if shard is None or fd in released:
+                if fd in self._connected:
+                    self._stale.add(fd, self._loop.time())
                 self._forget(fd)
                 continue
             shard.multi.socket_action(fd, bits)
@@ -326,12 +346,19 @@ class CurlTransport:
         if handle is None:  # cancelled by a `done` of this very batch
             return
         shard.multi.remove_handle(easy)
+        if handle.met_stale:  # nothing was sent
+            handle.met_stale = False
+            self._active[easy] = handle
+            self._add(handle, shard)
+            return
         self._memory.ended(handle)
         self._unpaused(handle)
         attempt, on_done = handle.attempt, handle.on_done
         if attempt is None or on_done is None:
             return
-        result = read(handle, attempt, code, message, self._config.max_body)
+        result = read(handle, attempt, code, message, self._config)
+        if handle.pool is not None and result.http_version:
+            handle.pool.http2 = result.http_version == "2"
         self._give(handle)
         self._release(handle)
         try:

@@ -21,6 +21,7 @@ import msgspec
 from yelpaze.http.call import Call
 from yelpaze.http.core import Core, EngineOptions
 from yelpaze.http.curl_transport import CurlTransport
+from yelpaze.http.decoding import offered
 from yelpaze.http.handle import HttpVersion, TransportConfig, default_authorities
 from yelpaze.http.memory import Memory
 from yelpaze.http.options import Defaults, EngineEvents, OnDone, ParkListener, Pending, Tracing
@@ -204,7 +205,7 @@ class Engine:
             proxy=proxy,
             max_body=max_body,
             keep_alive=self._connections > 0,
-            compressed=compressed,
+            accept_encoding=offered() if compressed else "",
             user_agent=user_agent,
             omit=tuple(name for name in omit_headers if name.lower() != "traceparent"),
         )

@@ -4,23 +4,25 @@ A handle's *shape* is its method and how it carries a body; handles are kept for
 shape, so switching a handle from POST to GET, with its traps, never happens.
 
 What libcurl may send again by itself: on a kept connection that died unanswered it
-repeats the request, a POST too. A request that can't be replayed therefore gets its body
-from a read callback without a seek function, which libcurl cannot rewind, or, with no
-body, a fresh connection.
+repeats the request, a POST too. A request that can't be replayed therefore has a
+`OneTimeBody`, or, with no body, a fresh connection.
 """
 
-import io
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import certifi
 import msgspec
 import pycurl
 
+from yelpaze.http.decoding import Decoder, UndecodableError, codings_of
+from yelpaze.http.one_time_body import OneTimeBody
 from yelpaze.http.shard import HostPool, Shard
+from yelpaze.http.stale import StaleConnections
 from yelpaze.http.transport import AttemptRequest, BodyWriter, OnAttemptDone
+from yelpaze.model.errors import Error
 from yelpaze.model.tls import Tls
 
 HttpVersion = Literal["auto", "1.1", "2"]
@@ -50,7 +52,7 @@ class TransportConfig(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None
     max_body: int
     keep_alive: bool
-    compressed: bool
+    accept_encoding: str  # empty: bodies are asked for as they are, and none is decoded
     user_agent: str
     omit: tuple[str, ...] = ()
 
@@ -59,16 +61,23 @@ class Handle:
     """An easy handle with the buffers that collect its answer."""
 
     __slots__ = (
+        "_config",
         "_suppressed",
         "attempt",
         "blocked",
         "body",
         "connect_timeout",
+        "decode_error",
+        "decoder",
         "easy",
         "has_connected",
         "head",
+        "is_checked",
+        "is_traced",
+        "met_stale",
         "on_cancel",
         "on_done",
+        "one_time",
         "paused",
         "paused_since",
         "pool",
@@ -80,6 +89,7 @@ class Handle:
     )
 
     def __init__(self, config: TransportConfig, shape: Shape, on_cancel: Callable[["Handle"], None]) -> None:
+        self._config = config
         self.shape = shape
         self.on_cancel = on_cancel
         self.url = ""
@@ -96,6 +106,11 @@ class Handle:
         self.has_connected = False  # to another one
         self.paused = self.paused_since = 0.0
         self.write_error: BaseException | None = None
+        self.decoder: Decoder | None = None  # of a body that is written as it comes
+        self.decode_error: Error | None = None
+        self.one_time: OneTimeBody | None = None
+        self.is_traced = False
+        self.is_checked = self.met_stale = False  # which connection libcurl uses
         is_post = shape[1] or shape[0] in _WITH_EMPTY_BODY
         self._suppressed = (
             *(_SUPPRESSED_IN_POST if is_post else _SUPPRESSED),
@@ -137,27 +152,68 @@ class Handle:
             if attempt.replayable:
                 easy.setopt(pycurl.POSTFIELDS, body)  # sets the size, too
             else:
-                easy.setopt(pycurl.READFUNCTION, io.BytesIO(body).read)
-                easy.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+                self._send_once(body)
         if resolve is not None:
             easy.setopt(pycurl.RESOLVE, [resolve])
             self.resolve_set = True
         if attempt.write is not None:
             self._write_to(attempt.write)
 
+    def _send_once(self, body: bytes) -> None:
+        one_time = self.one_time = OneTimeBody(body)
+        self.easy.setopt(pycurl.READFUNCTION, one_time.read)
+        self.easy.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+        if self._may_be_http2():
+            self.is_traced = True
+            self.easy.setopt(pycurl.SEEKFUNCTION, one_time.seek)
+            self.easy.setopt(pycurl.DEBUGFUNCTION, one_time.on_trace)
+            self.easy.setopt(pycurl.VERBOSE, 1)
+
+    def _may_be_http2(self) -> bool:
+        if self._config.http_version != "auto":
+            return self._config.http_version == "2"
+        return self.url.startswith("https:") and (self.pool is None or self.pool.http2 is not False)
+
+    def check_connection(self, stale: StaleConnections) -> None:
+        """Break off before anything is sent, if libcurl gives this transfer a connection that is stale."""
+
+        def is_usable(_remote: str, local: str, _remote_port: int, local_port: int) -> int:
+            http2 = self.pool is not None and bool(self.pool.http2)
+            if not stale.take((local, local_port), http2=http2):
+                return int(pycurl.PREREQFUNC_OK)
+            if http2:  # libcurl will find its end itself, and then use another one
+                if self.one_time is not None:
+                    self.one_time.is_unprocessed = True
+                return int(pycurl.PREREQFUNC_OK)
+            self.met_stale = True
+            return int(pycurl.PREREQFUNC_ABORT)
+
+        self.is_checked = True
+        self.easy.setopt(pycurl.PREREQFUNCTION, is_usable)
+
     def _write_to(self, write: BodyWriter) -> None:
-        """Hand the body to `write` as it comes; collect what it does not take."""
+        """Hand the body to `write` as it comes, decoded; collect what it does not take."""
 
         def guarded(data: bytes) -> int:
             try:
-                if not write(self.head, data):
-                    self.body.extend(data)
+                for piece in self._decoded(data):
+                    if not write(self.head, piece):
+                        self.body.extend(piece)
+            except UndecodableError as error:
+                self.decode_error = error.error
+                return -1
             except BaseException as error:  # noqa: BLE001  libcurl has no way to carry it
                 self.write_error = error
                 return -1
             return len(data)
 
         self.easy.setopt(pycurl.WRITEFUNCTION, guarded)
+
+    def _decoded(self, data: bytes) -> Iterable[bytes]:
+        if self.decoder is None:
+            codings = codings_of(self.head) if self._config.accept_encoding else []
+            self.decoder = Decoder(codings, self._config.max_body)
+        return self.decoder.feed(data)
 
     def pause(self, now: float) -> bool:
         """Receive no more for now; false while it still connects, which needs receiving."""
@@ -183,12 +239,19 @@ class Handle:
     def clear(self) -> None:
         """Make ready for the next use."""
         if self.attempt is not None and self.attempt.write is not None:
-            self.write_error = None
+            self.write_error = self.decoder = self.decode_error = None
             self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
+        if self.is_traced:
+            self.easy.setopt(pycurl.VERBOSE, 0)
+            self.easy.unsetopt(pycurl.SEEKFUNCTION)
+            self.is_traced = False
+        if self.is_checked:
+            self.easy.unsetopt(pycurl.PREREQFUNCTION)
+            self.is_checked = self.met_stale = False
         self.paused = self.paused_since = 0.0
         self.head.clear()
         self.body.clear()
-        self.attempt = self.on_done = self.shard = self.pool = self.blocked = None
+        self.attempt = self.on_done = self.shard = self.pool = self.blocked = self.one_time = None
         self.has_connected = False
         if self.resolve_set:
             self.easy.unsetopt(pycurl.RESOLVE)
@@ -205,8 +268,9 @@ def _set_config(easy: pycurl.Curl, config: TransportConfig, tls: Tls | None) -> 
     # Wait for a connection under way that will carry many streams. Not in "auto", where libcurl
     # waits for the first *answer* before it knows: one stalled call would hold up all others.
     easy.setopt(pycurl.PIPEWAIT, int(config.http_version == "2" and config.keep_alive))
-    if config.compressed:
-        easy.setopt(pycurl.ACCEPT_ENCODING, "")  # all that this libcurl can decode, and no more
+    if config.accept_encoding:
+        easy.setopt(pycurl.ACCEPT_ENCODING, config.accept_encoding)
+        easy.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # it takes a body that is cut short for a whole one
     easy.setopt(pycurl.HTTP09_ALLOWED, 0)
     easy.setopt(pycurl.USERAGENT, config.user_agent)
     easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(config.connect_timeout * 1000)))

@@ -25,6 +25,7 @@ _FAULTS: Final = frozenset(
         ErrorKind.TLS,
         ErrorKind.CONNECT_TIMEOUT,
         ErrorKind.PROTOCOL,
+        ErrorKind.REFUSED_STREAM,
         ErrorKind.TOO_LARGE,
         ErrorKind.BLOCKED_ADDRESS,
     }

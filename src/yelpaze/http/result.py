@@ -5,7 +5,8 @@ import re
 import pycurl
 
 from yelpaze.http.causes import error_of
-from yelpaze.http.handle import Handle
+from yelpaze.http.decoding import UndecodableError, codings_of, decode
+from yelpaze.http.handle import Handle, TransportConfig
 from yelpaze.http.transport import AttemptRequest, AttemptResult, status_error
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.headers import Headers
@@ -28,10 +29,24 @@ def _is_whole(head: bytearray) -> bool:
     return _END_OF_HEAD.search(head, head.rfind(b"\nHTTP/") + 1) is not None
 
 
-def read(handle: Handle, attempt: AttemptRequest, code: int, message: str, max_body: int) -> AttemptResult:
+def _decoded_body(handle: Handle, config: TransportConfig) -> tuple[bytes, Error | None]:
+    """The body of a whole answer without its codings, or why it has none."""
+    try:
+        if handle.decoder is not None:  # it was decoded as it came
+            handle.decoder.finish()
+        elif handle.body and config.accept_encoding and (codings := codings_of(handle.head)):
+            return decode(handle.body, codings, config.max_body), None
+    except UndecodableError as undecodable:
+        return b"", undecodable.error
+    return bytes(handle.body), None
+
+
+def read(
+    handle: Handle, attempt: AttemptRequest, code: int, message: str, config: TransportConfig
+) -> AttemptResult:
     """Ask libcurl only for what is needed."""
     info = handle.easy.getinfo
-    dns = attempt.dns
+    dns, body = attempt.dns, b""
     error: Error | None = None
     status = info(pycurl.RESPONSE_CODE)
     if code and handle.blocked is not None and not handle.has_connected:
@@ -39,13 +54,17 @@ def read(handle: Handle, attempt: AttemptRequest, code: int, message: str, max_b
     elif code and info(pycurl.HTTP_CONNECTCODE) in _REFUSED_BY_PROXY:
         refusal = status_error(info(pycurl.HTTP_CONNECTCODE))
         error, status = Error(ErrorKind.PROXY, f"the proxy refused: {refusal and refusal.message}"), 0
+    elif handle.decode_error is not None:
+        error, status = handle.decode_error, 0
+    elif code and handle.one_time is not None and handle.one_time.is_unprocessed:
+        error, status = Error(ErrorKind.REFUSED_STREAM, "the server refused the request's HTTP/2 stream"), 0
     elif code:
         error = error_of(
             code,
             message,
             os_errno=info(pycurl.OS_ERRNO),
             connected=info(pycurl.PRETRANSFER_TIME) > 0,
-            max_body=max_body,
+            max_body=config.max_body,
         )
         status = 0
     elif not _is_whole(handle.head) or status < _FIRST_FINAL_STATUS:
@@ -54,6 +73,9 @@ def read(handle: Handle, attempt: AttemptRequest, code: int, message: str, max_b
         status = 0
     else:
         error = status_error(status)
+        body, undecodable = _decoded_body(handle, config)
+        if undecodable is not None:
+            error, status = undecodable, 0
     looked_up, connected, secured = dns, 0.0, 0.0
     if info(pycurl.NUM_CONNECTS) > 0:
         looked_up += info(pycurl.NAMELOOKUP_TIME)
@@ -63,7 +85,7 @@ def read(handle: Handle, attempt: AttemptRequest, code: int, message: str, max_b
         status,
         error,
         Headers(bytes(handle.head)),
-        bytes(handle.body),
+        body,
         Timings(
             looked_up,
             connected,

@@ -25,7 +25,7 @@ class Shard:
 class HostPool:
     """Which shards the transfers of a host (`name:port`) are in, and what libcurl knows of its addresses."""
 
-    __slots__ = ("_addresses", "_entry", "_free", "_host", "_shards")
+    __slots__ = ("_addresses", "_entry", "_free", "_host", "_shards", "http2")
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -33,6 +33,7 @@ class HostPool:
         self._shards = 0
         self._addresses: tuple[str, ...] = ()
         self._entry = ""
+        self.http2: bool | None = None  # what the host speaks, once it is known
 
     @property
     def is_idle(self) -> bool:

@@ -10,17 +10,16 @@ import io
 import os
 import select
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from yelpaze.io.threads import in_thread
 from yelpaze.model.errors import InputError
-from yelpaze.model.extras import require
+from yelpaze.model.extras import is_installed, require, zstd_module
 
 _READ = 1 << 18
-_PACKED = 1 << 14
 _ENDS = 1 << 16
 _SHOWN = 1000  # bytes of a line that is too long
 MAX_LINE = 64 << 20
@@ -190,7 +189,7 @@ def naming(path: str) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:
-        if type(error).__module__.startswith("zstandard"):
+        if is_installed("zstd") and isinstance(error, zstd_module().ZstdError):
             raise InputError(f"{path}: is damaged or cut short: {error}") from None
         raise
 
@@ -228,41 +227,8 @@ def _decompressed(raw: io.FileIO, path: str) -> _Raw:
         return cast(_Raw, gzip.GzipFile(fileobj=raw, mode="rb"))
     if path.lower().endswith(_ZSTD):
         require("zstd", path)
-        import zstandard  # noqa: PLC0415  an extra
-
-        return _Zstd(raw, zstandard.ZstdDecompressor().decompressobj)
+        return cast(_Raw, zstd_module().ZstdFile(raw))
     return cast(_Raw, raw)
-
-
-class _Zstd:
-    """Frames one after the other. zstandard's own reader does not tell when the last one is cut short."""
-
-    def __init__(self, raw: io.FileIO, new: Callable[[], Any]) -> None:
-        self._raw = raw
-        self._new = new
-        self._frame: Any = None
-        self._packed = self._text = b""
-        self._at = 0
-
-    def read(self, size: int, /) -> bytes | None:
-        while self._at >= len(self._text):
-            packed = self._packed or self._raw.read(_PACKED)
-            if packed is None:
-                return None
-            if not packed:
-                if self._frame is not None:
-                    raise EOFError("the end is missing")
-                return b""
-            self._frame = self._frame or self._new()
-            self._text, self._at, self._packed = self._frame.decompress(packed), 0, b""
-            if self._frame.eof:
-                self._packed, self._frame = self._frame.unused_data, None
-        text = self._text[self._at : self._at + size]
-        self._at += len(text)
-        return text
-
-    def close(self) -> None:
-        pass
 
 
 def _skip(file: _Raw, count: int) -> None:

@@ -15,6 +15,7 @@ network or a peer does is an `Error` value inside an outcome and is never raised
     ├── dns  connect  tls
     ├── timeout.connect  timeout.first_byte  timeout.attempt  timeout.deadline
     ├── protocol  too_large
+    ├── refused_stream       HTTP/2: the server says that it did not process the request (RFC 9113 §8.7)
     ├── proxy                the proxy refused, with a status of 400 to 499
     ├── blocked_address      Engine(address_guard=…) refused where the name, or a redirect, led
     ├── breaker_open  budget_spent  host_down    ended by a policy; the last attempt has the cause
@@ -81,6 +82,7 @@ class ErrorKind(StrEnum):
     ATTEMPT_TIMEOUT = "timeout.attempt"
     DEADLINE_TIMEOUT = "timeout.deadline"
     PROTOCOL = "protocol"
+    REFUSED_STREAM = "refused_stream"
     TOO_LARGE = "too_large"
     PROXY = "proxy"
     BLOCKED_ADDRESS = "blocked_address"

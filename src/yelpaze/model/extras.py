@@ -1,6 +1,10 @@
 """Which parts need more than the base install, and how to get it."""
 
+import functools
+import sys
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from yelpaze.model.errors import MisuseError
 
@@ -11,11 +15,18 @@ _EXTRAS = {
     "redis": ("redis",),
     "postgres": ("psycopg",),
     "parquet": ("pyarrow",),
-    "zstd": ("zstandard",),
+    "zstd": ("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",),
+    "brotli": ("brotli",),
     "bench": ("aiohttp", "requests", "trustme"),
     "yaml": ("yaml",),
 }
 _NAMED = {"yaml": "live"}
+
+
+@functools.cache
+def is_installed(extra: str) -> bool:
+    """Whether all modules of the extra are there."""
+    return all(map(_is_there, _EXTRAS[extra]))
 
 
 def require(extra: str, what: str) -> None:
@@ -23,11 +34,18 @@ def require(extra: str, what: str) -> None:
 
     >>> require("grpc", "a worker")
     """
-    for module in _EXTRAS[extra]:
-        try:
-            is_there = find_spec(module) is not None
-        except ModuleNotFoundError:  # of a package that is missing as a whole
-            is_there = False
-        if not is_there:
-            name = _NAMED.get(extra, extra)
-            raise MisuseError(f"{what} needs more than the base install: pip install 'yelpaze[{name}]'")
+    if not is_installed(extra):
+        name = _NAMED.get(extra, extra)
+        raise MisuseError(f"{what} needs more than the base install: pip install 'yelpaze[{name}]'")
+
+
+def zstd_module() -> Any:
+    """`compression.zstd`, or its backport for Python before 3.14; after `require("zstd", …)`."""
+    return import_module(_EXTRAS["zstd"][0])
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that is missing as a whole
+        return False

@@ -1,7 +1,7 @@
 """Whether to try again, and after how long.
 
 retry?   no more attempts, or no more time  → no
-         cannot have been processed         → yes  (connect failures, 429, 503)
+         cannot have been processed         → yes  (connect failures, refused streams, 429, 503)
          may have been processed            → only if the request can be replayed
 pause    Retry-After, clamped, if the answer gave one; else full jitter
          U(0, min(cap, base·2ⁿ))  (AWS Architecture Blog, "Exponential Backoff And Jitter")
@@ -18,10 +18,12 @@ from yelpaze.model.errors import Error, ErrorKind, MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
 
-# The request never reached a server that could have acted on it.
-_NEVER_SENT = frozenset({ErrorKind.DNS, ErrorKind.CONNECT, ErrorKind.CONNECT_TIMEOUT})
+# The request never reached a server that acted on it.
+_NEVER_PROCESSED = frozenset(
+    {ErrorKind.DNS, ErrorKind.CONNECT, ErrorKind.CONNECT_TIMEOUT, ErrorKind.REFUSED_STREAM}
+)
 # It may have been acted on: trying again is for requests that can be replayed.
-_PERHAPS_SENT = frozenset(
+_PERHAPS_PROCESSED = frozenset(
     {ErrorKind.FIRST_BYTE_TIMEOUT, ErrorKind.ATTEMPT_TIMEOUT, ErrorKind.PROTOCOL},
 )
 # RFC 9110 §15.6.4 and RFC 6585 §4: the server says that it did not handle the request.
@@ -48,7 +50,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     base: float = 0.1
     cap: float = 20.0
     statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
-    errors: frozenset[ErrorKind] = _NEVER_SENT | _PERHAPS_SENT
+    errors: frozenset[ErrorKind] = _NEVER_PROCESSED | _PERHAPS_PROCESSED
     methods: frozenset[str] | None = None
     when: Callable[[Outcome], bool] | None = None
     max_time: float = float("inf")
@@ -99,7 +101,7 @@ def worth_retrying(policy: Retry, *, replayable: bool, keyed: bool, status: int,
         return status in policy.statuses and (replayable or status in _REFUSED)
     if error.kind not in policy.errors:
         return False
-    return replayable or error.kind in _NEVER_SENT
+    return replayable or error.kind in _NEVER_PROCESSED
 
 
 def pause(
