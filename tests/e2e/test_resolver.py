@@ -8,8 +8,9 @@ import pytest
 from dnslib import QTYPE, RR, A, DNSRecord
 
 from support.raw import answers
-from yelpaze import Engine, get
+from yelpaze import Engine, HostPolicy, get
 from yelpaze.http.resolver import AsyncResolver
+from yelpaze.model.url import origin_of
 
 
 class NameServer:
@@ -91,3 +92,13 @@ async def test_localhost_and_the_system_resolver(raw):
         async with Engine(resolver=resolver) as engine:
             outcome = await engine.send(get(f"http://localhost:{server.port}/"))
             assert outcome.ok, outcome.error
+
+
+async def test_a_name_with_a_final_dot_is_whole_and_the_same_name(names, raw):
+    server = await raw(answers)
+    async with engine_with(names, hosts={"good.test": HostPolicy(deadline=7)}) as engine:
+        dotted = [f"http://{name}.:{server.port}/" for name in ("good.test", "localhost")]
+        outcomes = [await engine.send(get(url)) for url in dotted]
+        assert [outcome.error for outcome in outcomes] == [None, None]
+        assert engine.policies.of(origin_of(dotted[0]))[0].deadline == 7
+    assert {question.partition(" ")[0] for question in names.asked} == {"good.test"}

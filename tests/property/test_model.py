@@ -45,6 +45,11 @@ def test_any_text_is_a_url_or_misuse(text):
         "http://a.test:x/",
         "http://[::1/",
         "http://a b.test/",
+        "http://\u00ad/",
+        "http://a\u200db.test/",
+        "http://a%2Fb.test/",
+        "http://a%FF.test/",
+        "http://a%0D%0Ab.test/",
         "javascript:alert(1)",
         None,
         17,
@@ -61,6 +66,13 @@ def test_bad_urls_are_misuse(url):
         ("http://a.test/ü?q=ö", "http://a.test/%C3%BC?q=%C3%B6"),
         ("http://a.test/a b", "http://a.test/a%20b"),
         ("http://bücher.test/", "http://xn--bcher-kva.test/"),
+        # UTS 46, not transitional: what curl and browsers look up.
+        ("http://straße.test/", "http://xn--strae-oqa.test/"),
+        ("http://λόγος.test/", "http://xn--oxapnm1c.test/"),
+        ("http://\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.test/", "http://xn--mgba3gch31f060k.test/"),
+        ("http://ＭÜＮＣＨＥＮ。test/", "http://xn--mnchen-3ya.test/"),
+        ("http://b%C3%BCcher.test/", "http://xn--bcher-kva.test/"),
+        ("http://a_b.bücher.test./", "http://a_b.xn--bcher-kva.test./"),
         ("HTTP://a.test/", "http://a.test/"),
         ("http://a.test/%20{x}", "http://a.test/%20%7Bx%7D"),
         ("http://[::1]:80/", "http://[::1]:80/"),
@@ -92,6 +104,31 @@ def test_origins():
     assert origin_of("http://a.test/") != origin_of("https://a.test/")
     assert str(origin_of("https://[::1]/")) == "https://[::1]:443"
     assert join("http://a.test/b/c", "../d?x") == "http://a.test/d?x"
+
+
+@pytest.mark.parametrize(
+    ("sent", "target"),
+    [
+        ("/café?q=ü".encode(), "http://a.test/caf%C3%A9?q=%C3%BC"),
+        ("/caf%C3%A9/ş".encode(), "http://a.test/caf%C3%A9/%C5%9F"),
+        ("/café".encode("latin-1"), "http://a.test/caf%E9"),
+        ("//bücher.test/ü".encode(), "http://xn--bcher-kva.test/%C3%BC"),
+        (b"http://b.test/%", "http://b.test/%"),
+    ],
+)
+def test_a_location_keeps_its_bytes(sent, target):
+    headers = Headers(b"HTTP/1.1 302 Found\r\nLocation: " + sent + b"\r\n\r\n")
+    assert join("http://a.test/", headers["location"]) == target
+
+
+@given(st.binary(max_size=40))
+def test_any_location_is_a_url_or_misuse(raw):
+    location = raw.decode("latin-1")
+    try:
+        target = join("http://a.test/b", location)
+    except MisuseError:
+        return
+    assert checked(target) == target
 
 
 def test_params_are_added():

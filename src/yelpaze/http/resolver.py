@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiodns
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 # Bounds for what name servers say, in seconds; a failure is remembered briefly.
 _TTL_MIN, _TTL_MAX, _TTL_FAILED = 1.0, 300.0, 2.0
 _MAX_NAMES = 10_000
+_NO_SEARCH = 1 << 5  # ARES_FLAG_NOSEARCH, which aiodns does not name
 _NOT_FOUND = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA})
 
 
@@ -46,7 +47,7 @@ class AsyncResolver:
     def __init__(self, nameservers: Sequence[str] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._nameservers = list(nameservers) if nameservers else None
-        self._channel: aiodns.DNSResolver | None = None
+        self._channels: dict[bool, aiodns.DNSResolver] = {}
         self._cache: OrderedDict[str, Answer] = OrderedDict()
         self._pending: dict[str, list[Callable[[Answer], None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,16 +73,18 @@ class AsyncResolver:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pending.clear()
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = None
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
 
     async def _resolve(self, host: str, timeout: float) -> None:  # noqa: ASYNC109
-        if self._channel is None:
-            self._channel = aiodns.DNSResolver(self._nameservers)
+        # A final dot says that the name is whole (RFC 1034 §3.1): no search domain is added, but
+        # /etc/hosts, where names have no dot at the end, still applies.
+        is_whole = host.endswith(".")
         try:
             async with asyncio.timeout(timeout):
-                result = await self._channel.getaddrinfo(host, type=socket.SOCK_STREAM)
+                channel = self._channel(is_whole=is_whole)
+                result = await channel.getaddrinfo(host.removesuffix("."), type=socket.SOCK_STREAM)
         except TimeoutError:
             answer = self._failed(f"no name server answered for {host!r} within {timeout:g} s")
         except aiodns.error.DNSError as error:
@@ -93,6 +96,13 @@ class AsyncResolver:
         self._store(host, answer)
         for done in self._pending.pop(host, ()):
             done(answer)
+
+    def _channel(self, *, is_whole: bool) -> aiodns.DNSResolver:
+        channel = self._channels.get(is_whole)
+        if channel is None:
+            options: dict[str, Any] = {"flags": _NO_SEARCH} if is_whole else {}
+            channel = self._channels[is_whole] = aiodns.DNSResolver(self._nameservers, **options)
+        return channel
 
     def _found(self, host: str, nodes: "Sequence[object]") -> Answer:
         addresses = tuple(dict.fromkeys(_text(node.addr[0]) for node in nodes))  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ characters (a CR or LF would forge headers), no backslash (parsers disagree abou
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 
 import msgspec
 
@@ -19,6 +19,7 @@ _PLAIN = re.compile(r"https?://[A-Za-z0-9._\-]+(?::([0-9]{1,5}))?(?:[/?#][!#-;=?
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._\-]*)")
 _RESERVED = "!#$%&'()*+,/:;=?@[]~"
+_ASCII = "".join(map(chr, range(128)))
 _MAX_PORT = 65_535
 
 Params = Mapping[str, object] | Iterable[tuple[str, object]]
@@ -89,12 +90,25 @@ def _encoded_host(host: str, url: str) -> str:
             raise MisuseError(f"the URL's host is not an IPv6 address: {url!r}") from None
         return f"[{host}]"
     try:
-        name = host if host.isascii() else host.encode("idna").decode("ascii")
-    except UnicodeError:
-        raise MisuseError(f"the URL's host is not a valid name: {url!r}") from None
+        if "%" in host:
+            host = unquote(host, errors="strict").lower()
+        name = host if host.isascii() else _to_ascii(host)
+    except UnicodeError as error:
+        raise MisuseError(f"the URL's host is not a valid name: {url!r}: {error}") from None
     if not _HOST.fullmatch(name):
         raise MisuseError(f"the URL's host is not a valid name: {url!r}")
     return name
+
+
+def _to_ascii(host: str) -> str:
+    """The name as name servers know it: UTS 46, not transitional, with the labels of IDNA 2008.
+
+    Raises UnicodeError.
+    """
+    import idna  # noqa: PLC0415  its tables take 10 ms, and few URLs need them
+
+    mapped = idna.uts46_remap(host, std3_rules=False, transitional=False)
+    return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in mapped.split("."))
 
 
 def with_params(url: str, params: Params | None) -> str:
@@ -124,9 +138,20 @@ def _text(value: object) -> object:
 
 
 def join(base: str, location: str) -> str:
-    """Resolve a Location header against the URL that sent it (RFC 9110 §10.2.2)."""
+    """Resolve a Location header against the URL that sent it (RFC 9110 §10.2.2).
+
+    Header values are read as Latin-1. The bytes of a Location are UTF-8, as browsers take them, or else
+    what they are: each is percent-encoded once.
+    """
+    text = location
+    if not location.isascii():
+        raw = location.encode("latin-1")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = quote(raw, safe=_ASCII)
     try:
-        target = urljoin(base, location)
+        target = urljoin(base, text)
     except ValueError as error:
         raise MisuseError(f"the location {location!r} cannot be read: {error}") from None
     return checked(target)

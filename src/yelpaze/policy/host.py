@@ -131,7 +131,7 @@ class Policies:
 
 
 def _matches(pattern: str, origin: Origin) -> bool:
-    host = origin.host.lower()
+    host = origin.host.lower().removesuffix(".")  # with or without the final dot, it is the same name
     if pattern in (
         host,
         f"{host}:{origin.port}",
