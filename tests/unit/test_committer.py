@@ -39,7 +39,7 @@ async def test_after_a_commit_that_failed_there_is_no_other():
 
 
 def begun(path):
-    sink = FileSink(JsonlLayout(path), path.with_name("out.failures.jsonl"))
+    sink = FileSink(JsonlLayout(path), path.with_name("out.failures.jsonl"), shown=("out", "failures"))
     assert sink.checkpoint() is None
     return sink
 

@@ -3,6 +3,7 @@
 import click
 
 from yelpaze.cli.policies import explain
+from yelpaze.cli.running import own_stdout
 from yelpaze.flow.checking import description
 from yelpaze.flow.context import engine_for
 from yelpaze.flow.loading import find
@@ -17,7 +18,8 @@ def command(flow: str) -> None:
 
     What is wrong is told with file and line, with exit code 2.
     """
-    found = find(flow)
-    engine = engine_for(found.plan, concurrency=_ROWS)
-    click.echo("\n".join([*description(found.plan), "", "policies:"]))
-    click.echo("\n".join(f"  {line}" for line in explain(engine)))
+    with own_stdout() as out:
+        found = find(flow)
+        engine = engine_for(found.plan, concurrency=_ROWS)
+        click.echo("\n".join([*description(found.plan), "", "policies:"]), file=out)
+        click.echo("\n".join(f"  {line}" for line in explain(engine)), file=out)

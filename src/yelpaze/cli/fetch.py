@@ -44,10 +44,7 @@ def command(urls: tuple[str, ...], explain_only: bool, metrics: str | None, **fl
     with ExitStack() as stack:
         options = options_of(urls, flags, observing_options(flags["log"], stack))
         verbose = say if flags["verbose"] else None
-        if sys.stdout is None:
-            raise MisuseError("stdout is closed: open it, or redirect it to a file")
-        out = _Terminal(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer
-        fetch = Fetch(options, out=out, verbose=verbose)
+        fetch = Fetch(options, out=_stdout(), verbose=verbose)
         return _fetch(fetch, stack, explain_only=explain_only, metrics=metrics, flags=flags)
 
 
@@ -72,6 +69,22 @@ async def _run(fetch: Fetch, *, quiet: bool) -> Tally:
         return await until_stopped(fetch.job, fetch.run())
     async with Progress(View(fetch)):
         return await until_stopped(fetch.job, fetch.run())
+
+
+def _stdout() -> Any:
+    if sys.stdout is None:
+        return _Closed()
+    return _Terminal(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer
+
+
+class _Closed:
+    """Standard output that is closed, which matters only if a body goes there."""
+
+    def write(self, _data: bytes) -> int:
+        raise MisuseError("stdout is closed: open it, or redirect it to a file")
+
+    def flush(self) -> None:
+        pass
 
 
 class _Terminal:

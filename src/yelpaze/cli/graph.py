@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from yelpaze.cli.running import own_stdout
 from yelpaze.flow.drawing import mermaid, svg
 from yelpaze.flow.loading import find
 from yelpaze.model.errors import InputError
@@ -21,11 +22,14 @@ from yelpaze.model.errors import InputError
 def command(flow: str, kind: str | None, output: str | None) -> None:
     """Draw the graph of FLOW: as Mermaid (Markdown of GitHub and GitLab shows it) or SVG."""
     is_svg = kind == "svg" or (kind is None and output is not None and output.endswith(".svg"))
-    text = svg(find(flow).plan) if is_svg else mermaid(find(flow).plan)
-    if output is None or output == "-":
-        click.echo(text, nl=False)
-        return
+    path = None if output in (None, "-") else Path(output).absolute()
+    with own_stdout() as out:
+        plan = find(flow).plan
+        text = svg(plan) if is_svg else mermaid(plan)
+        if path is None:
+            click.echo(text, nl=False, file=out)
+            return
     try:
-        Path(output).write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from None

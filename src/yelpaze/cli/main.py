@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from yelpaze.cli.exits import Exit, code_of, show
+from yelpaze.process.streams import as_displays, open_missing
 from yelpaze.version import __version__
 
 _COMMANDS = {
@@ -58,6 +59,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and leave with its exit code."""
+    open_missing()
+    as_displays("stderr")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC tells of every connection that a server closes
     try:
         code = cli.main(arguments, prog_name="yelpaze", standalone_mode=False)

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from yelpaze.cli.policies import policy_options
-from yelpaze.cli.running import call_options, carry_out, own_stdout, row_options, taken_apart
+from yelpaze.cli.running import call_options, carry_out, found_flow, own_stdout, row_options, taken_apart
 from yelpaze.flow.failure import KINDS
-from yelpaze.flow.loading import find
 from yelpaze.jobs.job import retry_job
 from yelpaze.jobs.retry_feed import Selection
 from yelpaze.jobs.runs import RunRecord, Runs
@@ -58,7 +57,7 @@ def command(
     options, display = taken_apart(flags | place)
     selection = Selection(kinds=frozenset(kinds), steps=frozenset(steps), statuses=frozenset(statuses))
     with own_stdout() as out:
-        found = find(flow or _flow_of(record))
+        found, options = found_flow(flow or _flow_of(record), options)
         _check_words(kinds, statuses)
         for step in steps:
             if step not in found.plan.steps:

@@ -7,8 +7,7 @@ import click
 
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import policy_options
-from yelpaze.cli.running import call_options, carry_out, own_stdout, row_options, taken_apart
-from yelpaze.flow.loading import find
+from yelpaze.cli.running import call_options, carry_out, found_flow, own_stdout, row_options, taken_apart
 from yelpaze.jobs.job import run_job
 
 
@@ -51,7 +50,7 @@ def command(flow: str, dry_run: bool, **flags: Any) -> int:
     if display.as_json and options.output == "-":
         raise click.UsageError("--json and `-o -` both want stdout: give the results a file")
     with own_stdout() as out:
-        found = find(flow)
+        found, options = found_flow(flow, options)
         if dry_run and not display.explain_only:
             from yelpaze.jobs.dry_run import preview  # noqa: PLC0415
 

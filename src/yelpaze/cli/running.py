@@ -1,9 +1,11 @@
 """What `run` and `retry` share: flags, progress, the summary, the exit code."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, chdir, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -18,11 +20,13 @@ from yelpaze.compute.workers import Workers, who
 from yelpaze.config import values
 from yelpaze.flow.context import engine_for
 from yelpaze.flow.flow import Flow
+from yelpaze.flow.loading import find
 from yelpaze.grpc.target import Security
 from yelpaze.jobs.job import Job
-from yelpaze.jobs.options import RunOptions, Summary
+from yelpaze.jobs.options import RunOptions, Summary, elsewhere
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.process.streams import results_on_stdout
 from yelpaze.service.descriptors import raise_limit
 from yelpaze.service.signals import on_status_request, until_stopped
 
@@ -179,6 +183,8 @@ class DisplayOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def taken_apart(flags: dict[str, Any]) -> tuple[RunOptions, DisplayOptions]:
     """What the flags' values say. Those of `RunOptions` that have no flag keep their defaults."""
+    if flags["log"] not in (None, "-"):
+        flags["log"] = str(Path(flags["log"]).absolute())
     display = DisplayOptions(**{name: flags.pop(name) for name in DisplayOptions.__struct_fields__})
     of_rows = {name: flags.pop(name) for name in RunOptions.__struct_fields__ if name in flags}
     of_rows["accept"] = frozenset(of_rows["accept"])
@@ -209,13 +215,39 @@ def _workers_of(flags: dict[str, Any], workers: int | Workers | None) -> int | W
 
 @contextmanager
 def own_stdout() -> Iterator[TextIO]:
-    """Standard output for results; what a flow prints goes to stderr."""
+    """Standard output for results; what a flow, its children and its exit handlers print goes to stderr."""
     stdout = sys.stdout
+    out = results_on_stdout()
     sys.stdout = sys.stderr
     try:
-        yield stdout
+        yield out
     finally:
-        sys.stdout = stdout
+        if out is stdout:
+            sys.stdout = stdout
+
+
+def _number_of(out: TextIO) -> int:
+    try:
+        return out.fileno()
+    except OSError:  # a test's
+        return 1
+
+
+def found_flow(spec: str, options: RunOptions) -> tuple[Flow, RunOptions]:
+    """Import a flow. Names of files mean the same afterwards, though it may change the working folder.
+
+    Raises FlowError.
+    """
+    before = Path.cwd()
+    flow = find(spec)
+    try:
+        if Path.cwd() == before:
+            return flow, options
+    except FileNotFoundError:  # a temporary folder
+        os.chdir(before)
+        return flow, options
+    with chdir(before):
+        return flow, elsewhere(options)
 
 
 def carry_out(
@@ -228,7 +260,7 @@ def carry_out(
         return Exit.OK
     with ExitStack() as stack:
         watched = observing_options(display.log, stack, flow.plan.secrets)
-        job = make(msgspec.structs.replace(options, engine=options.engine | watched))
+        job = make(msgspec.structs.replace(options, engine=options.engine | watched, stdout=_number_of(out)))
         stack.enter_context(served_engine_metrics(job.engine, display.metrics))
         return _work(job, quiet=display.quiet, as_json=display.as_json, out=out)
 

@@ -7,6 +7,7 @@ function reads.
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +38,11 @@ def _pack_item(item: Any, *, whole: bool) -> Any:
     return item.utf8 if type(item) is Outcome and not whole else (item,)
 
 
+def own(value: Any) -> Any:
+    """A copy of JSON-like data: a step that changes what it was given changes it for no other step."""
+    return deepcopy(value) if type(value) in (dict, list) else value
+
+
 def pack_row(parameter: Parameter, raw: bytes | None, value: Any, *, coerce: bool = False) -> Packed:
     """Pack the input record: its raw JSON if there is one, to be decoded where it is used.
 
@@ -52,7 +58,7 @@ def pack_row(parameter: Parameter, raw: bytes | None, value: Any, *, coerce: boo
             )
         except msgspec.ValidationError as error:
             raise CallError("input", f"the row does not fit: {error}") from None
-    return (value,)
+    return (own(value),)
 
 
 def _coerce(value: dict[str, Any], wanted: Any) -> Any:

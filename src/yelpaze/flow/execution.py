@@ -15,7 +15,7 @@ import msgspec
 
 from yelpaze.compute.handler import fault_of
 from yelpaze.compute.protocol import CallError, Fault
-from yelpaze.flow.arguments import encoded, pack, pack_row, size_of, unpack
+from yelpaze.flow.arguments import encoded, own, pack, pack_row, size_of, unpack
 from yelpaze.flow.context import RunContext
 from yelpaze.flow.failure import Failure, is_transient, of_fault, of_outcome
 from yelpaze.flow.graph import ROW, Graph, Node
@@ -182,8 +182,10 @@ class RowExecution:
             self._failed(node, of_fault(node.step.name, fault_of(error), self.trace_id))
 
     def _value(self, number: int) -> Any:
-        value = self._values[number]
-        return None if value is SKIPPED else value
+        value, node = self._values[number], self._context.graph.nodes[number]
+        if value is SKIPPED:
+            return None
+        return own(value) if node.step.is_compute and len(node.needed_by) > 1 else value
 
     def _failure(self, node: Node, kind: str, message: str, answer_of: str | None = None) -> Failure:
         step = None if kind == "input" else node.step.name

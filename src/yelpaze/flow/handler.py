@@ -41,12 +41,15 @@ def load_module(path: Path, name: str) -> ModuleType:
     except SyntaxError as error:
         place = f"{error.filename or path}:{error.lineno or 1}"
         raise FlowError(f"{place}: syntax error: {error.msg}") from None
-    except FlowError:
+    except (FlowError, KeyboardInterrupt):
         raise
-    except Exception as error:  # noqa: BLE001  whatever a user's file raises
+    except BaseException as error:  # noqa: BLE001  whatever a user's file raises
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = f":{frames[-1].lineno}" if frames else ""
-        raise FlowError(f"{path}{line}: cannot be imported: {type(error).__name__}: {error}") from None
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            what = f"it leaves the program: {what}"
+        raise FlowError(f"{path}{line}: cannot be imported: {what}") from None
     return module
 
 

@@ -4,7 +4,7 @@ import glob
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from yelpaze.io.file_sink import FileSink, Layout
 from yelpaze.io.jsonl import JsonlLayout, JsonlSource
@@ -111,6 +111,20 @@ def scheme_of(text: str) -> str:
     return scheme.lower() if separator and scheme.isidentifier() else ""
 
 
+def absolute(text: str) -> str:
+    """An input or output by a name that is right in any working folder."""
+    scheme = scheme_of(text)
+    if text == "-" or (scheme and scheme != "sqlite"):
+        return text
+    if not scheme:
+        return str(Path(text).resolve())
+    parts = urlsplit(text)
+    if parts.netloc or parts.path.startswith("//"):
+        return text
+    file = quote(str(Path(unquote(parts.path[1:])).resolve()))
+    return f"sqlite:///{file}" + (f"?{parts.query}" if parts.query else "")
+
+
 def open_source(inputs: tuple[str, ...]) -> Source:
     """The source for these inputs: files and globs of one format, a URL, or `-`."""
     if any(scheme_of(text) for text in inputs):
@@ -182,8 +196,11 @@ def default_output(inputs: tuple[str, ...]) -> str:
     return f"{stem}.results.jsonl"
 
 
-def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
-    """The sink for that output: a path by its ending, a URL, or `-`. Raises InputError."""
+def open_sink(output: str, inputs: tuple[str, ...], annotation: object, *, stdout: int = 1) -> Sink:
+    """The sink for that output: a path by its ending, a URL, or `-`, the descriptor `stdout`.
+
+    Raises InputError.
+    """
     scheme = scheme_of(output)
     if scheme:
         if scheme not in _URL_SINKS:
@@ -196,7 +213,7 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
     if output == "-" or is_stream:
         failures = Path(default_output(inputs)).with_suffix("").with_suffix(".failures.jsonl")
         _refuse_inputs(inputs, failures)
-        return StdoutSink(failures, path if is_stream else None)
+        return StdoutSink(failures.absolute(), path if is_stream else stdout)
     if path.suffix.lower() in _DATABASES:
         return _URL_SINKS["sqlite"](f"sqlite:///{quote(output)}", annotation)
     if path.is_dir() and path.suffix.lower() != ".parquet":
@@ -214,8 +231,9 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object) -> Sink:
     if path.suffix.lower() not in _LAYOUTS:
         known = ", ".join(filter(None, (*_LAYOUTS, *_DATABASES)))
         raise InputError(f"{path}: there is no format {path.suffix}: results are written as {known}")
-    layout = _LAYOUTS[path.suffix.lower()](path, annotation)
-    return FileSink(layout, failures)
+    # Absolute, for a step may change the working folder; shown as they were given.
+    layout = _LAYOUTS[path.suffix.lower()](path.absolute(), annotation)
+    return FileSink(layout, failures.absolute(), shown=(str(path), str(failures)))
 
 
 def _refuse_inputs(inputs: tuple[str, ...], *written: Path) -> None:

@@ -55,16 +55,18 @@ class Layout(Protocol):
 
 
 class FileSink:
-    """Keeps a layout, the dead letters and the journal in step."""
+    """Keeps a layout, the dead letters and the journal in step.
 
-    def __init__(self, layout: Layout, failures: Path) -> None:
+    `shown`: how messages name the results and the dead letters.
+    """
+
+    def __init__(self, layout: Layout, failures: Path, *, shown: tuple[str, str]) -> None:
         self._layout = layout
         self._letters = LineFile(failures)
-        self._journal = Journal(layout.path.with_name(f"{layout.path.name}.journal"), output=str(layout.path))
+        self.name, self.failures = shown
+        self._journal = Journal(layout.path.with_name(f"{layout.path.name}.journal"), output=self.name)
         self._resolved: list[int] = []
         self._first_error = FirstError()
-        self.name = str(layout.path)
-        self.failures = str(failures)
 
     @property
     def waiting(self) -> int:

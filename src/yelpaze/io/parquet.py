@@ -44,6 +44,7 @@ class ParquetSource:
 
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
+        self._places = [str(Path(path).absolute()) for path in paths]  # a step may change the working folder
         self.position = 0
         self.size = 0
         for path in paths:
@@ -64,7 +65,7 @@ class ParquetSource:
         first, group, before = cursor or (0, 0, 0)
         self.position = before
         for index in range(first, len(self._paths)):
-            file = _file(self._paths[index])
+            file = _file(self._places[index])
             for number in range(group, file.metadata.num_row_groups):
                 place = (index, number, self.position)
                 batches = file.iter_batches(batch_size=_BATCH, row_groups=[number])

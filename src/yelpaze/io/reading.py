@@ -97,6 +97,8 @@ class Lines:
 
     def __init__(self, paths: list[str]) -> None:
         self.paths = paths
+        # A step may change the working folder before they are opened.
+        self._places = [path if path == "-" else str(Path(path).absolute()) for path in paths]
         self.position = 0
         self.size: int | None = 0
         self.is_plain = True
@@ -118,18 +120,18 @@ class Lines:
     async def chunks(self, cursor: Any = None) -> AsyncIterator[Chunk]:
         """Lines from that cursor on."""
         first, at, number = cursor or (0, 0, 1)
-        self.position = sum(_size_of(path) or 0 for path in self.paths[:first])
+        self.position = sum(_size_of(path) or 0 for path in self._places[:first])
         for index in range(first, len(self.paths)):
             before = self.position
             async for chunk in self._of_file(index, at, number):
                 number = chunk.number + len(chunk.lines)
                 yield chunk
             at = 0
-            self.position = before + (_size_of(self.paths[index]) or 0) if self.is_plain else self.position
+            self.position = before + (_size_of(self._places[index]) or 0) if self.is_plain else self.position
 
     async def _of_file(self, index: int, at: int, number: int) -> AsyncIterator[Chunk]:
         path, before = self.paths[index], self.position
-        raw = _opened(path) if self.is_plain else self._files[index]
+        raw = _opened(self._places[index]) if self.is_plain else self._files[index]
         with contextlib.closing(raw), naming(path):
             file = _decompressed(raw, path)
             is_compressed = file is not raw
@@ -182,6 +184,7 @@ class Lines:
 @contextlib.contextmanager
 def naming(path: str) -> Any:
     """Make an error of reading a message about that file."""
+    path = _shown(path)
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -211,8 +214,11 @@ def _opened(path: str) -> io.FileIO:
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; give a file") from None
     except OSError as error:
-        what = "standard input" if path == "-" else path
-        raise InputError(f"{what}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
+
+
+def _shown(path: str) -> str:
+    return "standard input" if path == "-" else path
 
 
 def check_files(paths: list[str]) -> None:

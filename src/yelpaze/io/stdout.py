@@ -13,10 +13,10 @@ from yelpaze.io.protocol import Checkpoint, DeadLetter
 class StdoutSink:
     """JSON Lines for a pipe, which can't be cut back."""
 
-    def __init__(self, failures: Path, path: Path | None = None) -> None:
-        self.name = "-" if path is None else str(path)
-        # The process's own stdout, even where a command has redirected `sys.stdout`.
-        self._out = open(1, "wb", closefd=False) if path is None else path.open("wb")  # noqa: SIM115
+    def __init__(self, failures: Path, out: Path | int) -> None:
+        """`out`: a device, or the descriptor of standard output."""
+        self.name = "-" if isinstance(out, int) else str(out)
+        self._out = open(out, "wb", closefd=isinstance(out, Path))  # noqa: SIM115
         self._letters = LineFile(failures)
         self._lines: list[bytes] = []
         self._waiting = 0

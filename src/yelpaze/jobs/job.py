@@ -66,7 +66,9 @@ class Job:
         self.output = options.output or default_output(options.inputs)
         if plan.file.is_file() and Path(self.output).exists() and plan.file.samefile(self.output):
             raise InputError(f"{self.output}: is the flow itself; give another file with -o")
-        self.sink: Sink = open_sink(self.output, options.inputs, result_type(plan.graph()))
+        self.sink: Sink = open_sink(
+            self.output, options.inputs, result_type(plan.graph()), stdout=options.stdout
+        )
         self.tally = Tally()
         self.notes: Callable[[str], None] = lambda _: None
         self.is_stopping = False

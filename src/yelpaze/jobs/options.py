@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from yelpaze.compute.workers import Workers
+from yelpaze.io.backends import absolute, default_output
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +16,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     - `restart`: begin anew; `accept`: which changes (`flow`, `input`, `output`) are all right.
     - `max_failures`: rows (`100`) or a share (`0.05`, a float); `grace`: seconds for rows under
       way when the run is stopped; `memory`: bytes of answers that rows under way may hold.
+    - `stdout`: the descriptor that the output `-` means.
     """
 
     inputs: tuple[str, ...]
@@ -33,7 +35,18 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 10.0
     memory: int = 128 << 20
     commit_seconds: float = 1.0
+    stdout: int = 1
     engine: dict[str, Any] = {}
+
+
+def elsewhere(options: RunOptions) -> RunOptions:
+    """The same, with names of files that are right in any working folder."""
+    output = options.output
+    if output is None:
+        output = default_output(options.inputs)
+    return msgspec.structs.replace(
+        options, inputs=tuple(map(absolute, options.inputs)), output=absolute(output)
+    )
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.handler import reference
 from yelpaze.flow.plan import Plan
+from yelpaze.io.backends import absolute
 from yelpaze.io.protocol import DeadLetter, Sink
 from yelpaze.jobs.options import RunOptions
 from yelpaze.jobs.runs import Example, HostRecord, Point, RunRecord, Runs
@@ -170,16 +171,13 @@ def new_record(plan: Plan, options: RunOptions) -> RunRecord:
 
 def _absolute(text: str) -> str:
     """A place that is good from anywhere; a URL without its passwords."""
-    if text == "-":
-        return text
     if "://" not in text:
-        return str(Path(text).resolve())
+        return absolute(text)
     parts = urlsplit(text)
     options = [(name, value) for name, value in parse_qsl(parts.query) if not SECRETS.has(name)]
     parts = parts._replace(query=urlencode(options))
     if parts.password is not None:
         parts = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@", 1))
-    if parts.scheme == "sqlite" and not parts.netloc and not parts.path.startswith("//"):
-        file = quote(str(Path(unquote(parts.path[1:])).resolve()))
-        return f"sqlite:///{file}" + (f"?{parts.query}" if parts.query else "")
-    return text.partition(":")[0] + parts.geturl().removeprefix(parts.scheme) if parts.netloc else text
+    if not parts.netloc:
+        return absolute(f"{parts.scheme}://{parts.path}" + (f"?{parts.query}" if parts.query else ""))
+    return text.partition(":")[0] + parts.geturl().removeprefix(parts.scheme)

@@ -14,7 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from yelpaze.process.forks import restore_in_forks
 from yelpaze.process.frames import Decoder, encode
+from yelpaze.process.streams import as_displays
 
 _READ = 1 << 18
 _PR_SET_PDEATHSIG = 1
@@ -42,6 +44,7 @@ class Parent:
     """The parent, as its child sees it."""
 
     def __init__(self, channel_fd: int, lifeline_fd: int) -> None:
+        as_displays("stdout", "stderr")
         _leave_signals_to_parent()
         _die_with_parent(lifeline_fd)
         self.socket = socket.socket(fileno=channel_fd)
@@ -82,13 +85,10 @@ def _leave_signals_to_parent() -> None:
     They are handled by a function that does nothing, not ignored: an ignored signal stays ignored in the
     programs that user code starts (execve(2)), which could then not be terminated.
     """
-    defaults = {number: signal.getsignal(number) for number in _PARENTS}
+    restore_in_forks(_PARENTS)
     for number in _PARENTS:
         signal.signal(number, lambda _number, _frame: None)
         signal.siginterrupt(number, False)
-    os.register_at_fork(
-        after_in_child=lambda: [signal.signal(number, handler) for number, handler in defaults.items()]
-    )
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 

@@ -10,6 +10,8 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
+from yelpaze.process.forks import restore_in_forks
+
 T = TypeVar("T")
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,6 +36,7 @@ async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
         for number in _STOPPING:
             loop.remove_signal_handler(number)
 
+    restore_in_forks(_STOPPING)
     for number in _STOPPING:
         loop.add_signal_handler(number, stop)
     try:
@@ -48,6 +51,7 @@ async def until_stopped(job: Stoppable, work: Awaitable[T]) -> T:
 def on_status_request(show: Callable[[], None]) -> Iterator[None]:
     """Call `show` at SIGUSR1."""
     loop = asyncio.get_running_loop()
+    restore_in_forks({signal.SIGUSR1})
     loop.add_signal_handler(signal.SIGUSR1, show)
     try:
         yield
@@ -105,6 +109,7 @@ def stopping(on_hangup: Callable[[], None] | None = None, *, then_exits: bool = 
     heard = dict.fromkeys(_STOPPING, stop.request)
     if on_hangup is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         heard[signal.SIGHUP] = on_hangup or stop.request
+    restore_in_forks(heard)
     before = {number: signal.getsignal(number) for number in heard}
     for number, callback in heard.items():
         loop.add_signal_handler(number, callback)
