@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 
 import click
 
@@ -28,6 +28,7 @@ _HOURS = 24 * 3600.0
 _PARK, _FIRST_BYTE = 60.0, 30.0
 _MANY = 1 << 62  # bodies go to files: the disk is the limit
 _URLENCODE = re.compile(r"([^=@]*)([=@])(.*)", re.DOTALL)
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of an argument that are no UTF-8
 _HEADER = re.compile(r"([^:;]+)([:;])\s*(.*)", re.DOTALL)
 
 
@@ -110,7 +111,7 @@ def options_of(urls: tuple[str, ...], flags: dict[str, Any], watched: dict[str, 
     if flags["resume"] and not flags["outcomes"] and not (flags["outputs"] or flags["remote_name_all"]):
         raise click.UsageError("--resume goes by the --outcomes of a former call, or by its files (-o, -O)")
     return FetchOptions(
-        urls=urls,
+        urls=tuple(_UNDECODED.sub(lambda byte: quote(os.fsencode(byte[0])), url) for url in urls),
         input=flags["input_"],
         outputs=tuple(flags["outputs"]),
         folder=flags["output_dir"],
@@ -205,7 +206,7 @@ def _shape(flags: dict[str, Any]) -> Shape:
     if content_type == "application/json":
         defaults["Accept"] = "application/json"
     if flags["user"] is not None:
-        defaults["Authorization"] = f"Basic {base64.b64encode(_user(flags['user']).encode()).decode()}"
+        defaults["Authorization"] = f"Basic {base64.b64encode(os.fsencode(_user(flags['user']))).decode()}"
     headers += [(name, value) for name, value in defaults.items() if value and name.lower() not in named]
     method = flags["method"] or ("HEAD" if flags["as_head"] else None)
     wanted = tuple((name, value) for name, value in headers if value is not None)
@@ -246,7 +247,7 @@ def _body(flags: dict[str, Any]) -> tuple[bytes | None, str | None]:
     if flags["json_data"]:
         return b"".join(_content(text, keep=True) for text in flags["json_data"]), "application/json"
     parts = [_content(text, keep=False) for text in flags["data"]]
-    parts += [text.encode() for text in flags["data_raw"]]
+    parts += [os.fsencode(text) for text in flags["data_raw"]]
     parts += [_content(text, keep=True) for text in flags["data_binary"]]
     parts += [_encoded(text) for text in flags["data_urlencode"]]
     return (b"&".join(parts), "application/x-www-form-urlencoded") if parts else (None, None)
@@ -256,14 +257,14 @@ def _encoded(text: str) -> bytes:
     """`content`, `=content`, `name=content`, `@file`, `name@file`: curl's forms."""
     found = _URLENCODE.fullmatch(text)
     if found is None:
-        return quote_plus(text).encode()
-    content = _read(found[3]) if found[2] == "@" else found[3].encode()
-    return (f"{found[1]}=" if found[1] else "").encode() + quote_plus(content).encode()
+        return quote_plus(os.fsencode(text)).encode()
+    content = _read(found[3]) if found[2] == "@" else os.fsencode(found[3])
+    return os.fsencode(f"{found[1]}=" if found[1] else "") + quote_plus(content).encode()
 
 
 def _content(text: str, *, keep: bool) -> bytes:
     if not text.startswith("@"):
-        return text.encode()
+        return os.fsencode(text)
     data = _read(text[1:])
     return data if keep else data.replace(b"\r", b"").replace(b"\n", b"")
 

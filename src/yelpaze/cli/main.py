@@ -4,13 +4,15 @@ import errno
 import importlib
 import os
 import sys
+import traceback
 from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from yelpaze.cli.exits import Exit, code_of, show
-from yelpaze.process.streams import as_displays, open_missing
+from yelpaze.model.errors import StoppedError
+from yelpaze.process.streams import prepare
 from yelpaze.version import __version__
 
 _COMMANDS = {
@@ -59,8 +61,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and leave with its exit code."""
-    open_missing()
-    as_displays("stderr")
+    prepare()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC tells of every connection that a server closes
     try:
         code = cli.main(arguments, prog_name="yelpaze", standalone_mode=False)
@@ -73,18 +74,18 @@ def main(arguments: list[str] | None = None) -> Any:
         # The reader of our stdout has gone; point it elsewhere, or the flush at exit fails too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.STOPPED
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        show(error)
-        code = Exit.STOPPED
-    except Exception as error:
-        known = code_of(error)
-        if known is None:
-            raise
-        show(error)
-        code = known
+    except Exception as error:  # noqa: BLE001  all that is left
+        code = _ended_by(error)
     sys.exit(int(code or 0))
+
+
+def _ended_by(error: Exception) -> Exit:
+    known = Exit.STOPPED if getattr(error, "errno", None) == errno.ENOSPC else code_of(error)
+    if known is None:
+        traceback.print_exception(error)
+        error = StoppedError("this is a defect of Yelpaze: please report it with the lines above")
+    show(error)
+    return known or Exit.STOPPED
 
 
 if __name__ == "__main__":

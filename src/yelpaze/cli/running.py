@@ -26,6 +26,7 @@ from yelpaze.jobs.job import Job
 from yelpaze.jobs.options import RunOptions, Summary, elsewhere
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.model.json_text import encode_json
 from yelpaze.process.streams import results_on_stdout
 from yelpaze.service.descriptors import raise_limit
 from yelpaze.service.signals import on_status_request, until_stopped
@@ -272,7 +273,7 @@ def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
         job.notes = lambda text: click.echo(f"yelpaze: {text}", err=True)
     summary = asyncio.run(_run(job, quiet=quiet))
     if as_json:
-        click.echo(msgspec.json.encode(summary), file=out)
+        click.echo(encode_json(summary), file=out)
     if not quiet:
         for pattern in job.engine.policies.unmatched if not summary.already_finished else ():
             click.echo(

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import click
-import msgspec
 
 from yelpaze.jobs.report import duration, page, text, when
 from yelpaze.jobs.runs import RunRecord, Runs, as_dict
 from yelpaze.model.errors import InputError
+from yelpaze.model.json_text import encode_json
 
 
 @click.group("runs", invoke_without_command=True)
@@ -30,7 +30,7 @@ def command(context: click.Context, count: int, as_json: bool) -> None:
     runs = list(Runs().all())
     if as_json:
         for run in runs[:count]:
-            click.echo(msgspec.json.encode(as_dict(run)))
+            click.echo(encode_json(as_dict(run)))
         return
     if not runs:
         click.echo("no runs yet", err=True)
@@ -76,11 +76,11 @@ def show(run: str, html: str | None, as_json: bool) -> None:
     record = Runs().find(run)
     if html is not None:
         try:
-            Path(html).write_text(page(record), encoding="utf-8")
+            Path(html).write_text(page(record), encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise InputError(f"{html}: cannot be written: {error.strerror}") from None
         click.echo(f"written: {html}", err=True)
     elif as_json:
-        click.echo(msgspec.json.encode(as_dict(record)))
+        click.echo(encode_json(as_dict(record)))
     else:
         click.echo("\n".join(text(record)))

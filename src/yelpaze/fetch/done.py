@@ -12,6 +12,7 @@ import msgspec
 from yelpaze.fetch.items import Item
 from yelpaze.fetch.record import Record
 from yelpaze.model.errors import InputError
+from yelpaze.model.json_text import decode_json, encode_json
 
 
 class Outcomes:
@@ -43,7 +44,7 @@ class Outcomes:
                     break
                 whole += len(line)
                 try:
-                    record = msgspec.json.decode(line, type=Record)
+                    record = decode_json(line, Record)
                 except msgspec.DecodeError as error:
                     raise InputError(
                         f"{self.path}, line {number}: is no outcome of a fetch: {error}"
@@ -65,7 +66,7 @@ class Outcomes:
 
     def add(self, record: Record) -> None:
         """Append one. Raises OSError, and then the file ends as before."""
-        line = msgspec.json.encode(record) + b"\n"
+        line = encode_json(record) + b"\n"
         before = self._file.tell()
         try:
             written = self._file.write(line)
@@ -89,7 +90,7 @@ def key_of(item: Item) -> str:
 
 
 def _digest(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+    return int.from_bytes(blake2b(os.fsencode(text), digest_size=8).digest())
 
 
 def _has(digests: "array[int]", digest: int) -> bool:

@@ -56,7 +56,7 @@ class Tracer:
             elif extra is not None and folded == extra.lower():
                 extra = None
             line = f"{name}: {value}" if value else f"{name};"
-            lines.append(line if line.isascii() else line.encode())
+            lines.append(line if line.isascii() else line.encode(errors="surrogateescape"))
         if found is not None:
             flags = f"{int(found[2], 16) & _KNOWN_FLAGS:02x}"
         if self._sends:

@@ -1,6 +1,7 @@
 """From what the user calls an input or output to its backend: the registry of formats."""
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -121,7 +122,7 @@ def absolute(text: str) -> str:
     parts = urlsplit(text)
     if parts.netloc or parts.path.startswith("//"):
         return text
-    file = quote(str(Path(unquote(parts.path[1:])).resolve()))
+    file = quote(os.fsencode(Path(unquote(parts.path[1:], errors="surrogateescape")).resolve()))
     return f"sqlite:///{file}" + (f"?{parts.query}" if parts.query else "")
 
 
@@ -215,7 +216,7 @@ def open_sink(output: str, inputs: tuple[str, ...], annotation: object, *, stdou
         _refuse_inputs(inputs, failures)
         return StdoutSink(failures.absolute(), path if is_stream else stdout)
     if path.suffix.lower() in _DATABASES:
-        return _URL_SINKS["sqlite"](f"sqlite:///{quote(output)}", annotation)
+        return _URL_SINKS["sqlite"](f"sqlite:///{quote(os.fsencode(output))}", annotation)
     if path.is_dir() and path.suffix.lower() != ".parquet":
         raise InputError(f"{path}: is a folder; give a file name with -o")
     if not path.parent.is_dir():

@@ -17,6 +17,7 @@ import msgspec
 from yelpaze.io.lines import sync_folder
 from yelpaze.io.protocol import Checkpoint
 from yelpaze.model.errors import InputError
+from yelpaze.model.json_text import decode_json, encode_json
 
 _LONG = 1 << 20
 
@@ -85,7 +86,7 @@ class Journal:
         if len(lines) > 1 and not _is_json(lines[-1]):  # torn by a power cut: it never counted
             self._length -= len(lines.pop()) + 1
         try:
-            commits = [msgspec.json.decode(line, type=Commit) for line in lines if line]
+            commits = [decode_json(line, Commit) for line in lines if line]
         except msgspec.DecodeError as error:
             raise InputError(
                 f"{self.path}: is no journal of a run by this version: {error}; move it away to begin anew"
@@ -111,13 +112,13 @@ class Journal:
 
     def append(self, commit: Commit) -> None:
         """Make the commit count."""
-        line = msgspec.json.encode(commit) + b"\n"
+        line = encode_json(commit) + b"\n"
         if self._length + len(line) > _LONG:
             kept = msgspec.structs.replace(
                 commit,
                 resolved=[] if commit.is_renewed else sorted(self.resolved | set(commit.resolved)),
             )
-            self._replace(msgspec.json.encode(kept) + b"\n")
+            self._replace(encode_json(kept) + b"\n")
         else:
             self._write(line)
         if commit.is_renewed:

@@ -17,6 +17,7 @@ from yelpaze.io.lines import line_of
 from yelpaze.io.protocol import Checkpoint, DeadLetter, FirstError
 from yelpaze.io.sql_table import adopted, check_key, creation
 from yelpaze.model.errors import InputError
+from yelpaze.model.json_text import decode_json, encode_json
 
 RUNS = "yelpaze_runs"
 
@@ -111,7 +112,7 @@ class SqlSink:
             return None
         checkpoint, columns, is_ours, commits = rows[0]
         return (
-            msgspec.json.decode(checkpoint, type=Checkpoint),
+            decode_json(checkpoint.encode(), Checkpoint),
             msgspec.json.decode(columns),
             bool(is_ours),
             int(commits),
@@ -319,8 +320,8 @@ class SqlSink:
             f"INSERT INTO {RUNS} (output, checkpoint, columns, is_ours, commits) "  # noqa: S608  ours
             f"VALUES ({', '.join([marker] * 5)})",
             self._name,
-            msgspec.json.encode(checkpoint).decode(),
-            msgspec.json.encode(state).decode(),
+            encode_json(checkpoint).decode(),
+            encode_json(state).decode(),
             int(self._is_ours),
             number,
         )

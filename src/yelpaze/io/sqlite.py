@@ -49,7 +49,7 @@ class Sqlite(Database):
         mode = "ro" if read_only else "rwc"
         with self._refusing():
             self._connection = sqlite3.connect(
-                f"file:{quote(path)}?mode={mode}",
+                f"file:{quote(os.fsencode(path))}?mode={mode}",
                 uri=True,
                 isolation_level=None,
                 timeout=0,
@@ -163,7 +163,8 @@ def _kind_of(declared: str) -> ColumnKind:
 def path_of(url: str) -> str:
     """The file of `sqlite:///relative.db` and `sqlite:////absolute.db`."""
     parts = urlsplit(url)
-    return unquote(parts.netloc + parts.path if parts.netloc else parts.path[1:])
+    path = parts.netloc + parts.path if parts.netloc else parts.path[1:]
+    return unquote(path, errors="surrogateescape")
 
 
 def sqlite_source(url: str) -> Source:

@@ -5,6 +5,7 @@ import heapq
 import os
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -64,7 +65,7 @@ class Recorder:
         record.limit, record.sample = new.limit, new.sample
         record.state, record.reason = "running", ""
         record.sessions += 1
-        self._before = msgspec.json.decode(msgspec.json.encode(record), type=RunRecord)
+        self._before = deepcopy(record)
         self._slowest = [(seconds, row) for seconds, row in record.slowest]
         heapq.heapify(self._slowest)
         self._record = record

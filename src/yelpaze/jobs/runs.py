@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from yelpaze.model.errors import InputError
+from yelpaze.model.json_text import decode_json, encode_json
 
 _POINTS = 600
 
@@ -103,7 +104,7 @@ class Runs:
         other = path.with_suffix(".new")
         record.updated = time.time()
         try:
-            other.write_bytes(msgspec.json.encode(record))
+            other.write_bytes(encode_json(record))
             other.replace(path)
         except OSError:
             other.unlink(missing_ok=True)
@@ -127,7 +128,7 @@ class Runs:
         """The record of that very run."""
         try:
             data = (self.folder / f"{run}.json").read_bytes()
-            record = msgspec.json.decode(data, type=RunRecord)
+            record = decode_json(data, RunRecord)
         except (OSError, msgspec.DecodeError):
             return None
         if record.state == "running" and not self._is_locked(run):

@@ -18,7 +18,8 @@ from yelpaze.model.url import Params, checked, with_params
 
 # RFC 9110 §5.6.2: token. Methods and field names are tokens.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_BAD_VALUE = re.compile("[\x00\r\n\ud800-\udfff]")
+# Lone surrogates but those that stand for bytes (PEP 383).
+_BAD_VALUE = re.compile("[\x00\r\n\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110 §9.2.2.
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 _METHODS = IDEMPOTENT_METHODS | {"POST", "PATCH"}

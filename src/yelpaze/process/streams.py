@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 _STDIN, _STDOUT, _STDERR = range(3)
@@ -41,7 +42,15 @@ class _Display:
             _point_to_null(self._stream.fileno(), os.O_WRONLY)
 
 
-def open_missing() -> None:
+def prepare() -> None:
+    """Make the streams of a command safe: none missing, none that fails, none that refuses a file name."""
+    _open_missing()
+    as_displays("stderr")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _open_missing() -> None:
     """Take the descriptors 0 to 2 where they are closed, before a file or socket gets their numbers.
 
     Reading standard input, or writing standard output, still fails then, as it should.
@@ -76,7 +85,7 @@ def results_on_stdout() -> TextIO:
         stdout.flush()
     own = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)
-    return open(own, "w", buffering=1, encoding="utf-8")  # noqa: PTH123
+    return open(own, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123
 
 
 def _number_of(stream: TextIO | None) -> int:
