@@ -95,6 +95,38 @@ async def test_sys_exit_in_a_step_fails_only_its_row(backend):
     assert value.text == "done fine"
 
 
+async def test_a_value_that_cannot_be_read_back_costs_its_own_row():
+    backend = processes(batch=50, workers=1)
+    await backend.start()
+    try:
+        first = backend._supervisor.processes[0].pid
+        got = await results(backend, ["a"] * 20 + ["unreadable"] + ["b"] * 20)
+        fault = got[20][1]
+        assert (fault.kind, fault.message) == (
+            "result",
+            "the value cannot be read back from the worker: ValueError: it was made elsewhere",
+        )
+        others = [value.text for value, fault in got if not fault]
+        assert others == ["done a"] * 20 + ["done b"] * 20
+        assert backend._supervisor.processes[0].pid == first
+    finally:
+        await backend.close()
+
+
+async def test_arguments_that_cannot_be_read_in_a_worker_cost_their_own_row():
+    backend = processes(batch=50)
+    await backend.start()
+    try:
+        rows = ["a"] * 20 + [flows.OnlyHere()] + ["b"] * 20 + [flows.OnlyHere()] + ["c"] * 300
+        got = await results(backend, rows)
+        faults = [fault for _, fault in got if fault]
+        message = "the arguments cannot be read in a worker: ValueError: it was made elsewhere"
+        assert [(fault.kind, fault.message) for fault in faults] == [("exception", message)] * 2
+        assert [fault is not None for _, fault in got] == [type(row) is flows.OnlyHere for row in rows]
+    finally:
+        await backend.close()
+
+
 @pytest.mark.parametrize(("row", "how"), [("die", "SIGKILL"), ("exit", "status 7")])
 async def test_a_crash_costs_one_row(row, how):
     backend = processes(batch=50)

@@ -268,3 +268,39 @@ def test_no_file_gets_the_number_of_a_closed_stream(place):
     done = run(place, "run", "flow.py", "in.jsonl", "-o", "out.jsonl", "--workers", 0, shell="<&- >&- 2>&-")
     assert done.returncode == 0
     assert place.lines("out.jsonl")[0]["result"] == [os.devnull] * 3
+
+
+# ── messages ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the answer of 'call' is not JSON: it is empty"),
+        (b" \n", "the answer of 'call' is not JSON: it is empty"),
+        (b'{"a":', "the answer of 'call' is not JSON: Input data was truncated"),
+        (b'"\\ud83d"', "the answer of 'call' is not JSON: it holds half of a surrogate pair"),
+        (b"[NaN]", "the answer of 'call' is not JSON: JSON is malformed"),
+    ],
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_a_body_that_is_no_json_is_named_for_what_it_is(place, body, said, many):
+    place.service.answer = lambda call: body if call.path == "/bad" else b"1"
+    place.rows(1)
+    place.flow(f"""
+        flow = Flow("f")
+        @flow.request
+        def call(row): return [get(URL), get(URL + "/bad")] if {many} else get(URL + "/bad")
+        @flow.compute
+        def out(call: {"list" if many else "object"}): return 1
+    """)
+    assert run(place, "run", "flow.py", "in.jsonl", "--workers", 0).returncode == 1
+    assert place.lines("in.results.failures.jsonl")[0]["error"]["message"].startswith(said)
+
+
+def test_a_row_with_half_a_surrogate_pair_is_named_for_what_it_is(place):
+    (place.path / "in.jsonl").write_text('{"a":"\\ud83d"}\n')
+    place.flow("flow = Flow('f')\n@flow.compute\ndef out(row: dict): return 1\n")
+    assert run(place, "run", "flow.py", "in.jsonl", "--workers", 0).returncode == 1
+    (letter,) = place.lines("in.results.failures.jsonl")
+    assert letter["error"]["message"].startswith("the row is not JSON: it holds half of a surrogate pair")

@@ -16,6 +16,19 @@ class Answer(msgspec.Struct):
     text: str
 
 
+class OnlyHere:
+    """Can be pickled, and unpickled only in the process that made it."""
+
+    def __reduce__(self):
+        return _only_in, (os.getpid(),)
+
+
+def _only_in(pid: int) -> str:
+    if pid != os.getpid():
+        raise ValueError("it was made elsewhere")
+    return "here"
+
+
 @kill.compute(timeout=1.0)
 def act(row: str) -> Answer:
     if row == "die":
@@ -38,6 +51,8 @@ def act(row: str) -> Answer:
         raise LookupError("no such thing")
     if row == "unsendable":
         return lambda: None
+    if row == "unreadable":
+        return OnlyHere()
     if row == "print":
         print("user code prints this")
     return Answer(f"done {row}")

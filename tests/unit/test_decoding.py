@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yelpaze.http import decoding
-from yelpaze.http.decoding import Decoder, UndecodableError, codings_of, decode, offered
+from yelpaze.http.decoding import BodyDecoder, UndecodableError, codings_of, decode, offered
 from yelpaze.model import extras
 from yelpaze.model.errors import ErrorKind
 
@@ -38,7 +38,7 @@ def coding(how):
 
 
 def unpacked(data, how, *, by=1 << 30, max_body=1 << 30):
-    decoder = Decoder(coding(how), max_body)
+    decoder = BodyDecoder(coding(how), max_body)
     pieces = [piece for at in range(0, len(data), by) for piece in decoder.feed(data[at : at + by])]
     decoder.finish()
     return b"".join(pieces)
@@ -95,7 +95,7 @@ def test_a_second_member_cut_short_is_a_failure(how):
 @ALL
 def test_a_bomb_is_stopped_at_the_limit(how):
     packed = PACK[how](bytes(64 << 20))
-    decoder = Decoder(coding(how), 1 << 20)
+    decoder = BodyDecoder(coding(how), 1 << 20)
     largest = 0
     with pytest.raises(UndecodableError) as failure:
         for piece in decoder.feed(packed):
@@ -113,7 +113,7 @@ def test_codings_are_taken_off_in_reverse_order():
 
 def test_a_body_coded_too_often_is_refused():
     with pytest.raises(UndecodableError, match="encoded 6 times"):
-        Decoder(["gzip"] * 6, 100)
+        BodyDecoder(["gzip"] * 6, 100)
 
 
 def test_a_large_window_of_zstd_is_refused():
@@ -149,9 +149,9 @@ def test_only_what_is_installed_is_offered_and_decoded(monkeypatch):
     monkeypatch.setattr(decoding, "is_installed", lambda extra: extra == "zstd")
     assert offered() == "gzip, deflate, zstd"
     with pytest.raises(UndecodableError, match=r"pip install 'yelpaze\[brotli\]'"):
-        Decoder(["br"], 100)
+        BodyDecoder(["br"], 100)
     with pytest.raises(UndecodableError, match="'compress' can't be decoded"):
-        Decoder(["compress"], 100)
+        BodyDecoder(["compress"], 100)
 
 
 def test_extras_are_looked_for_by_their_modules(monkeypatch):

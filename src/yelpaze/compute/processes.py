@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from yelpaze.compute.protocol import EntryPoint, Fault, OnResult
+from yelpaze.compute.protocol import EntryPoint, Fault, OnResult, Refused
 from yelpaze.model.errors import MisuseError
 from yelpaze.policy.restart import Restart
-from yelpaze.process.frames import encode
+from yelpaze.process.frames import Unreadable, encode
 from yelpaze.process.messages import Ready
 from yelpaze.process.replacement import RollingReplacement
 from yelpaze.process.supervised import Supervised
@@ -37,7 +37,17 @@ _LATE = 4
 class ComputeCall:
     """A call that has no result yet."""
 
-    __slots__ = ("function", "is_dropped", "number", "on_done", "payload", "size", "timeout", "tries")
+    __slots__ = (
+        "function",
+        "is_alone",
+        "is_dropped",
+        "number",
+        "on_done",
+        "payload",
+        "size",
+        "timeout",
+        "tries",
+    )
 
     def __init__(
         self, number: int, function: int, payload: Any, on_done: OnResult, timeout: float, size: int
@@ -50,6 +60,7 @@ class ComputeCall:
         self.size = size
         self.tries = 0
         self.is_dropped = False
+        self.is_alone = False  # sent without others, since some batch with it could not be read
 
     def drop(self, ended: Callable[[], None]) -> None:
         """Nobody wants the result any more; if it runs, its process is soon killed, and `ended` called."""
@@ -61,10 +72,13 @@ class ComputeCall:
 class _Worker(Supervised):
     """One process, and the calls it has been given and not answered."""
 
-    def __init__(self, place: int, target: bytes, on_results: "OnResults") -> None:
+    def __init__(
+        self, place: int, target: bytes, on_results: "OnResults", on_refused: Callable[["_Worker", str], None]
+    ) -> None:
         super().__init__(place)
         self._target = target
         self._on_results = on_results
+        self._on_refused = on_refused
         self.given: deque[ComputeCall] = deque()
         self.calls = 0
         self.head_since = 0.0
@@ -78,6 +92,7 @@ class _Worker(Supervised):
         return (
             self.state == "serving"
             and len(self.given) <= few
+            and not (self.given and self.given[0].is_alone)
             and sum(call.size for call in self.given) <= _BATCH_BYTES
         )
 
@@ -90,11 +105,16 @@ class _Worker(Supervised):
         self.send(frame)
 
     def received(self, messages: list[Any]) -> None:
+        messages = [_unread(message) if isinstance(message, Unreadable) else message for message in messages]
         results = [message for message in messages if isinstance(message, tuple)]
         if len(results) < len(messages):
             super().received([message for message in messages if not isinstance(message, tuple)])
         if results:
             self._on_results(self, results)
+
+    def on_message(self, message: Any) -> None:
+        if isinstance(message, Refused):
+            self._on_refused(self, message.why)
 
     def drain(self) -> None:
         """End once it has answered."""
@@ -102,7 +122,13 @@ class _Worker(Supervised):
             self.close()
 
 
-OnResults = Callable[[_Worker, list[tuple[int, Any, Fault | None]]], None]
+def _unread(value: Unreadable) -> tuple[None, None, Fault]:
+    return None, None, Fault("result", f"the value cannot be read back from the worker: {value.why}")
+
+
+# The number is None for a value that could not be read.
+Result = tuple[int | None, Any, Fault | None]
+OnResults = Callable[[_Worker, list[Result]], None]
 
 
 class Processes:
@@ -136,7 +162,7 @@ class Processes:
         self._tries = tries
         self._on_broken = on_broken
         self._supervisor: Supervisor[_Worker] = Supervisor(
-            lambda place: _Worker(place, target_frame, self._take_results),
+            lambda place: _Worker(place, target_frame, self._take_results, self._take_refusal),
             workers,
             _RESTART,
             what="worker process",
@@ -207,6 +233,8 @@ class Processes:
         for position, worker in enumerate(takers):
             if not self._queue:
                 return
+            if self._queue[0].is_alone and worker.given:
+                continue
             share = -(-len(self._queue) // (len(takers) - position))
             calls = self._taken(min(size, share))
             if calls:
@@ -219,7 +247,10 @@ class Processes:
         calls: list[ComputeCall] = []
         left = _BATCH_BYTES
         while self._queue and len(calls) < most and (left > self._queue[0].size or not calls):
+            if calls and self._queue[0].is_alone:
+                break
             call = self._queue.popleft()
+            most = 1 if call.is_alone else most
             if not call.is_dropped:
                 calls.append(call)
                 left -= call.size
@@ -242,7 +273,7 @@ class Processes:
     def _on_ready(self, _worker: _Worker, _message: Ready) -> None:
         self._dispatch_soon()
 
-    def _take_results(self, worker: _Worker, results: list[tuple[int, Any, Fault | None]]) -> None:
+    def _take_results(self, worker: _Worker, results: list[Result]) -> None:
         """Results, in the order in which the calls were given."""
         now = self._loop.time()
         took = max(now - worker.head_since, 1e-6) / len(results)
@@ -252,13 +283,28 @@ class Processes:
         given = worker.given
         for number, value, fault in results:
             call = given.popleft()
-            if call.number != number:
+            if number is not None and call.number != number:
                 raise AssertionError("a worker answered out of order")
             self._complete(call, value, fault)
         if worker.state == "draining" and not given:
             worker.close()
         if self._queue:
             self._dispatch_soon()
+
+    def _take_refusal(self, worker: _Worker, why: str) -> None:
+        """A batch cannot be unpickled: find the call, each one sent alone."""
+        calls = list(worker.given)
+        worker.given.clear()
+        if len(calls) == 1:
+            message = f"the arguments cannot be read in a worker: {why}"
+            self._complete(calls[0], None, Fault("exception", message))
+            self._dispatch_soon()
+            return
+        for call in calls:
+            call.is_alone = True
+        self._queue.extendleft(reversed(calls))
+        worker.kill()  # later batches may lie in its channel
+        worker.abort()
 
     def _complete(self, call: ComputeCall, value: Any, fault: Fault | None) -> None:
         try:

@@ -33,6 +33,12 @@ class Fault(msgspec.Struct, frozen=True):
     source: str = ""
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """A worker process's answer to a batch that it cannot unpickle; it ran none of its calls."""
+
+    why: str
+
+
 class Unit(msgspec.Struct, frozen=True):
     """What can be called together: a flow's CPU steps, or a module's functions.
 

@@ -1,8 +1,8 @@
 """A worker process: read a batch, run its calls one after the other, answer each at once."""
 
 from yelpaze.compute.handler import call, fault_of, load
-from yelpaze.compute.protocol import EntryPoint, Fault
-from yelpaze.process.frames import encode
+from yelpaze.compute.protocol import EntryPoint, Fault, Refused
+from yelpaze.process.frames import Unreadable, encode
 from yelpaze.process.messages import Failed, Ready
 from yelpaze.process.parenthood import Parent
 
@@ -23,6 +23,9 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     parent.send(Ready())
     send = parent.socket.sendall
     for batch in messages:
+        if isinstance(batch, Unreadable):
+            parent.send(Refused(batch.why))
+            continue
         for number, function, payload in batch:
             send(_answer(number, *call(handler, function, payload)))
 

@@ -17,6 +17,7 @@ from msgspec import inspect
 from yelpaze.compute.protocol import CallError
 from yelpaze.flow.failure import Failure
 from yelpaze.flow.graph import Node, Parameter
+from yelpaze.model.json_errors import explained
 from yelpaze.model.outcome import Outcome
 
 Packed = bytes | tuple[Any] | list[Any] | dict[str, Any]
@@ -144,15 +145,30 @@ def unpack_one(parameter: Parameter, packed: Packed) -> Any:
             for name, item in packed.items()  # type: ignore[union-attr]
         }
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _mismatch(parameter, error) from None
+        raise _mismatch(parameter, packed, error) from None
 
 
-def _mismatch(parameter: Parameter, error: Exception) -> CallError:
-    fits = isinstance(error, msgspec.ValidationError)
+def _mismatch(parameter: Parameter, packed: Packed, error: Exception) -> CallError:
+    is_json = isinstance(error, msgspec.ValidationError)
+    what = "does not fit" if is_json else "is not JSON"
+    why = str(error) if is_json else explained(_undecodable(parameter, packed), error)
     if parameter.source < 0:
-        return CallError("input", f"the row {'does not fit' if fits else 'is not JSON'}: {error}")
-    what = "does not fit" if fits else "is not JSON"
-    return CallError("validation", f"the answer of {parameter.name!r} {what}: {error}", parameter.name)
+        return CallError("input", f"the row {what}: {why}")
+    return CallError("validation", f"the answer of {parameter.name!r} {what}: {why}", parameter.name)
+
+
+def _undecodable(parameter: Parameter, packed: Packed) -> bytes:
+    """The body that could not be decoded."""
+    if isinstance(packed, bytes):
+        return packed
+    items = packed.values() if isinstance(packed, dict) else packed
+    for item in items:
+        if isinstance(item, bytes):
+            try:
+                parameter.want.item_decode(item)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return item
+    return b""
 
 
 def encoded(value: Any) -> bytes:

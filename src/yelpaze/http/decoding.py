@@ -38,7 +38,7 @@ class _Decompressor(Protocol):
     def finish(self) -> None: ...
 
 
-class Decoder:
+class BodyDecoder:
     """Decodes one body, which had `codings` applied in that order, to at most `max_body` bytes."""
 
     def __init__(self, codings: list[str], max_body: int) -> None:
@@ -73,7 +73,7 @@ def decode(data: bytes | bytearray, codings: list[str], max_body: int) -> bytes:
 
     Raises UndecodableError.
     """
-    decoder = Decoder(codings, max_body)
+    decoder = BodyDecoder(codings, max_body)
     pieces = list(decoder.feed(bytes(data)))
     decoder.finish()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

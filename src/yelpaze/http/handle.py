@@ -17,7 +17,7 @@ import certifi
 import msgspec
 import pycurl
 
-from yelpaze.http.decoding import Decoder, UndecodableError, codings_of
+from yelpaze.http.decoding import BodyDecoder, UndecodableError, codings_of
 from yelpaze.http.one_time_body import OneTimeBody
 from yelpaze.http.shard import HostPool, Shard
 from yelpaze.http.stale import StaleConnections
@@ -106,7 +106,7 @@ class Handle:
         self.has_connected = False  # to another one
         self.paused = self.paused_since = 0.0
         self.write_error: BaseException | None = None
-        self.decoder: Decoder | None = None  # of a body that is written as it comes
+        self.decoder: BodyDecoder | None = None  # of a body that is written as it comes
         self.decode_error: Error | None = None
         self.one_time: OneTimeBody | None = None
         self.is_traced = False
@@ -212,7 +212,7 @@ class Handle:
     def _decoded(self, data: bytes) -> Iterable[bytes]:
         if self.decoder is None:
             codings = codings_of(self.head) if self._config.accept_encoding else []
-            self.decoder = Decoder(codings, self._config.max_body)
+            self.decoder = BodyDecoder(codings, self._config.max_body)
         return self.decoder.feed(data)
 
     def pause(self, now: float) -> bool:

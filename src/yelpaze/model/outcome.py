@@ -8,6 +8,7 @@ import msgspec
 # gc=False below: these hold no cycles, and tracking millions of them costs collections.
 from yelpaze.model.errors import Error, YelpazeError
 from yelpaze.model.headers import Headers
+from yelpaze.model.json_errors import explained
 from yelpaze.model.request import Request
 
 T = TypeVar("T")
@@ -99,7 +100,13 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         Raises msgspec.DecodeError for what is no JSON, msgspec.ValidationError (a subclass)
         for what does not fit.
         """
-        return msgspec.json.decode(self.utf8, type=type)
+        data = self.utf8
+        try:
+            return msgspec.json.decode(data, type=type)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as error:
+            raise msgspec.DecodeError(f"the body is not JSON: {explained(data, error)}") from None
 
     @property
     def utf8(self) -> bytes:

@@ -18,6 +18,13 @@ def encode(value: Any) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
+class Unreadable:
+    """What stands for a value that cannot be unpickled: unpickling runs the code of its class."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.why = f"{type(error).__name__}: {error}"
+
+
 class Decoder:
     """Bytes in, values out."""
 
@@ -36,8 +43,12 @@ class Decoder:
                 end = at + LENGTH_SIZE + size
                 if end > len(buffer):
                     break
-                yield pickle.loads(view[at + LENGTH_SIZE : end])  # noqa: S301  our own worker
+                try:
+                    value = pickle.loads(view[at + LENGTH_SIZE : end])  # noqa: S301  our own worker
+                except BaseException as error:  # noqa: BLE001  the others are still good
+                    value = Unreadable(error)
                 at = end
+                yield value
         finally:
             view.release()
             del buffer[:at]
