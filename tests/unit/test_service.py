@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.model.notice import Level, Notice
+from yelpaze.process.descriptors import capacity
 from yelpaze.service import endpoint
-from yelpaze.service.descriptors import capacity
 from yelpaze.service.endpoint import liveness_of, new_registry, served_metrics
 from yelpaze.service.log import forward_logging, service_report
 from yelpaze.service.runner import Service

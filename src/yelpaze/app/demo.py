@@ -8,7 +8,7 @@ from yelpaze.demo.server import Options, Server
 from yelpaze.grpc.address import Address, reason_of
 from yelpaze.model.errors import InputError
 from yelpaze.model.notice import Notice, Report
-from yelpaze.service.descriptors import capacity
+from yelpaze.process.descriptors import capacity
 from yelpaze.service.endpoint import new_registry
 from yelpaze.service.runner import Service
 

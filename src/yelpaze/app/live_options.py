@@ -6,7 +6,7 @@ from yelpaze.grpc.address import Address, can_share_ports
 from yelpaze.live.config import Config
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Level, Notice
-from yelpaze.service.descriptors import capacity
+from yelpaze.process.descriptors import capacity
 
 _SHORT_SECRET = 32  # RFC 7518, section 3.2, for HS256
 

@@ -5,11 +5,12 @@ Each is imported only where it is asked for: together they would take as long as
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from yelpaze.http.engine import Engine
 from yelpaze.model.errors import InputError
+from yelpaze.process.descriptors import raise_limit, room_for_calls
 
 
 def observing_options(
@@ -29,6 +30,15 @@ def observing_options(
 
         options |= log_events(json_logger(_opened(log, stack)), secrets=secrets)
     return options
+
+
+def raise_limits(engine: Engine, note: Callable[[str], object]) -> None:
+    """Raise the limit of open files; `note` gets a line if fewer calls than wanted can be under way."""
+    limit = raise_limit()
+    room = room_for_calls(engine.concurrency)
+    if room < engine.concurrency:
+        wanted = f"{engine.concurrency:,}"
+        note(f"at most {room:,} calls at once, not {wanted}: the limit is {limit:,} open files (ulimit -n)")
 
 
 def _opened(path: str, stack: contextlib.ExitStack) -> TextIO:

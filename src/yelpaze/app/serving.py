@@ -11,7 +11,7 @@ from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Notice
 from yelpaze.observe.serving import ServerCollector
-from yelpaze.service.descriptors import capacity
+from yelpaze.process.descriptors import capacity
 from yelpaze.service.endpoint import new_registry
 from yelpaze.service.log import Format, service_report
 from yelpaze.service.runner import Service

@@ -16,7 +16,7 @@ from yelpaze.grpc.options import Options
 from yelpaze.model.extras import require
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.observe.serving import ServerCollector
-from yelpaze.service.descriptors import capacity
+from yelpaze.process.descriptors import capacity
 from yelpaze.service.endpoint import new_registry
 from yelpaze.service.runner import Service
 

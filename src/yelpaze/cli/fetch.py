@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from yelpaze.app.fetch import Fetch
-from yelpaze.app.observing import observing_options, served_engine_metrics
+from yelpaze.app.observing import observing_options, raise_limits, served_engine_metrics
 from yelpaze.cli.curl import MANY, OUTPUT, REQUEST, TRANSFER, options_of
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.outcomes import View, report, say
@@ -17,7 +17,6 @@ from yelpaze.cli.policies import explain, policy_options
 from yelpaze.cli.progress import Progress
 from yelpaze.fetch.record import Tally
 from yelpaze.model.errors import MisuseError
-from yelpaze.service.descriptors import raise_limit
 from yelpaze.service.signals import until_stopped
 
 _EXPLAINED = 1000
@@ -55,7 +54,7 @@ def _fetch(
         urls = (item.url for item in islice(fetch.items(), _EXPLAINED) if item.request)
         click.echo("\n".join(explain(fetch.engine, urls)))
         return Exit.OK
-    raise_limit()
+    raise_limits(fetch.engine, lambda text: None if flags["silent"] else say([f"yelpaze: {text}"]))
     stack.enter_context(served_engine_metrics(fetch.engine, metrics))
     tally = asyncio.run(_run(fetch, quiet=flags["silent"] or fetch.is_single))
     report(fetch, tally, silent=flags["silent"], errors=flags["show_error"] or not flags["silent"])

@@ -11,7 +11,7 @@ from typing import Any, TextIO, TypeVar
 import click
 import msgspec
 
-from yelpaze.app.observing import observing_options, served_engine_metrics
+from yelpaze.app.observing import observing_options, raise_limits, served_engine_metrics
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import engine_options, explain, host_policies_of, with_options
 from yelpaze.cli.progress import Progress, duration, troubles
@@ -28,7 +28,6 @@ from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.model.json_text import encode_json
 from yelpaze.process.streams import results_on_stdout
-from yelpaze.service.descriptors import raise_limit
 from yelpaze.service.signals import on_status_request, until_stopped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -268,9 +267,9 @@ def carry_out(
 
 def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
     """Run the job, show how it goes, and tell how it went."""
-    raise_limit()
     if not quiet:
         job.notes = lambda text: click.echo(f"yelpaze: {text}", err=True)
+    raise_limits(job.engine, job.notes)
     summary = asyncio.run(_run(job, quiet=quiet))
     if as_json:
         click.echo(encode_json(summary), file=out)

@@ -83,6 +83,7 @@ _TRANSIENT = frozenset(
         ErrorKind.DEADLINE_TIMEOUT,
         ErrorKind.PROTOCOL,
         ErrorKind.REFUSED_STREAM,
+        ErrorKind.OUT_OF_FILES,
         ErrorKind.BREAKER_OPEN,
         ErrorKind.BUDGET_SPENT,
         ErrorKind.HOST_DOWN,

@@ -20,7 +20,7 @@ first good answer of the two is the call's.
 """
 
 from yelpaze.http.core import Core
-from yelpaze.http.exchange import Exchange, not_sent
+from yelpaze.http.exchange import Exchange
 from yelpaze.http.host import Host
 from yelpaze.http.options import Defaults, OnDone, ParkListener
 from yelpaze.http.retry_decision import FailedAttempt, decide
@@ -223,9 +223,9 @@ class Call:
         try:
             self._exchange = Exchange(self._core, self, now, hedged)
         except Exception as error:  # noqa: BLE001  whatever it is, the slot goes on and the call ends
-            self._core.report("a call could not be sent", error)
+            why = self._core.not_sent(error)
             self._core.give_slot(self.host, now)
-            self._refuse_soon(ErrorKind.PROTOCOL, not_sent(error))
+            self._refuse_soon(why.kind, why.message)
 
     def slow(self) -> None:
         """The attempt is slower than most: send another, if there is room and budget."""

@@ -6,6 +6,7 @@ import pycurl
 
 from yelpaze.http.decoding import too_large
 from yelpaze.model.errors import Error, ErrorKind
+from yelpaze.process.descriptors import are_used_up
 
 _KINDS: dict[int, ErrorKind] = {
     pycurl.E_COULDNT_RESOLVE_HOST: ErrorKind.DNS,
@@ -23,6 +24,11 @@ _KINDS: dict[int, ErrorKind] = {
     98: ErrorKind.TLS,  # CURLE_SSL_CLIENTCERT, likewise
     pycurl.E_FILESIZE_EXCEEDED: ErrorKind.TOO_LARGE,
 }
+OUT_OF_FILES = Error(
+    ErrorKind.OUT_OF_FILES,
+    "this process has no file descriptor left for a connection: "
+    "raise the limit (ulimit -n), or make fewer calls at once",
+)
 # The peer went away during the handshake: no statement about certificates.
 _GONE = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
@@ -32,6 +38,8 @@ def error_of(code: int, message: str, *, os_errno: int, connected: bool, max_bod
     if code == pycurl.E_OPERATION_TIMEDOUT:
         # The only time-out that is left to libcurl is the one for connecting.
         return Error(ErrorKind.CONNECT_TIMEOUT, message or "connecting took too long")
+    if code == pycurl.E_COULDNT_CONNECT and not os_errno and are_used_up():
+        return OUT_OF_FILES
     if code == pycurl.E_SSL_CONNECT_ERROR and os_errno in _GONE and not connected:
         return Error(ErrorKind.CONNECT, f"the peer closed the connection in the TLS handshake: {message}")
     if code == pycurl.E_SEND_FAIL_REWIND:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from yelpaze.http.causes import OUT_OF_FILES
 from yelpaze.http.host import Host
 from yelpaze.http.memory import Memory
 from yelpaze.http.options import EngineEvents, QueuedCall, Tracing
@@ -15,7 +16,7 @@ from yelpaze.http.resolver import Resolver
 from yelpaze.http.timers import Timers
 from yelpaze.http.tracer import Tracer
 from yelpaze.http.transport import Transport
-from yelpaze.model.errors import ErrorKind
+from yelpaze.model.errors import Error, ErrorKind, YelpazeError
 from yelpaze.model.event import EventKind, HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request
@@ -24,6 +25,7 @@ from yelpaze.policy.breaker import State
 from yelpaze.policy.host import Policies
 from yelpaze.policy.rate import Gcra
 from yelpaze.policy.slots import HostQueue, Slots
+from yelpaze.process.descriptors import is_shortage
 
 _MAX_HOSTS = 10_000
 _MAX_PREFIXES = 20_000
@@ -252,6 +254,14 @@ class Core:
         """Report the end of a call."""
         if self.on_outcome is not None:
             self._notify(self.on_outcome, outcome)
+
+    def not_sent(self, error: Exception) -> Error:
+        """Why a transfer could not even be started; a defect is reported, too."""
+        if is_shortage(error):
+            return OUT_OF_FILES
+        self.report("a call could not be sent", error)
+        kind = "" if isinstance(error, YelpazeError) else f"{type(error).__name__}: "
+        return Error(ErrorKind.PROTOCOL, f"could not be sent: {kind}{error}")
 
     def report(self, message: str, error: Exception) -> None:
         """Tell of an exception in somebody's callback."""

@@ -34,7 +34,7 @@ from yelpaze.http.handle import Handle, Shape, TransportConfig
 from yelpaze.http.memory import Memory
 from yelpaze.http.poller import READ, Poller, new_poller
 from yelpaze.http.result import read
-from yelpaze.http.shard import SHARD, HostPool, Shard
+from yelpaze.http.shard import HostPool, Shard
 from yelpaze.http.stale import StaleConnections
 from yelpaze.http.transport import AttemptRequest, OnAttemptDone, Transfer
 from yelpaze.policy.address_guard import AddressGuard
@@ -63,7 +63,7 @@ class CurlTransport:
     ) -> None:
         self._config = config
         self._loop = loop
-        self._connections = max(SHARD, connections)
+        self._connections = connections
         self._poller: Poller = new_poller()
         self._shards: list[Shard] = []
         self._idle: dict[Shape, list[Handle]] = {}

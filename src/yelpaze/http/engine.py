@@ -49,6 +49,7 @@ from yelpaze.policy.host import HostPolicy, Policies, Policy
 from yelpaze.policy.limit import Limit
 from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.retry import Retry
+from yelpaze.process.descriptors import room_for_calls
 from yelpaze.version import __version__
 
 _PROXY = re.compile(r"(?:(?:https?|socks4a?|socks5h?)://)?[^/\s]+/?\Z", re.IGNORECASE)
@@ -60,7 +61,8 @@ class Engine:
 
     Limits and policies:
 
-    - `concurrency`, `rate`: calls under way, and starts in time ("500/s"), over all hosts.
+    - `concurrency`, `rate`: calls under way, and starts in time ("500/s"), over all hosts. Fewer calls are
+      under way where the process may not open so many files.
       `connections`: kept connections in all (default: `concurrency`; 64 are always kept), 0
       for a new one each call.
     - `limit`: the same for each host; `per_host=20` is short for `limit=Limit(concurrency=20)`.
@@ -218,8 +220,10 @@ class Engine:
         if self._core is not None or self._closed:
             raise MisuseError("an engine is opened once")
         loop = asyncio.get_running_loop()
+        room = room_for_calls(self._rules.concurrency)
+        self._rules = msgspec.structs.replace(self._rules, concurrency=room)
         at_once = self.policies.default.limit.concurrency
-        widest = self._rules.concurrency if at_once == "auto" else min(at_once, self._rules.concurrency)
+        widest = room if at_once == "auto" else min(at_once, room)
         memory = Memory(self._memory)
         if not self._has_clock and isinstance(loop, SimulatedLoop):
             self.clock = loop.time
@@ -228,7 +232,7 @@ class Engine:
             transport=self._transport
             or CurlTransport(
                 self._config,
-                connections=self._connections // -(-widest // SHARD),
+                connections=min(room, max(SHARD, self._connections // -(-widest // SHARD))),
                 memory=memory,
                 loop=loop,
                 guard=self._guard,
@@ -255,6 +259,11 @@ class Engine:
         if self._config.proxy or self._transport is not None or self._resolver == "system":
             return None  # the proxy looks names up, the transport or libcurl does
         return AsyncResolver() if self._resolver == "auto" else self._resolver()
+
+    @property
+    def concurrency(self) -> int:
+        """Calls under way at most."""
+        return self._rules.concurrency
 
     def _deadline_at(self, seconds: float | None) -> float:
         if seconds is None:

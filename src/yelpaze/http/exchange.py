@@ -11,6 +11,7 @@ costs its connection, and its result still counts for the host.
 
 from typing import Protocol
 
+from yelpaze.http.causes import OUT_OF_FILES
 from yelpaze.http.core import Core
 from yelpaze.http.host import Host
 from yelpaze.http.options import CallSpan
@@ -18,13 +19,14 @@ from yelpaze.http.resolver import Answer, Resolver
 from yelpaze.http.spool import Spool
 from yelpaze.http.timers import Timer
 from yelpaze.http.transport import AttemptRequest, AttemptResult, Transfer
-from yelpaze.model.errors import Error, ErrorKind, YelpazeError
+from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.outcome import Timings
 from yelpaze.model.request import Request, Timeout
+from yelpaze.process.descriptors import are_used_up
 
 _NEVER = float("inf")
 # These say nothing of the host.
-_NOT_OF_HOST = frozenset({ErrorKind.BLOCKED_ADDRESS, ErrorKind.PROXY})
+_NOT_OF_HOST = frozenset({ErrorKind.BLOCKED_ADDRESS, ErrorKind.PROXY, ErrorKind.OUT_OF_FILES})
 
 
 class ExchangeOwner(Protocol):
@@ -116,13 +118,14 @@ class Exchange:
             self._timer.cancel()
         self._dns = self._core.now() - self.began
         if answer.error:
-            self._end(AttemptResult(0, Error(ErrorKind.DNS, answer.error)))
+            error = OUT_OF_FILES if are_used_up() else Error(ErrorKind.DNS, answer.error)
+            self._end(AttemptResult(0, error))
             return
         try:
             self._send(answer)
         except Exception as error:  # noqa: BLE001  whatever it is, the call ends
-            self._core.report("a call could not be sent", error)
-            self._call.refused(ErrorKind.PROTOCOL, not_sent(error))
+            why = self._core.not_sent(error)
+            self._call.refused(why.kind, why.message)
 
     # ── transfer ────────────────────────────────────────────────────────────────
 
@@ -234,9 +237,3 @@ class Exchange:
             self.stop()
         else:
             self._unheard = True
-
-
-def not_sent(error: Exception) -> str:
-    """The message of a call whose transfer could not even be started."""
-    kind = "" if isinstance(error, YelpazeError) else f"{type(error).__name__}: "
-    return f"could not be sent: {kind}{error}"

@@ -1,5 +1,7 @@
 """Multi handles, over which an engine's transfers are divided; see curl_transport.py."""
 
+import errno
+
 import pycurl
 
 SHARD = 64  # transfers of one host in a shard, at most
@@ -15,7 +17,10 @@ class Shard:
 
     def __init__(self, number: int, connections: int) -> None:
         self.number = number
-        self.multi = pycurl.CurlMulti()
+        try:
+            self.multi = pycurl.CurlMulti()
+        except pycurl.error as error:  # it needs descriptors of its own
+            raise OSError(errno.EMFILE, str(error)) from None
         self.multi.setopt(pycurl.M_MAXCONNECTS, connections)
         self.due: float | None = None
         # host:port → the addresses that this multi handle was given, and when.

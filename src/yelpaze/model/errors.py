@@ -17,6 +17,7 @@ network or a peer does is an `Error` value inside an outcome and is never raised
     ├── protocol  too_large
     ├── refused_stream       HTTP/2: the server says that it did not process the request (RFC 9113 §8.7)
     ├── proxy                the proxy refused, with a status of 400 to 499
+    ├── out_of_files         this process had no file descriptor left for a connection
     ├── blocked_address      Engine(address_guard=…) refused where the name, or a redirect, led
     ├── breaker_open  budget_spent  host_down    ended by a policy; the last attempt has the cause
     ├── cancelled
@@ -85,6 +86,7 @@ class ErrorKind(StrEnum):
     REFUSED_STREAM = "refused_stream"
     TOO_LARGE = "too_large"
     PROXY = "proxy"
+    OUT_OF_FILES = "out_of_files"
     BLOCKED_ADDRESS = "blocked_address"
     BREAKER_OPEN = "breaker_open"
     BUDGET_SPENT = "budget_spent"

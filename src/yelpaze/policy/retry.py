@@ -20,7 +20,13 @@ from yelpaze.model.request import Request
 
 # The request never reached a server that acted on it.
 _NEVER_PROCESSED = frozenset(
-    {ErrorKind.DNS, ErrorKind.CONNECT, ErrorKind.CONNECT_TIMEOUT, ErrorKind.REFUSED_STREAM}
+    {
+        ErrorKind.DNS,
+        ErrorKind.CONNECT,
+        ErrorKind.CONNECT_TIMEOUT,
+        ErrorKind.REFUSED_STREAM,
+        ErrorKind.OUT_OF_FILES,
+    }
 )
 # It may have been acted on: trying again is for requests that can be replayed.
 _PERHAPS_PROCESSED = frozenset(

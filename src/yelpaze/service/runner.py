@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from prometheus_client import CollectorRegistry
 
 from yelpaze.model.notice import Notice, Report
-from yelpaze.service.descriptors import raise_limit
+from yelpaze.process.descriptors import raise_limit
 from yelpaze.service.endpoint import liveness_of, served_metrics
 from yelpaze.service.signals import Stop, stopping
 
