@@ -307,6 +307,24 @@ async def test_what_arrives_on_an_idle_connection_is_nobodys_answer(
     assert server.connections == 2
 
 
+async def test_the_end_of_a_connection_that_was_answered_at_once_is_noticed(raw):
+    """The answer is there when the request is sent: libcurl never waits for it."""
+
+    async def answers_at_once(peer: Peer) -> None:
+        await peer.answer()
+        await peer.request()
+        peer.close()
+
+    server = await raw(answers_at_once)
+    async with Engine(retry=None) as engine:
+        for _ in range(10):
+            outcome = await engine.send(post(server.url, body=b"x"))
+            assert outcome.ok, outcome.error
+            while engine._core.transport._released:
+                await asyncio.sleep(0)
+        assert await turns_while(0.2) < 0.1
+
+
 async def test_many_kept_connections_that_end_at_once_cost_no_request(raw):
     ending = asyncio.Event()
 

@@ -13,7 +13,7 @@ transfers, shard 1 the next 64, and so on.
 
 *Sockets between two transfers.* When a transfer ends, libcurl says POLL_REMOVE for its
 socket, and POLL_IN again when the connection is used next. Following both costs two
-system calls a request, so a connection that was being read stays registered, marked
+system calls a request, so a connection stays registered, for reading, marked
 *released*. An event on a released socket means that the peer has closed it, or has sent
 what nobody asked for: it is unregistered, or it would wake us for ever, and no transfer
 uses it any more (`stale.py`). libcurl may also close the socket itself and
@@ -229,10 +229,13 @@ class CurlTransport:
         def on_socket(what: int, fd: int, _multi: object, _data: object) -> None:
             current = interest.get(fd)
             if what == _REMOVE:
-                if current == READ and fd in connected:
-                    released.add(fd)
-                else:
+                if current is None or fd not in connected:
                     self._forget(fd)
+                    return
+                released.add(fd)
+                if current != READ:  # its answer came in the event in which it could be written
+                    watch(fd, READ, known=True)
+                    interest[fd] = READ
                 return
             released.discard(fd)
             watched[fd] = shard
