@@ -319,6 +319,7 @@ async def test_the_end_of_a_connection_that_was_answered_at_once_is_noticed():
                 peer = None
                 while peer is None:
                     await asyncio.sleep(0)
+                    assert not sending.done(), sending.result().error
                     with suppress(BlockingIOError):
                         peer, _address = listener.accept()
                 peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
