@@ -515,7 +515,7 @@ def test_two_connects_are_a_bad_request(gateway, held):
 def test_what_cannot_be_is_an_error_and_the_connection_goes_on(gateway, held):
     client = held(connected(gateway))
     assert client.refused("nonsense") == 104
-    assert client.refused("rpc", method="x", data={}) == 104
+    assert client.refused("rpc", method="x", data={}) == 108
     assert client.refused("subscribe", channel="x" * 60_000) == 107
     assert client.refused("subscribe", channel="") == 107
     assert client.refused("subscribe", channel="unknown:x") == 102

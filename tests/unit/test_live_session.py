@@ -876,7 +876,7 @@ async def test_a_connection_that_expires_is_closed_unless_it_is_refreshed(houses
         (token("43"), 3500, None),
         ("junk", 3500, None),
         ("", 3501, None),
-        (token(exp=NOW - 1), None, 109),
+        (token(exp=NOW - 1), 3005, None),  # not an error: SDKs stay away after one here
         (token(channel="news"), 3500, None),
     ],
 )
@@ -920,7 +920,11 @@ async def test_a_subscription_that_expires_ends_unless_it_is_refreshed(houses):
         ({"channel": "$b", "token": token(channel="$b")}, 103, None),  # it is not in
         ({"channel": "$a", "token": token(channel="$a", exp=NOW - 1)}, 109, None),
         ({"channel": "$a", "token": "junk"}, 103, None),
-        ({"channel": "$a", "token": ""}, None, 3501),
+        ({"channel": "$a", "token": ""}, 103, None),
+        ({"channel": "$a"}, 103, None),
+        ({"channel": "$b"}, 103, None),
+        ({"channel": "$a", "token": token(channel="$a"), "type": 1}, 107, None),  # track
+        ({"channel": "$a", "token": token(channel="$a"), "type": 2}, 107, None),  # untrack
         ({"channel": "", "token": "x"}, None, 3501),
     ],
 )
@@ -937,7 +941,7 @@ async def test_refreshing_a_subscription_with_another_token(houses, params, erro
 async def test_errors_that_are_no_fault_of_the_channel(houses):
     house = await houses()
     peer = await house.client()
-    assert await peer.error("rpc", method="x") == 104
+    assert await peer.error("rpc", method="x") == 108
     assert await peer.error("nonsense") == 104
     assert await peer.error("ping") == 0
     house.broker.is_away = True
@@ -948,14 +952,102 @@ async def test_errors_that_are_no_fault_of_the_channel(houses):
     await peer.result("subscribe", channel="news")
 
 
-async def test_pings_and_messages_without_a_reply(houses):
+async def test_pongs_are_not_answered(houses):
     peer = await (await houses()).client()
     peer.new()
-    peer.say("{}", {"send": {"data": 1}}, "", "{}")
+    peer.say("{}", "", "{}")
     await turn()
     assert peer.new() == []
     assert peer.pongs == 2
     assert peer.ended is None
+
+
+@pytest.mark.parametrize("number", [{}, {"id": 9}])
+async def test_a_message_without_a_reply_ends_it_since_nobody_takes_it(houses, number):
+    peer = await (await houses()).client()
+    peer.say({**number, "send": {"data": 1}})
+    await turn()
+    assert peer.ended == 3508
+
+
+FILTER = {"op": "", "key": "level", "cmp": "eq", "val": "high"}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "error"),
+    [
+        ("subscribe", {"type": 1}, 103),  # map
+        ("subscribe", {"type": 2, "phase": 2, "limit": 10}, 103),  # a map's clients
+        ("subscribe", {"type": 3}, 103),  # a map's users
+        ("subscribe", {"type": 4}, 108),  # shared poll
+        ("subscribe", {"type": 5}, 107),
+        ("subscribe", {"type": -1}, 107),
+        ("subscribe", {"tf": FILTER}, 107),
+        ("subscribe", {"tf": {}}, 107),
+        ("publish", {"type": 1, "key": "a"}, 103),
+        ("publish", {"type": 1, "key": "a", "removed": True}, 103),
+        ("publish", {"type": 2}, 107),
+        ("publish", {"key": "a"}, 107),
+        ("publish", {"removed": True}, 107),
+    ],
+)
+async def test_what_is_not_built_is_refused_and_not_taken_for_something_else(houses, method, params, error):
+    house = await houses(client={"insecure": True})
+    peer, other = await house.client(), await house.client()
+    await other.result("subscribe", channel="news")
+    other.new()
+    data = {"data": 1} if method == "publish" else {}
+    assert await peer.error(method, channel="news", **data, **params) == error
+    assert peer.session.client.channels == ()
+    assert other.data() == []
+    assert await peer.error("subscribe", channel="news") == 0  # the connection goes on
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("subscribe", {"type": 0, "tf": None, "phase": 0, "cursor": "", "asc": False, "new": {"a": 1}}),
+        ("subscribe", {"delta": "fossil", "flag": 1, "data": {"a": 1}}),  # the reply shows what is not done
+        ("publish", {"data": 1, "type": 0, "key": "", "removed": False, "new": 1}),
+        ("unsubscribe", {"new": 1}),
+    ],
+)
+async def test_what_changes_nothing_is_passed_over(houses, method, params):
+    peer = await (await houses()).client()
+    assert await peer.error(method, channel="news", **params) == 0
+
+
+async def test_zeros_that_libraries_read_are_sent(houses):
+    """centrifugal/protocol, client.pb.go: the JSON tags without `omitempty`."""
+    options = {
+        **OPEN,
+        "allow_subscribe_for_anonymous": True,
+        "allow_presence_for_client": True,
+        "allow_presence_for_anonymous": True,
+        "allow_history_for_client": True,
+        "allow_history_for_anonymous": True,
+        "presence": True,
+        "history_size": 10,
+        "history_ttl": "60s",
+        "join_leave": True,
+        "force_push_join_leave": True,
+    }
+    house = await houses(
+        client={"allow_anonymous_connect_without_token": True}, channel={"without_namespace": options}
+    )
+    peer, reader = house.peer(), await house.client()
+    await peer.result("connect")
+    assert await peer.result("presence_stats", channel="news") == {"num_clients": 0, "num_users": 0}
+    assert await peer.result("presence", channel="news") == {"presence": {}}
+    history = await peer.result("history", channel="news", limit=5)
+    assert history == {"publications": [], "offset": 0, "epoch": history["epoch"]}
+    await reader.result("subscribe", channel="news")
+    reader.new()
+    subscription = await peer.result("subscribe", channel="news")
+    assert subscription == {}  # all of its zeros are left out
+    mine = peer.session.client.id
+    assert (await peer.result("presence", channel="news"))["presence"][mine] == {"client": mine, "user": ""}
+    assert [push["join"]["info"] for push in reader.pushes()] == [{"client": mine, "user": ""}]
 
 
 async def test_ids_may_come_in_any_order(houses):

@@ -63,6 +63,7 @@ STALE: Final = Ending(3502, "stale")
 FORCE_DISCONNECT: Final = Ending(3503, "force disconnect")
 CONNECTION_LIMIT: Final = Ending(3504, "connection limit")
 DENIED: Final = Ending(3507, "permission denied")
+NO_MESSAGES: Final = Ending(3508, "not available")
 
 BAD_TOKEN: Final = Ending(4001, "bad token")
 

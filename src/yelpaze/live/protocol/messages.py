@@ -1,4 +1,11 @@
-"""The messages of Centrifugo's client protocol, as their types (centrifugal/protocol, client.proto)."""
+"""The messages of Centrifugo's client protocol, as their types (centrifugal/protocol, client.proto).
+
+Zero values are left out of replies, but not of presence, presence statistics and history: SDKs read those
+fields without a default (centrifugal/protocol, generate.sh removes `omitempty` from them).
+
+A field that is not built and would change the meaning of its command makes the command refused, by the code
+of a Centrifugo without that feature (`unsupported`). Fields that change nothing are passed over.
+"""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -6,9 +13,12 @@ from typing import Any, Self
 
 import msgspec
 
+from yelpaze.live.protocol.codes import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, Failure
 from yelpaze.live.protocol.values import ClientInfo, History, Limit, Offset, Position, Publication
 
 _NO_DATA = msgspec.Raw(b"")
+# Types of subscriptions and publications (centrifugal/centrifuge, options.go, SubscriptionType).
+_STREAM, _MAP, _MAP_USERS, _SHARED_POLL = 0, 1, 3, 4
 
 
 # ── what a client sends ─────────────────────────────────────────────────────────
@@ -34,6 +44,10 @@ class ConnectRequest(msgspec.Struct, frozen=True):
     subs: dict[str, Recovering] = {}
 
 
+class Nothing(msgspec.Struct, frozen=True):
+    """No fields, or none that we read."""
+
+
 class SubscribeRequest(Recovering, frozen=True):
     """`subscribe`."""
 
@@ -43,6 +57,17 @@ class SubscribeRequest(Recovering, frozen=True):
     positioned: bool = False
     recoverable: bool = False
     join_leave: bool = False
+    type: int = _STREAM
+    tf: Nothing | None = None  # a filter by tags
+
+    @property
+    def unsupported(self) -> Failure | None:
+        """Why it is refused, whatever the channel."""
+        if self.type == _SHARED_POLL:
+            return NOT_AVAILABLE
+        if _MAP <= self.type <= _MAP_USERS:  # no namespace here has such a `subscription_type`
+            return PERMISSION_DENIED
+        return BAD_REQUEST if self.type != _STREAM or self.tf is not None else None
 
 
 class ChannelRequest(msgspec.Struct, frozen=True):
@@ -56,6 +81,16 @@ class PublishRequest(msgspec.Struct, frozen=True):
 
     channel: str = ""
     data: msgspec.Raw = _NO_DATA
+    type: int = _STREAM
+    key: str = ""
+    removed: bool = False
+
+    @property
+    def unsupported(self) -> Failure | None:
+        """Why it is refused, whatever the channel. As an ordinary publication it would go without its key."""
+        if self.type == _MAP:
+            return PERMISSION_DENIED
+        return BAD_REQUEST if self.type != _STREAM or self.key or self.removed else None
 
 
 class HistoryRequest(msgspec.Struct, frozen=True):
@@ -78,10 +113,12 @@ class SubRefreshRequest(msgspec.Struct, frozen=True):
 
     channel: str = ""
     token: str = ""
+    type: int = 0
 
-
-class Nothing(msgspec.Struct, frozen=True):
-    """No fields, or none that we read."""
+    @property
+    def unsupported(self) -> Failure | None:
+        """Why it is refused: other types track the keys of shared polls."""
+        return BAD_REQUEST if self.type else None
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -153,7 +190,7 @@ class RefreshResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 
 
 class HistoryResult(msgspec.Struct, frozen=True):
-    """The answer to `history` of the server API."""
+    """The answer to `history`."""
 
     publications: tuple[Publication, ...] = ()
     epoch: str = ""
@@ -165,22 +202,14 @@ class HistoryResult(msgspec.Struct, frozen=True):
         return cls(history.publications, history.position.epoch, history.position.offset)
 
 
-class HistoryReply(HistoryResult, frozen=True, omit_defaults=True):
-    """The answer to a client's `history`."""
-
-
 class PresenceResult(msgspec.Struct, frozen=True):
-    """The answer to `presence` of the server API."""
+    """The answer to `presence`."""
 
     presence: dict[str, ClientInfo] = {}
 
 
-class PresenceReply(PresenceResult, frozen=True, omit_defaults=True):
-    """The answer to a client's `presence`."""
-
-
 class PresenceStatsResult(msgspec.Struct, frozen=True):
-    """The answer to `presence_stats` of the server API."""
+    """The answer to `presence_stats`."""
 
     num_clients: int = 0
     num_users: int = 0
@@ -189,7 +218,3 @@ class PresenceStatsResult(msgspec.Struct, frozen=True):
     def of(cls, presence: Mapping[str, ClientInfo]) -> Self:
         """Count clients and users."""
         return cls(len(presence), len({info.user for info in presence.values()}))
-
-
-class PresenceStatsReply(PresenceStatsResult, frozen=True, omit_defaults=True):
-    """The answer to a client's `presence_stats`."""

@@ -20,8 +20,11 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     epoch: str = ""
 
 
-class ClientInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who is there: in presence, joins and leaves, and beside what a client published."""
+class ClientInfo(msgspec.Struct, frozen=True):
+    """Who is there: in presence, joins and leaves, and beside what a client published.
+
+    `client` and `user` are always sent, as SDKs read them: an anonymous client has the user "".
+    """
 
     client: str = ""
     user: str = ""

@@ -19,9 +19,12 @@ from yelpaze.live.core.tokens import Claims
 from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import (
     BAD_COMMAND,
+    CONNECTION_EXPIRED,
     INSUFFICIENT_STATE,
     INTERNAL,
     METHOD_NOT_FOUND,
+    NO_MESSAGES,
+    NOT_AVAILABLE,
     PERMISSION_DENIED,
     SERVER_ERROR,
     SUBSCRIPTION_EXPIRED,
@@ -38,11 +41,11 @@ from yelpaze.live.protocol.messages import (
     Command,
     ConnectRequest,
     ConnectResult,
-    HistoryReply,
+    HistoryResult,
     HistoryRequest,
     Nothing,
-    PresenceReply,
-    PresenceStatsReply,
+    PresenceResult,
+    PresenceStatsResult,
     PublishRequest,
     RefreshRequest,
     RefreshResult,
@@ -229,6 +232,7 @@ class CentrifugoSession:
         return max(0, int(expire_at - self._node.now())) if expire_at else 0
 
     async def _subscribe(self, asked: SubscribeRequest) -> SubscribeResult:
+        _require_supported(asked)
         wanted = SubscribeOptions(
             asked.token, asked.since, asked.positioned, asked.recoverable, asked.join_leave
         )
@@ -243,23 +247,27 @@ class CentrifugoSession:
         return Nothing()
 
     async def _publish(self, asked: PublishRequest) -> Nothing:
+        _require_supported(asked)
         await self.client.publish(asked.channel, on_one_line(asked.data))
         return Nothing()
 
-    async def _history(self, asked: HistoryRequest) -> HistoryReply:
+    async def _history(self, asked: HistoryRequest) -> HistoryResult:
         found = await self.client.history(asked.channel, Query(asked.since, asked.limit, asked.reverse))
-        return HistoryReply.of(found)
+        return HistoryResult.of(found)
 
-    async def _presence(self, asked: ChannelRequest) -> PresenceReply:
-        return PresenceReply(await self.client.presence(asked.channel))
+    async def _presence(self, asked: ChannelRequest) -> PresenceResult:
+        return PresenceResult(await self.client.presence(asked.channel))
 
-    async def _presence_stats(self, asked: ChannelRequest) -> PresenceStatsReply:
-        return PresenceStatsReply.of(await self.client.presence(asked.channel))
+    async def _presence_stats(self, asked: ChannelRequest) -> PresenceStatsResult:
+        return PresenceStatsResult.of(await self.client.presence(asked.channel))
 
     async def _refresh(self, asked: RefreshRequest) -> RefreshResult:
         if not asked.token:
             raise Ended(BAD_COMMAND)
-        await self.client.refresh(asked.token)
+        try:
+            await self.client.refresh(asked.token)
+        except Refused:  # it has expired: SDKs stay away after an error here, and come back after this code
+            raise Ended(CONNECTION_EXPIRED) from None
         return RefreshResult(
             client=self.client.id,
             version=f"Yelpaze {__version__}",
@@ -268,11 +276,14 @@ class CentrifugoSession:
         )
 
     async def _sub_refresh(self, asked: SubRefreshRequest) -> RefreshResult:
-        if not asked.channel or not asked.token:
+        if not asked.channel:
             raise Ended(BAD_COMMAND)
+        if not asked.token or not self.client.is_in(asked.channel):
+            raise Refused(PERMISSION_DENIED)
+        _require_supported(asked)
         claims = await self.client.subscription_claims(asked.channel, asked.token)
         how = self._node.hub.membership(self._connection, asked.channel)
-        if how is None:
+        if how is None:  # it was unsubscribed meanwhile
             raise Refused(PERMISSION_DENIED)
         how = msgspec.structs.replace(how, expire_at=claims.expire_at)
         self._node.hub.change(self._connection, asked.channel, how)
@@ -284,10 +295,10 @@ class CentrifugoSession:
         return Nothing()
 
     async def _rpc(self, _: Nothing) -> Nothing:
-        raise Refused(METHOD_NOT_FOUND)
+        raise Refused(NOT_AVAILABLE)
 
     async def _send(self, _: Nothing) -> Nothing:
-        return Nothing()  # messages without a reply have nobody here who takes them
+        raise Ended(NO_MESSAGES)  # without a reply, only this tells that nobody here takes messages
 
     # ── what the gateway says by itself ─────────────────────────────────────────
 
@@ -334,6 +345,12 @@ class CentrifugoSession:
         "rpc": _rpc,
         "send": _send,
     }
+
+
+def _require_supported(asked: SubscribeRequest | PublishRequest | SubRefreshRequest) -> None:
+    """Raise Refused for a request that is for what is not built."""
+    if asked.unsupported is not None:
+        raise Refused(asked.unsupported)
 
 
 def _subscribe_result(joined: Joined, how: Membership, now: float) -> SubscribeResult:
