@@ -12,14 +12,15 @@ class Redis:
     """`url` names it. `kill` and `start` are for tests of faults.
 
     With `keeps`, every write is on the disk before it is answered, so that a kill loses nothing; without,
-    a kill loses all.
+    a kill loses all. `flags` go to redis-server.
     """
 
-    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
+    def __init__(self, folder: Path, *flags: str, keeps: bool = False, port: int = 0) -> None:
         self._folder = folder
+        self._flags = flags
         self._keeps = keeps
         self._process: subprocess.Popen | None = None
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.start()
 
@@ -35,14 +36,15 @@ class Redis:
         }
         settings = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen(
-            ["redis-server", *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["redis-server", *settings, *self._flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         wait_for_port(self.port, self._process)
-        while self._ask("PING") != b"+PONG":  # it reads its data
+        while self.ask("PING") != b"+PONG":  # it reads its data
             if self._process.poll() is not None:
                 raise RuntimeError("Redis did not start")
 
-    def _ask(self, command: str) -> bytes:
+    def ask(self, command: str) -> bytes:
+        """Send a command; the first line of what it answers."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(f"{command}\r\n".encode())
             with connection.makefile("rb") as lines:
@@ -50,7 +52,7 @@ class Redis:
 
     def flush(self) -> None:
         """Forget everything."""
-        assert self._ask("FLUSHALL") == b"+OK"
+        assert self.ask("FLUSHALL") == b"+OK"
 
     def kill(self) -> None:
         """As a crash would."""

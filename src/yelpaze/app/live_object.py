@@ -172,7 +172,8 @@ class _Translated:
         if isinstance(error, Refused):
             raise MisuseError(f"channel {self._channel!r}: {error.failure.message}") from None
         if isinstance(error, BrokerUnavailable):
-            raise StoppedError("the broker is away: try again later") from None
+            reason = f"the broker refuses: {error}" if str(error) else "the broker is away: try again later"
+            raise StoppedError(reason) from None
 
 
 def _uvicorn() -> Any:

@@ -1,11 +1,13 @@
 """The broker of many nodes: Redis, with Pub/Sub for the fan-out and streams for history.
 
-    {prefix}:channel:<name>    Pub/Sub: publications, joins, leaves
+    {prefix}:{db}:channel:<name>   Pub/Sub: publications, joins, leaves
     {prefix}:stream:<name>     the last publications; an entry's id is its offset
     {prefix}:meta:<name>       o: the last offset, e: the epoch
     {prefix}:result:<length>:<name>:<key>   positions of idempotent publications
     {prefix}:presence:<name>   clients; {prefix}:expiry:<name>: until when
-    {prefix}:control           what nodes tell each other
+    {prefix}:{db}:control      Pub/Sub: what nodes tell each other
+
+Pub/Sub knows no databases, so its names carry the number: gateways on /0 and /1 of one Redis are apart.
 
 A publication is added to its stream and published by one script, so offsets come in order and none is
 without the other. When Redis was away, all positions are compared once it has confirmed our subscriptions.
@@ -13,8 +15,10 @@ without the other. When Redis was away, all positions are compared once it has c
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from redis.asyncio import Redis
@@ -25,6 +29,7 @@ from redis.exceptions import RedisError
 from yelpaze.live.brokers.broker import UNUSED_TTL, BrokerEvents, HistoryOptions, Query
 from yelpaze.live.brokers.redis_pipeline import Pipeline
 from yelpaze.live.brokers.redis_pubsub import Listener
+from yelpaze.live.brokers.redis_refusals import Refusals, explained
 from yelpaze.live.config import Redis as Settings
 from yelpaze.live.protocol.values import ClientInfo, History, Position, Publication
 from yelpaze.model.errors import InputError, StoppedError
@@ -33,8 +38,8 @@ from yelpaze.model.notice import Report
 _KEY_TTL = 300
 
 _PUBLISH = """
-if KEYS[3] ~= '' then
-  local known = redis.call('HMGET', KEYS[3], 'o', 'e')
+if KEYS[4] then
+  local known = redis.call('HMGET', KEYS[4], 'o', 'e')
   if known[1] then return known end
 end
 local o, e, head = '0', '', 'p::'
@@ -51,11 +56,11 @@ if ARGV[2] ~= '0' then
   redis.call('EXPIRE', KEYS[1], ARGV[3])
   head = 'p' .. o .. ':' .. e .. ':'
 end
-if KEYS[3] ~= '' then
-  redis.call('HSET', KEYS[3], 'o', o, 'e', e)
-  redis.call('EXPIRE', KEYS[3], ARGV[6])
+if KEYS[4] then
+  redis.call('HSET', KEYS[4], 'o', o, 'e', e)
+  redis.call('EXPIRE', KEYS[4], ARGV[6])
 end
-redis.call('PUBLISH', KEYS[4], head .. ARGV[1])
+redis.call('PUBLISH', KEYS[3], head .. ARGV[1])
 return {o, e}
 """
 _HISTORY = """
@@ -96,13 +101,15 @@ _SCRIPTS = (_PUBLISH, _HISTORY, _ADD_PRESENCE, _REMOVE_PRESENCE, _PRESENCE)
 
 
 class RedisBroker:
-    """For many processes and machines. `epochs` gives a new name for each stream."""
+    """For many processes and machines. `epochs` gives a new name for each stream. Raises InputError."""
 
     def __init__(
         self,
         settings: Settings,
         epochs: Callable[[], str],
         report: Report | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._epochs = epochs
@@ -117,22 +124,30 @@ class RedisBroker:
         except ValueError as error:
             raise InputError(f"broker.redis.address: {error}") from None
         self._events: BrokerEvents
-        self._pipeline = Pipeline(self._redis, _SCRIPTS)
+        self._pubsub = f"{self._prefix}:{_database(settings.address, self._redis)}"
+        report = report or (lambda notice: print(notice, file=sys.stderr))  # noqa: T201
+        refusals = Refusals(report, clock)
+        self._pipeline = Pipeline(self._redis, _SCRIPTS, refusals.tell)
         self._do, self._script = self._pipeline.do, self._pipeline.run
         self._listener = Listener(
             self._redis,
-            [self._key("control")],
+            [self._control],
             before=self._pipeline.load,
             on_message=self._message,
             on_reconnected=self._reconnected,
-            report=report or (lambda notice: print(notice, file=sys.stderr)),  # noqa: T201
+            on_error=refusals.tell,
+            report=report,
         )
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
 
     def _name(self, channel: str) -> str:
-        return self._key("channel", channel)
+        return f"{self._pubsub}:channel:{channel}"
+
+    @property
+    def _control(self) -> str:
+        return f"{self._pubsub}:control"
 
     def _reconnected(self) -> None:
         self._events.on_reconnected()
@@ -145,7 +160,7 @@ class RedisBroker:
             await self._listener.start()
         except (RedisError, OSError) as error:
             await self.close()
-            raise StoppedError(f"Redis at {_shown(self._settings.address)}: {_plainly(error)}") from None
+            raise StoppedError(f"Redis at {_shown(self._settings.address)}: {explained(error)}") from None
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -155,7 +170,7 @@ class RedisBroker:
             await self._redis.aclose()
 
     def _message(self, name: str, data: bytes) -> None:
-        if name == self._key("control"):
+        if name == self._control:
             self._events.on_control(data)
             return
         channel = name.removeprefix(self._name(""))
@@ -181,12 +196,13 @@ class RedisBroker:
         self, channel: str, publication: Publication, keep: HistoryOptions | None, idempotency_key: str = ""
     ) -> Position:
         """Add it to the stream, if it is kept, and publish it."""
-        result = self._key("result", str(len(channel)), channel, idempotency_key) if idempotency_key else ""
-        keys = self._key("stream", channel), self._key("meta", channel), result, self._name(channel)
+        keys = [self._key("stream", channel), self._key("meta", channel), self._name(channel)]
+        if idempotency_key:  # else it is left out: an empty name is no key that an ACL could allow
+            keys.append(self._key("result", str(len(channel)), channel, idempotency_key))
         payload = msgspec.json.encode(publication)
         size, ttl, meta_ttl = (keep.size, _whole(keep.ttl), _whole(keep.meta_ttl)) if keep else (0, 0, 0)
         if keep is None and not idempotency_key:
-            await self._do("PUBLISH", keys[3], b"p::" + payload)
+            await self._do("PUBLISH", self._name(channel), b"p::" + payload)
             return Position()
         offset, epoch = await self._script(
             _PUBLISH, keys, payload, size, ttl, meta_ttl, self._epochs(), _KEY_TTL
@@ -237,7 +253,7 @@ class RedisBroker:
 
     async def publish_control(self, message: bytes) -> None:
         """Say something to all nodes."""
-        await self._do("PUBLISH", self._key("control"), message)
+        await self._do("PUBLISH", self._control, message)
 
 
 def _publication(entry: Any) -> Publication:
@@ -250,11 +266,12 @@ def _whole(seconds: float) -> int:
     return max(1, round(seconds))
 
 
-def _plainly(error: Exception) -> str:
-    text = str(error)
-    if "HELLO must be called" in text or "NOAUTH" in text or "authentication" in text.lower():
-        return "it wants a password, or another: redis://:PASSWORD@host:port"
-    return "what answers there is no Redis" if text.startswith("Protocol error") else text
+def _database(address: str, redis: Redis) -> int:
+    """The number of the database. The library passes over a path that is no number, and takes 0."""
+    place = urlsplit(address)
+    if place.scheme != "unix" and place.path.strip("/") and not place.path.strip("/").isdecimal():
+        raise InputError(f"broker.redis.address: {place.path} is no database: they are numbers, such as /1")
+    return int(redis.connection_pool.connection_kwargs.get("db") or 0)
 
 
 def _shown(address: str) -> str:

@@ -5,7 +5,7 @@ However many clients ask, one pipeline is under way at a time: what comes meanwh
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -17,10 +17,11 @@ _BATCH = 1000
 
 
 class Pipeline:
-    """Sends commands and scripts. All may raise BrokerUnavailable."""
+    """Sends commands and scripts. All may raise BrokerUnavailable. Redis's errors go to `on_error`, too."""
 
-    def __init__(self, redis: Redis, scripts: Iterable[str]) -> None:
+    def __init__(self, redis: Redis, scripts: Iterable[str], on_error: Callable[[Exception], None]) -> None:
         self._redis = redis
+        self._on_error = on_error
         self._scripts = tuple(scripts)
         self._hashes: dict[str, str] = {}
         self._calls: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
@@ -70,23 +71,24 @@ class Pipeline:
             pipeline.execute_command(*arguments)
         results: list[Any] = [BrokerUnavailable()] * len(calls)
         try:
-            results = [_translated(result) for result in await pipeline.execute(raise_on_error=False)]
-        except (RedisError, OSError):
-            pass  # each is told that Redis is away
+            results = [self._translated(result) for result in await pipeline.execute(raise_on_error=False)]
+        except (RedisError, OSError) as error:  # each is told that Redis is away
+            self._on_error(error)
         finally:
             for (_, done), result in zip(calls, results, strict=True):
                 settle(done, result)
+
+    def _translated(self, result: Any) -> Any:
+        """A result, or an error as those who ask know it: Redis may be there and refuse (OOM, READONLY)."""
+        if not isinstance(result, RedisError) or isinstance(result, NoScriptError):
+            return result
+        self._on_error(result)
+        return BrokerUnavailable(str(result))
 
     def _fail_all(self) -> None:
         calls, self._calls = self._calls, []
         for _, done in calls:
             settle(done, BrokerUnavailable())
-
-
-def _translated(result: Any) -> Any:
-    """A result, or an error as those who ask know it: Redis may be there and take nothing (OOM, READONLY)."""
-    is_refusal = isinstance(result, RedisError) and not isinstance(result, NoScriptError)
-    return BrokerUnavailable(str(result)) if is_refusal else result
 
 
 def settle(future: "asyncio.Future[Any]", result: Any) -> None:

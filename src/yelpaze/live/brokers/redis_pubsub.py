@@ -26,7 +26,8 @@ _QUIET = 3.0  # seconds of silence after which we ask whether it is there
 class Listener:
     """Channels by their names in Redis.
 
-    `always` are heard from the start. `before` is done before each new beginning.
+    `always` are heard from the start. `before` is done before each new beginning. `on_error` is called with each
+    error of Redis.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Listener:
         before: Callable[[], Awaitable[None]],
         on_message: Callable[[str, bytes], None],
         on_reconnected: Callable[[], None],
+        on_error: Callable[[Exception], None],
         report: Report,
     ) -> None:
         self._redis = redis
@@ -44,6 +46,7 @@ class Listener:
         self._before = before
         self._on_message = on_message
         self._on_reconnected = on_reconnected
+        self._on_error = on_error
         self._report = report
         self._names: dict[str, asyncio.Future[None] | None] = {}  # wanted; the future until confirmed
         self._unsent: list[tuple[str, str]] = []
@@ -97,11 +100,13 @@ class Listener:
     async def _again(self) -> PubSub:
         for number in range(sys.maxsize):
             await asyncio.sleep(_PAUSES[min(number, len(_PAUSES) - 1)])
-            with contextlib.suppress(RedisError, OSError):
+            try:
                 # Connections of commands are as dead, and it would be a command that notices.
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
                 await self._before()
                 return await self._subscribed_anew()
+            except (RedisError, OSError) as error:
+                self._on_error(error)
         raise AssertionError
 
     async def _hear(self, pubsub: PubSub, *, is_first: bool) -> None:
@@ -134,6 +139,7 @@ class Listener:
 
     def _lost(self, error: Exception) -> None:
         self._lost_waiting()
+        self._on_error(error)
         if not self._is_away:
             self._is_away = True
             text = f"Redis is away ({error}); clients stay, what they ask for fails until then"
