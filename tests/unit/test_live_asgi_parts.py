@@ -16,7 +16,7 @@ from yelpaze.live.protocol.codes import SHUTDOWN
 from yelpaze.live.protocol.values import ClientInfo, Publication, raw
 from yelpaze.live.sessions.plain import EventsSession
 from yelpaze.live.settings import LIVE
-from yelpaze.live.transports import asgi
+from yelpaze.live.transports import asgi_connection
 from yelpaze.live.transports.asgi import AsgiApp
 from yelpaze.live.transports.event_stream import EventStream
 
@@ -52,12 +52,16 @@ class Server:
         self.node = node
         self.received = list(received)
         self.sent = []
+        self.is_closed = False
         self.reads = asyncio.Event()
         self.reads.set()
-        self.task = asyncio.ensure_future(AsgiApp(self.get_node)(scope, self.receive, self.send))
+        self.task = asyncio.ensure_future(AsgiApp(self.get_node, self.close)(scope, self.receive, self.send))
 
     async def get_node(self):
         return self.node
+
+    async def close(self):
+        self.is_closed = True
 
     async def receive(self):
         if self.received:
@@ -89,7 +93,7 @@ def events(path):
     ids=["websocket", "events"],
 )
 async def test_who_does_not_read_is_gone_soon_after_its_end(node, monkeypatch, scope, received):
-    monkeypatch.setattr(asgi, "_CLOSE_SECONDS", 0)
+    monkeypatch.setattr(asgi_connection, "_CLOSE_SECONDS", 0)
     server = Server(node, scope, received)
     await server.until(lambda: node.hub.subscriptions == 1)
     await server.until(lambda: server.sent)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +9,7 @@ from typing import Any, Self
 
 import msgspec
 
+from yelpaze.app.host_server import host_server, is_ending
 from yelpaze.app.live_node import opened_node
 from yelpaze.config.loader import load
 from yelpaze.live.brokers.broker import BrokerUnavailable, Query
@@ -29,8 +29,9 @@ _LOOK_SECONDS = 0.2
 class Live:
     """A gateway in an ASGI application, and the way to publish from its handlers.
 
-    It starts when it is first used, in the loop that runs then, and ends with `close` (or `async with`).
-    When uvicorn is told to stop, open streams end at once: it would wait for them for ever.
+    It starts when it is first used, in the loop that runs then, and ends with `close` (or `async with`), or
+    with the server, if that runs `live.asgi()` alone. When uvicorn ends, open streams end at once, also in a
+    thread: it would wait for them for ever.
     With a Redis broker all processes that use the same Redis are one gateway: what one publishes, the
     clients of all receive.
 
@@ -77,7 +78,7 @@ class Live:
             self._starting = None
             raise
         self._stack.push_async_callback(node.close)
-        server = _uvicorn()
+        server = host_server()
         if server is not None:
             leaving = asyncio.create_task(self._leave_with(server, node))
             self._stack.callback(leaving.cancel)
@@ -85,7 +86,7 @@ class Live:
 
     async def _leave_with(self, server: Any, node: Node) -> None:
         """Send the clients elsewhere when the server ends: it tells us only when they are gone."""
-        while not server.should_exit:  # noqa: ASYNC110  uvicorn tells it in no other way
+        while not is_ending(server):  # noqa: ASYNC110  uvicorn tells it in no other way
             await asyncio.sleep(_LOOK_SECONDS)
         await node.drain(self._config.shutdown.timeout)
 
@@ -109,7 +110,7 @@ class Live:
 
     def asgi(self) -> AsgiApp:
         """An ASGI application: `app.mount("/live", live.asgi())`."""
-        return AsgiApp(self.node)
+        return AsgiApp(self.node, self.close)
 
     async def publish(
         self, channel: str, data: Any, *, skip_history: bool = False, idempotency_key: str = ""
@@ -174,9 +175,3 @@ class _Translated:
         if isinstance(error, BrokerUnavailable):
             reason = f"the broker refuses: {error}" if str(error) else "the broker is away: try again later"
             raise StoppedError(reason) from None
-
-
-def _uvicorn() -> Any:
-    """The uvicorn server that runs us: its method is what hears SIGTERM. None if there is none."""
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return server if hasattr(server, "should_exit") else None

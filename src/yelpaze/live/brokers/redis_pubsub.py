@@ -26,8 +26,8 @@ _QUIET = 3.0  # seconds of silence after which we ask whether it is there
 class Listener:
     """Channels by their names in Redis.
 
-    `always` are heard from the start. `before` is done before each new beginning. `on_error` is called with each
-    error of Redis.
+    `always` are heard from the start. `before` is done before each new beginning. `on_error` is called with
+    each error of Redis.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from redis import exceptions as said
 from yelpaze.model.notice import Level, Notice, Report
 
 _AGAIN: Final = 60.0  # seconds between two notices of one kind
-_PASSWORD: Final = "it wants a password, or another: redis://:PASSWORD@host:port"
+_LOGIN: Final = "it wants a password, or another: redis://:PASSWORD@host:port"
 _PERMISSIONS: Final = "give its user the permissions in docs/live.md"
 _ADVICE: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
     (
@@ -24,11 +24,10 @@ _ADVICE: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
     (
         # MOVED is a kind of AskError.
         (said.ClusterDownError, said.ClusterCrossSlotError, said.AskError, said.TryAgainError),
-        "it is a node of Redis Cluster, which is not supported: set broker.redis.address to a Redis that "
-        "keeps all slots without cluster-enabled",
+        "it is a node of Redis Cluster, which is not supported: set broker.redis.address to a single Redis",
     ),
     ((said.OutOfMemoryError,), "it has no memory left: raise its maxmemory, or keep less history"),
-    ((said.AuthenticationError,), _PASSWORD),
+    ((said.AuthenticationError,), _LOGIN),
 )
 
 
@@ -44,12 +43,12 @@ def explained(error: BaseException) -> str:
     """What Redis says, and what to do. Arguments of a command and hashes of scripts are left out."""
     text = re.split(r",? (?:with args|script: )", str(error))[0].rstrip(".")
     if "HELLO must be called" in text:  # of a Redis before version 6, which has no code for that
-        return _PASSWORD
+        return _LOGIN
     if text.startswith("Protocol error"):
         return "what answers there is no Redis"
     for kinds, advice in _ADVICE:
         if isinstance(error, kinds):
-            return advice if advice is _PASSWORD else f"{text}; {advice}"
+            return advice if advice is _LOGIN else f"{text}; {advice}"
     # Redis has no code of its own for a command that the user's script may not run.
     return f"{text}; {_PERMISSIONS}" if text.startswith("The user executing the script") else text
 

@@ -51,12 +51,12 @@ def accept(request: Request, protocols: Sequence[str] = ()) -> bytes:
     `protocols` are the subprotocols that we speak here; if the client names any, one of them must be ours.
     """
     headers = request.headers
-    if request.method != "GET":
-        raise Rejected(405, "a WebSocket is opened with GET", [("Allow", "GET")])
-    if not wants_websocket(request):
+    if request.method in ("GET", "HEAD") and not wants_websocket(request):
         raise Rejected(
             426, "this address speaks WebSocket: send Upgrade: websocket", [("Upgrade", "websocket")]
         )
+    if request.method != "GET":
+        raise Rejected(405, "a WebSocket is opened with GET", [("Allow", "GET, HEAD")])
     if "upgrade" not in _tokens(headers.get("connection", "")):
         raise Rejected(400, "the header Connection: Upgrade is missing")
     if request.version < "1.1":
@@ -98,18 +98,23 @@ def _protocol(asked: str, ours: Sequence[str]) -> bytes:
 
 
 def check_origin(request: Request, allowed: Sequence[str]) -> None:
-    """Keep pages of other sites out. Raises Rejected.
+    """Keep pages of other sites out. Raises Rejected."""
+    if not allows_origin(request, allowed):
+        raise Rejected(403, "this origin is not allowed: list it in client.allowed_origins")
+
+
+def allows_origin(request: Request, allowed: Sequence[str]) -> bool:
+    """Whether the page that asks, if it is one, may connect.
 
     A page of the same host may connect, one of another if its origin is listed; `*` stands for any text,
     alone for all. Without an Origin it is no page; it has nothing to ride on, as cookies mean nothing here.
     """
     origin = request.headers.get("origin")
     if origin is None or "*" in allowed:
-        return
+        return True
     if origin.lower().partition("://")[2] == request.headers.get("host", "").lower() != "":
-        return
-    if not any(_matches(origin.lower(), pattern.lower()) for pattern in allowed):
-        raise Rejected(403, "this origin is not allowed: list it in client.allowed_origins")
+        return True
+    return any(_matches(origin.lower(), pattern.lower()) for pattern in allowed)
 
 
 def _matches(origin: str, pattern: str) -> bool:

@@ -197,7 +197,7 @@ class Client:
         """Add it to a channel that it may listen to, or that a token's `claims` let it. Raises Refused."""
         self._check_new(channel)
         options = self.node.rules.options(channel)
-        claims = claims or await self._right_to(channel, asked.token, options)
+        claims = claims or await self.right_to(channel, asked.token, options)
         return await self.join(channel, options, self.membership(options, asked, claims), asked.since)
 
     def _check_new(self, channel: str) -> None:
@@ -206,7 +206,7 @@ class Client:
         if len(self.channels) >= self.node.config.client.channel_limit:
             raise Refused(LIMIT_EXCEEDED)
 
-    async def _right_to(self, channel: str, token: str, options: ChannelOptions) -> Claims | None:
+    async def right_to(self, channel: str, token: str, options: ChannelOptions) -> Claims | None:
         """The claims of a subscription token, or None if none was needed. Raises Refused."""
         if token:
             return await self.subscription_claims(channel, token)

@@ -5,6 +5,8 @@ connection with 4001 after it was accepted: a browser tells its page the code of
 refused handshake.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import ClassVar
 
 from yelpaze.live.brokers.broker import BrokerUnavailable
@@ -59,13 +61,24 @@ class OneChannel:
 
     async def enter(self, token: str, since: Position | None = None) -> Joined:
         """Connect and subscribe. Raises Ended, Refused, BrokerUnavailable."""
-        client = self.client
-        claims = client.admit(await client.claims_of(token, self._read_token))
-        granted = claims if claims.channel is not None else None
-        joined, _ = await client.subscribe(
+        granted = await self._admitted(token)
+        joined, _ = await self.client.subscribe(
             self.channel, SubscribeOptions(since=since, is_plain=True), claims=granted
         )
         return joined
+
+    async def check(self, token: str) -> None:
+        """Connect, and see whether it may subscribe; nobody notices. Raises Ended, Refused."""
+        granted, client = await self._admitted(token), self.client
+        options = client.node.rules.options(self.channel)
+        if granted is None:
+            await client.right_to(self.channel, "", options)
+
+    async def _admitted(self, token: str) -> Claims | None:
+        """Connect; the claims of the token if it is one for the channel."""
+        client = self.client
+        claims = client.admit(await client.claims_of(token, self._read_token))
+        return claims if claims.channel is not None else None
 
     async def _read_token(self, token: str) -> Claims:
         """The claims of a connection or subscription token; each must be signed by the keys of its kind."""
@@ -164,8 +177,19 @@ class EventsSession:
 
     async def enter(self, token: str, last_event_id: str) -> Joined:
         """Connect and subscribe. Raises Ended, Refused, BrokerUnavailable."""
-        try:
+        with self._token_errors():
             return await self._one.enter(token, position_of(last_event_id))
+
+    async def check(self, token: str) -> None:
+        """See whether it would be let in. Raises Ended, Refused."""
+        with self._token_errors():
+            await self._one.check(token)
+
+    @contextlib.contextmanager
+    def _token_errors(self) -> Iterator[None]:
+        """What is refused before it is connected is the token's fault, and raised as Ended."""
+        try:
+            yield
         except Refused as error:
             if self.client.state != NEW:
                 raise

@@ -8,13 +8,14 @@ it.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from yelpaze.live.config import Config
 from yelpaze.live.core.node import Node
 from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import (
@@ -27,156 +28,81 @@ from yelpaze.live.protocol.codes import (
 from yelpaze.live.protocol.handshake import Rejected, Request, check_origin
 from yelpaze.live.server_api.api import Api
 from yelpaze.live.server_api.openapi import schema
-from yelpaze.live.sessions.centrifugo import PING, CentrifugoSession
+from yelpaze.live.sessions.centrifugo import CentrifugoSession
 from yelpaze.live.sessions.plain import EventsSession, PlainSession
-from yelpaze.live.transports.connection import Connection
-from yelpaze.live.transports.event_stream import COMMENT, HEADERS, comes_back, farewell, opening
-from yelpaze.live.transports.heartbeat import OVER
+from yelpaze.live.transports.asgi_connection import AsgiConnection
+from yelpaze.live.transports.cors import cors, options
+from yelpaze.live.transports.event_stream import HEADERS, comes_back, farewell, opening
 from yelpaze.live.transports.responses import (
     RETRY,
     check_limits,
-    cors,
     error_body,
     joined_headers,
     last_event_id,
     rejection_of,
 )
-from yelpaze.live.transports.routes import RouteKind, require, route_of
+from yelpaze.live.transports.routes import READ, RouteKind, require, route_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Sequence[tuple[str, str]]
 
-_CLOSE_SECONDS: Final = 5.0
-_HIGH: Final = 64 << 10
 _PROTOCOL: Final = "centrifuge-json"
 
 
-class _Outbox:
-    """What a connection writes to: a transport, as far as it needs one; its task sends."""
-
-    def __init__(self, connection: "AsgiConnection") -> None:
-        self._connection = connection
-        self._unsent: list[Any] = []
-        self._size = 0
-        self._has_work = asyncio.Event()
-
-    def write(self, data: Any) -> None:
-        """Send it later; past a limit the connection is told to wait."""
-        items = data if isinstance(data, list) else [data]
-        self._unsent += items
-        before, self._size = self._size, self._size + sum(map(len, items))
-        self._has_work.set()
-        if before <= _HIGH < self._size:
-            self._connection.pause_writing()
-
-    async def next(self) -> list[Any]:
-        """What is to be sent."""
-        await self._has_work.wait()
-        self._has_work.clear()
-        unsent, self._unsent, self._size = self._unsent, [], 0
-        return unsent
-
-    def wake(self) -> None:
-        """Let the task look at the connection."""
-        self._has_work.set()
-
-    def abort(self) -> None:
-        """The server closes what it has opened."""
-
-
-class AsgiConnection(Connection):
-    """A WebSocket or an event stream behind ASGI."""
-
-    __slots__ = ("_is_ending", "_reads", "ending", "outbox")
-
-    def __init__(self, node: Node, kind: int, ip: str) -> None:
-        self.outbox = _Outbox(self)
-        super().__init__(node, self.outbox, kind, ip)
-        self.ending: Ending | None = None
-        self._is_ending = asyncio.Event()
-        self._reads = asyncio.Event()
-        self._reads.set()
-        node.wheel.put(self, node.config.client.stale_close_delay)
-
-    def send(self, message: bytes) -> None:
-        """Send a message, as text."""
-        if self.ending is None:
-            self.put(message.decode())
-
-    @property
-    def ping_interval(self) -> float:
-        """See Connection. A plain WebSocket's pings are the ASGI server's."""
-        config = self.node.config
-        if self.kind == encoding.EVENTS:
-            return config.sse.ping_interval
-        return config.client.ping_interval if self.kind == encoding.CENTRIFUGO_TEXT else 0.0
-
-    def ping(self) -> None:
-        self.put(COMMENT if self.kind == encoding.EVENTS else PING.decode())
-
-    def pause(self) -> None:
-        """Read no more for now."""
-        self._reads.clear()
-
-    def resume(self) -> None:
-        """Read on."""
-        self._reads.set()
-
-    async def overdue(self) -> None:
-        """Wait until it should have been closed."""
-        await self._is_ending.wait()
-        await asyncio.sleep(_CLOSE_SECONDS)
-
-    async def may_read(self) -> None:
-        """Wait until it is read from."""
-        await self._reads.wait()
-
-    def end(self, ending: Ending) -> None:
-        """Say why, and close: the sending task does."""
-        if self.ending is None:
-            self.ending = ending
-            self.state = OVER
-            if self.code == WENT_AWAY:
-                self.code = ending.code
-            self.backlog = None
-            self._is_ending.set()
-            self._reads.set()
-            self.outbox.wake()
-            self.session.client.closed()
-
-    def abort(self) -> None:
-        """Close it at once."""
-        self.outbox.wake()
-
-
 class AsgiApp:
-    """An ASGI application over one node, which it starts when it is first used."""
+    """An ASGI application over one node, which it starts when it is first used.
 
-    def __init__(self, node: Callable[[], Awaitable[Node]]) -> None:
+    `close` is awaited at the end of a server that runs this application alone, mounted in no other.
+    """
+
+    def __init__(self, node: Callable[[], Awaitable[Node]], close: Callable[[], Awaitable[None]]) -> None:
         self._node = node
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection or request."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await self._lifespan(receive, send)
             return
         node = await self._node()
         request = _request(scope)
+        is_websocket = scope["type"] == "websocket"
+        if request.method == "HEAD":
+            send = _without_body(send)
         try:
-            kind, name = route_of(request.path, node.config, is_websocket=scope["type"] == "websocket")
+            kind, name = route_of(request.path, node.config, is_websocket=is_websocket)
+            if kind in (RouteKind.API, RouteKind.OPENAPI):
+                Api(node).check_key(request.headers)
+            if request.method == "OPTIONS" and kind in READ:
+                await _start(send, 204, options(request, node.config.client.allowed_origins))
+                await send({"type": "http.response.body", "body": b""})
+                return
+            require(request.method, kind)
             await _ANSWERS[kind](node, request, name, receive, send)
         except Rejected as rejected:
             node.statistics.rejected[rejected.status] += 1
-            await _refuse(scope, send, rejected)
+            await _refuse(node, request, scope, send, rejected)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            is_end = message["type"] == "lifespan.shutdown"
+            if is_end:
+                await self._close()
+            await send({"type": f"{message['type']}.complete"})
+            if is_end:
+                return
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+def _without_body(send: Send) -> Send:
+    """Send the heads of answers only (RFC 9110, section 9.3.2)."""
+
+    async def send_head(message: MutableMapping[str, Any]) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head
 
 
 def _request(scope: Scope) -> Request:
@@ -201,6 +127,8 @@ async def _websocket(node: Node, request: Request, channel: str, receive: Receiv
     check_limits(node, request)
     await receive()  # websocket.connect
     asked = [name.strip() for name in request.headers.get("sec-websocket-protocol", "").split(",")]
+    if not is_centrifugo:
+        _set_pings(receive, node.config)
     await send({"type": "websocket.accept", "subprotocol": _PROTOCOL if _PROTOCOL in asked else None})
     kind = encoding.CENTRIFUGO_TEXT if is_centrifugo else encoding.PLAIN_TEXT
     connection = AsgiConnection(node, kind, request.ip)
@@ -210,6 +138,19 @@ async def _websocket(node: Node, request: Request, channel: str, receive: Receiv
         session = connection.session = PlainSession(node, connection, channel)
         session.open(request.query.get("token", ""))
     await _both(connection, _read(connection, receive), _write(connection, send))
+
+
+def _set_pings(receive: Receive, config: Config) -> None:
+    """Have uvicorn ping this connection as our own server would.
+
+    ASGI has no message for a ping, so the server sends them. `receive` is a method of uvicorn's connection,
+    which looks at these when it is accepted (`--ws-ping-interval` sets them for all connections). A server
+    or a middleware that hides it pings as it is told to.
+    """
+    server_connection: Any = getattr(receive, "__self__", None)
+    if hasattr(server_connection, "ping_interval"):
+        server_connection.ping_interval = config.websocket.plain_ping_interval or None
+        server_connection.ping_timeout = config.client.pong_timeout
 
 
 async def _both(connection: AsgiConnection, reading: Any, writing: Any) -> None:
@@ -273,29 +214,31 @@ async def _stream(node: Node, request: Request, channel: str, receive: Receive, 
         if not comes_back(request, rejected):
             raise
         node.statistics.rejected[rejected.status] += 1
-        headers = _encoded([*HEADERS, *cors(request, node)])
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await _start(send, 200, [*HEADERS, *_cors(node, request)])
         await send({"type": "http.response.body", "body": farewell(rejected, node.between(*RETRY))})
 
 
 async def _events(node: Node, request: Request, channel: str, receive: Receive, send: Send) -> None:
     check_origin(request, node.config.client.allowed_origins)
-    require(request.method, "GET", "events are read")
     check_limits(node, request)
     connection = AsgiConnection(node, encoding.EVENTS, request.ip)
     session = connection.session = EventsSession(node, connection, channel)
     connection.hold()
-    last = last_event_id(request)
+    token, last = request.query.get("token", ""), last_event_id(request)
+    is_head = request.method == "HEAD"
     try:
-        joined = await session.enter(request.query.get("token", ""), last)
-        headers = [*HEADERS, *cors(request, node)]
-        await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
+        joined = await (session.check(token) if is_head else session.enter(token, last))
+        await _start(send, 200, [*HEADERS, *_cors(node, request)])
     except BaseException as error:
         connection.connection_lost(None)
         rejected = rejection_of(error) if isinstance(error, Exception) else None
         if rejected is None:
             raise
         raise rejected from None
+    if joined is None:
+        connection.connection_lost(None)
+        await send({"type": "http.response.body", "body": b""})
+        return
     connection.put(opening(joined, last, node.between(*RETRY)))
     connection.release()
     connection.greeted()
@@ -321,9 +264,6 @@ async def _send_events(connection: AsgiConnection, send: Send) -> None:
 
 
 async def _api(node: Node, request: Request, method: str, receive: Receive, send: Send) -> None:
-    api = Api(node)
-    api.check_key(request.headers)
-    require(request.method, "POST", "the server API is called")
     body = bytearray()
     more = True
     while more:
@@ -334,23 +274,19 @@ async def _api(node: Node, request: Request, method: str, receive: Receive, send
         more = message.get("more_body", False)
         if len(body) > node.config.http_api.message_size_limit:
             raise Rejected(413, "the body is too large")
-    await _respond(send, 200, await api.answer(method, bytes(body)), ())
+    await _respond(node, request, send, 200, await Api(node).answer(method, bytes(body)))
 
 
-async def _openapi(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
-    Api(node).check_key(request.headers)
-    require(request.method, "GET", "the description is read", or_head=True)
-    await _respond(send, 200, msgspec.json.encode(schema()), ())
+async def _openapi(node: Node, request: Request, _: str, __: Receive, send: Send) -> None:
+    await _respond(node, request, send, 200, msgspec.json.encode(schema()))
 
 
-async def _health(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
-    require(request.method, "GET", "the health is read", or_head=True)
-    await _respond(send, 200, b"{}", ())
+async def _health(node: Node, request: Request, _: str, __: Receive, send: Send) -> None:
+    await _respond(node, request, send, 200, b"{}")
 
 
-async def _readiness(node: Node, request: Request, _: str, receive: Receive, send: Send) -> None:  # noqa: ARG001
-    require(request.method, "GET", "the readiness is read", or_head=True)
-    await _respond(send, 503 if node.clients.is_draining else 200, b"{}", ())
+async def _readiness(node: Node, request: Request, _: str, __: Receive, send: Send) -> None:
+    await _respond(node, request, send, 503 if node.clients.is_draining else 200, b"{}")
 
 
 _ANSWERS: Final[dict[RouteKind, Callable[[Node, Request, str, Receive, Send], Awaitable[None]]]] = {
@@ -364,23 +300,36 @@ _ANSWERS: Final[dict[RouteKind, Callable[[Node, Request, str, Receive, Send], Aw
 }
 
 
-async def _refuse(scope: Scope, send: Send, rejected: Rejected) -> None:
+async def _refuse(node: Node, request: Request, scope: Scope, send: Send, rejected: Rejected) -> None:
+    prefix = "http.response"
+    if scope["type"] == "websocket":
+        prefix = "websocket.http.response"
+        if prefix not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": BAD_COMMAND.code, "reason": rejected.reason})
+            return
     body = error_body(rejected)
-    if scope["type"] == "http":
-        await _respond(send, rejected.status, body, rejected.headers)
-    elif "websocket.http.response" in scope.get("extensions", {}):
-        await _respond(send, rejected.status, body, rejected.headers, prefix="websocket.http.response")
-    else:
-        await send({"type": "websocket.close", "code": BAD_COMMAND.code, "reason": rejected.reason})
+    await _respond(node, request, send, rejected.status, body, rejected.headers, prefix=prefix)
+
+
+def _cors(node: Node, request: Request) -> Headers:
+    return cors(request, node.config.client.allowed_origins)
 
 
 async def _respond(
-    send: Send, status: int, body: bytes, headers: Any, *, prefix: str = "http.response"
+    node: Node,
+    request: Request,
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Headers = (),
+    *,
+    prefix: str = "http.response",
 ) -> None:
-    every = [("content-type", "application/json"), ("content-length", str(len(body))), *headers]
-    await send({"type": f"{prefix}.start", "status": status, "headers": _encoded(every)})
+    about = ("content-type", "application/json"), ("content-length", str(len(body)))
+    await _start(send, status, [*about, *_cors(node, request), *headers], prefix=prefix)
     await send({"type": f"{prefix}.body", "body": body})
 
 
-def _encoded(headers: Any) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+async def _start(send: Send, status: int, headers: Headers, *, prefix: str = "http.response") -> None:
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    await send({"type": f"{prefix}.start", "status": status, "headers": encoded})

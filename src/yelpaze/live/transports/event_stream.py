@@ -8,13 +8,24 @@ import asyncio
 import socket
 from typing import Final
 
+from yelpaze.live.core import eager
 from yelpaze.live.core.node import Node
 from yelpaze.live.core.stream import Joined
 from yelpaze.live.protocol import encoding
-from yelpaze.live.protocol.codes import WENT_AWAY, Ending
+from yelpaze.live.protocol.codes import NORMAL, WENT_AWAY, Ending
 from yelpaze.live.protocol.handshake import Rejected, Request
+from yelpaze.live.sessions.plain import EventsSession
 from yelpaze.live.transports.connection import Connection
+from yelpaze.live.transports.cors import cors
 from yelpaze.live.transports.heartbeat import OVER
+from yelpaze.live.transports.responses import (
+    RETRY,
+    check_limits,
+    head,
+    last_event_id,
+    refusal,
+    rejection_of,
+)
 
 COMMENT: Final = b":\n\n"
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
@@ -67,6 +78,54 @@ class EventStream(Connection):
         self.transport.close()
         self.node.wheel.drop(self)
         self.session.client.closed()
+
+
+def open_stream(node: Node, transport: asyncio.Transport, request: Request, channel: str) -> None:
+    """Answer a request with a stream, or refuse it; HEAD gets the head of the same answer."""
+    try:
+        check_limits(node, request)
+    except Rejected as rejected:
+        _refuse(node, transport, request, rejected)
+        return
+    stream = EventStream(node, transport, request.ip)
+    transport.set_protocol(stream)
+    session = stream.session = EventsSession(node, stream, channel)
+    stream.hold()
+    token, last = request.query.get("token", ""), last_event_id(request)
+
+    def begin(joined: Joined | None) -> None:
+        headers = [*HEADERS, *cors(request, node.config.client.allowed_origins)]
+        transport.write(head(200, headers, is_last=True))
+        if joined is None:
+            stream.end(Ending(NORMAL, "HEAD"))
+        else:
+            stream.begin(joined, last, node.between(*RETRY))
+
+    def refuse(error: Exception) -> None:
+        rejected = rejection_of(error)
+        if rejected is None:
+            node.defect(error)
+            rejected = Rejected(500, "internal server error")
+        _refuse(node, transport, request, rejected)
+
+    if request.method == "HEAD":
+        eager.start(session.check(token), begin, refuse)
+    else:
+        eager.start(session.enter(token, last), begin, refuse)
+
+
+def _refuse(node: Node, transport: asyncio.Transport, request: Request, rejected: Rejected) -> None:
+    node.statistics.rejected[rejected.status] += 1
+    if transport.is_closing():
+        return
+    allowed = cors(request, node.config.client.allowed_origins)
+    is_head = request.method == "HEAD"
+    answer = refusal(rejected, allowed, is_last=True, is_head=is_head)
+    if comes_back(request, rejected):
+        answer = head(200, [*HEADERS, *allowed], is_last=True)
+        answer += b"" if is_head else farewell(rejected, node.between(*RETRY))
+    transport.write(answer)
+    transport.close()
 
 
 def comes_back(request: Request, rejected: Rejected) -> bool:

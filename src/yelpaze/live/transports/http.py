@@ -9,7 +9,7 @@ another protocol. Requests are answered one after the other; nothing is read whi
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,7 +18,6 @@ import msgspec
 
 from yelpaze.live.core import eager
 from yelpaze.live.core.node import Node
-from yelpaze.live.core.stream import Joined
 from yelpaze.live.protocol import encoding
 from yelpaze.live.protocol.codes import BAD_COMMAND, Ending
 from yelpaze.live.protocol.handshake import (
@@ -32,19 +31,11 @@ from yelpaze.live.protocol.handshake import (
 from yelpaze.live.server_api.api import Api
 from yelpaze.live.server_api.openapi import schema
 from yelpaze.live.sessions.centrifugo import CentrifugoSession
-from yelpaze.live.sessions.plain import EventsSession, PlainSession
-from yelpaze.live.transports.event_stream import HEADERS, EventStream, comes_back, farewell
-from yelpaze.live.transports.responses import (
-    RETRY,
-    check_limits,
-    cors,
-    head,
-    joined_headers,
-    last_event_id,
-    refusal,
-    rejection_of,
-)
-from yelpaze.live.transports.routes import WEBSOCKETS, RouteKind, require, route_of
+from yelpaze.live.sessions.plain import PlainSession
+from yelpaze.live.transports.cors import cors, options
+from yelpaze.live.transports.event_stream import open_stream
+from yelpaze.live.transports.responses import check_limits, head, joined_headers, refusal
+from yelpaze.live.transports.routes import READ, WEBSOCKETS, RouteKind, require, route_of
 from yelpaze.live.transports.websocket import WebSocket
 
 _MOST_HEADERS: Final = 16 << 10
@@ -267,22 +258,22 @@ class HttpConnection(asyncio.Protocol):
         if kind in WEBSOCKETS:
             accept(request)  # says what is missing
             raise Rejected(400, "the header Connection: Upgrade is missing")
+        if request.method == "OPTIONS" and kind in READ:
+            self._send(204, options(request, self._node.config.client.allowed_origins))
+            return
+        require(request.method, kind)
         self._answers[kind](self, request, name)
 
-    def _health(self, request: Request, _: str) -> None:
-        require(request.method, "GET", "the health is read", or_head=True)
+    def _health(self, _: Request, __: str) -> None:
         self._respond(200, b"{}")
 
-    def _readiness(self, request: Request, _: str) -> None:
-        require(request.method, "GET", "the readiness is read", or_head=True)
+    def _readiness(self, _: Request, __: str) -> None:
         self._respond(503 if self._node.clients.is_draining else 200, b"{}")
 
-    def _openapi(self, request: Request, _: str) -> None:
-        require(request.method, "GET", "the description is read", or_head=True)
+    def _openapi(self, _: Request, __: str) -> None:
         self._respond(200, msgspec.json.encode(schema()))
 
-    def _call(self, request: Request, method: str) -> None:
-        require(request.method, "POST", "the server API is called")
+    def _call(self, _: Request, method: str) -> None:
         self._is_answering = True
         self._node.wheel.drop(self)
         eager.start(
@@ -297,66 +288,40 @@ class HttpConnection(asyncio.Protocol):
             error = Rejected(500, "internal server error")
         self._reject(error, keep=keep)
 
-    # ── event streams ───────────────────────────────────────────────────────────
-
     def _stream(self, request: Request, channel: str) -> None:
         check_origin(request, self._node.config.client.allowed_origins)
-        require(request.method, "GET", "events are read")
-        transport = self._transport
-        try:
-            check_limits(self._node, request)
-        except Rejected as rejected:
-            self._leave()
-            self._refuse_stream(request, rejected)
-            return
         self._leave()
-        stream = EventStream(self._node, transport, request.ip)
-        transport.set_protocol(stream)
-        session = stream.session = EventsSession(self._node, stream, channel)
-        stream.hold()
-        last = last_event_id(request)
-
-        def begin(joined: Joined) -> None:
-            headers = [*HEADERS, *cors(request, self._node)]
-            transport.write(head(200, headers, is_last=True))
-            stream.begin(joined, last, self._node.between(*RETRY))
-
-        def refuse(error: Exception) -> None:
-            rejected = rejection_of(error)
-            if rejected is None:
-                self._node.defect(error)
-                rejected = Rejected(500, "internal server error")
-            self._refuse_stream(request, rejected)
-
-        eager.start(session.enter(request.query.get("token", ""), last), begin, refuse)
-
-    def _refuse_stream(self, request: Request, rejected: Rejected) -> None:
-        self._node.statistics.rejected[rejected.status] += 1
-        if self._transport.is_closing():
-            return
-        allowed = cors(request, self._node)
-        answer = refusal(rejected, allowed, is_last=True)
-        if comes_back(request, rejected):
-            answer = head(200, [*HEADERS, *allowed], is_last=True)
-            answer += farewell(rejected, self._node.between(*RETRY))
-        self._transport.write(answer)
-        self._transport.close()
+        open_stream(self._node, self._transport, request, channel)
 
     # ── answers ─────────────────────────────────────────────────────────────────
 
+    @property
+    def _is_head(self) -> bool:
+        """Whether no body is wanted, also of a request that came in part."""
+        if self._request is not None:
+            return self._request.method == "HEAD"
+        return bool(self._url) and self._parser.get_method() == b"HEAD"
+
+    def _cors(self) -> list[tuple[str, str]]:
+        request = self._request
+        return cors(request, self._node.config.client.allowed_origins) if request is not None else []
+
     def _respond(self, status: int, body: bytes) -> None:
+        self._send(status, [("Content-Type", "application/json"), *self._cors()], body)
+
+    def _send(self, status: int, headers: Sequence[tuple[str, str]], body: bytes | None = None) -> None:
         keeps = self._keeps()
         if not self._is_over and not self._transport.is_closing():
-            answer = head(status, [("Content-Type", "application/json")], len(body), is_last=not keeps)
-            is_head = self._request is not None and self._request.method == "HEAD"
-            self._transport.write(answer if is_head else answer + body)
+            answer = head(status, headers, None if body is None else len(body), is_last=not keeps)
+            self._transport.write(answer if body is None or self._is_head else answer + body)
         self._next(keeps=keeps)
 
     def _reject(self, rejected: Rejected, *, keep: bool = False) -> None:
         self._node.statistics.rejected[rejected.status] += 1
         keeps = keep and self._keeps()
         if not self._is_over and not self._transport.is_closing():
-            self._transport.write(refusal(rejected, (), is_last=not keeps))
+            answer = refusal(rejected, self._cors(), is_last=not keeps, is_head=self._is_head)
+            self._transport.write(answer)
         self._next(keeps=keeps)
 
     def _keeps(self) -> bool:

@@ -21,16 +21,6 @@ def check_limits(node: Node, request: Request) -> None:
         raise Rejected(503, "no more connections are taken", [("Retry-After", "5")])
 
 
-def cors(request: Request, node: Node) -> list[tuple[str, str]]:
-    """What lets a page of an allowed origin read the answer."""
-    origin = request.headers.get("origin")
-    if origin is None:
-        return []
-    if "*" in node.config.client.allowed_origins:
-        return [("Access-Control-Allow-Origin", "*")]
-    return [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
-
-
 def rejection_of(error: Exception) -> Rejected | None:
     """How an event stream is refused; None for a defect of ours."""
     if isinstance(error, Ended):
@@ -60,11 +50,12 @@ def head(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def refusal(rejected: Rejected, headers: Sequence[tuple[str, str]], *, is_last: bool) -> bytes:
-    """An answer that says what is wrong."""
+def refusal(rejected: Rejected, headers: Sequence[tuple[str, str]], *, is_last: bool, is_head: bool) -> bytes:
+    """An answer that says what is wrong; to HEAD without its body."""
     body = error_body(rejected)
     every = [("Content-Type", "application/json"), *headers, *rejected.headers]
-    return head(rejected.status, every, len(body), is_last=is_last) + body
+    found = head(rejected.status, every, len(body), is_last=is_last)
+    return found if is_head else found + body
 
 
 def error_body(rejected: Rejected) -> bytes:

@@ -4,9 +4,12 @@ GET  /connection/websocket   Centrifugo's protocol       GET  /sse/{channel}   s
 GET  /ws/{channel}           plain WebSocket             POST /api/{method}    the server API
 GET  /health, /healthz       200 while it runs           GET  /api/openapi.json
 GET  /readyz                 503 while it ends
+
+Where GET is, HEAD is, too, without a body (RFC 9110, section 9.3.2), and so is OPTIONS.
 """
 
 from enum import IntEnum, auto
+from typing import Final
 
 from yelpaze.live.config import Config
 from yelpaze.live.protocol.handshake import Rejected
@@ -25,6 +28,8 @@ class RouteKind(IntEnum):
 
 
 WEBSOCKETS = frozenset({RouteKind.CENTRIFUGO, RouteKind.PLAIN})
+READ = frozenset({RouteKind.EVENTS, RouteKind.OPENAPI, RouteKind.HEALTH, RouteKind.READINESS})
+READ_METHODS: Final = "GET, HEAD, OPTIONS"
 _EXACT = {
     "/connection/websocket": RouteKind.CENTRIFUGO,
     "/health": RouteKind.HEALTH,  # Centrifugo's
@@ -58,7 +63,9 @@ def route_of(path: str, config: Config, *, is_websocket: bool | None = None) -> 
     return kind, name
 
 
-def require(method: str, wanted: str, what: str, *, or_head: bool = False) -> None:
-    """Raise Rejected unless the request has that method."""
-    if method != wanted and not (or_head and method == "HEAD"):
-        raise Rejected(405, f"{what} with {wanted}", [("Allow", f"{wanted}, HEAD" if or_head else wanted)])
+def require(method: str, kind: RouteKind) -> None:
+    """Raise Rejected unless the request has a method that its route takes. OPTIONS is answered before."""
+    if kind in READ and method not in ("GET", "HEAD"):
+        raise Rejected(405, "this address is read with GET", [("Allow", READ_METHODS)])
+    if kind is RouteKind.API and method != "POST":
+        raise Rejected(405, "the server API is called with POST", [("Allow", "POST")])
