@@ -1,6 +1,7 @@
 """The runner with parts that only note what is done to them; the log; health of a stuck loop."""
 
 import asyncio
+import http.client
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import signal
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -161,6 +163,26 @@ def test_a_loop_that_is_stuck_is_not_healthy(monkeypatch):
         assert status_of(f"{base}/readyz") == 503
         assert status_of(f"{base}/metrics") == 200
     loop.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/nowhere"])
+def test_head_is_answered_as_get_without_a_body(path):
+    urls = []
+    registry = CollectorRegistry()
+    Counter("things", "Things.", registry=registry)
+    with served_metrics([registry], "127.0.0.1:0", is_ready=lambda: False, started=urls.append):
+        address = urlsplit(urls[0])
+        found = []
+        for method in ("GET", "HEAD"):
+            connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+            connection.request(method, path)
+            answer = connection.getresponse()
+            body = answer.read()
+            headers = {name: value for name, value in answer.getheaders() if name != "Date"}
+            found.append((answer.status, headers))
+            assert bool(body) is (method == "GET")
+            connection.close()
+    assert found[0] == found[1]
 
 
 def test_several_registries_are_one_page():

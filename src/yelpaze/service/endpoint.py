@@ -103,17 +103,24 @@ def _application(
 ) -> Any:
     metrics = make_wsgi_app(_Together(registries))
 
-    def answer(environ: dict[str, Any], start: _Start) -> Any:
+    def found(environ: dict[str, Any], start: _Start) -> Any:
         path = environ.get("PATH_INFO", "/")
         if path in ("/metrics", "/"):
-            body = metrics({**environ, "REQUEST_METHOD": "GET"}, start)
-            return [] if environ.get("REQUEST_METHOD") == "HEAD" else body
+            return metrics({**environ, "REQUEST_METHOD": "GET"}, start)
         if path == "/healthz":
-            return _respond(start, environ, good=is_alive())
+            return _respond(start, good=is_alive())
         if path == "/readyz":
-            return _respond(start, environ, good=is_ready())
+            return _respond(start, good=is_ready())
         start("404 Not Found", [("Content-Type", "application/json")])
         return [b'{"error":{"code":404,"message":"there are /metrics, /healthz and /readyz"}}']
+
+    def answer(environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
+        """The answer; to HEAD with the length that GET's has, and no body (RFC 9110, section 9.3.2)."""
+        head: list[Any] = []
+        body = b"".join(found(environ, lambda *said: head.extend(said)))
+        status, headers = head
+        start(status, [*headers, ("Content-Length", str(len(body)))])
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
     return answer
 
@@ -136,11 +143,9 @@ class _Together:
         return _Together([registry.restricted_registry(names) for registry in self._registries])
 
 
-def _respond(start: _Start, environ: dict[str, Any], *, good: bool) -> list[bytes]:
-    status = "200 OK" if good else "503 Service Unavailable"
-    body = b'{"status":"ok"}' if good else b'{"status":"unavailable"}'
-    start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
+def _respond(start: _Start, *, good: bool) -> list[bytes]:
+    start("200 OK" if good else "503 Service Unavailable", [("Content-Type", "application/json")])
+    return [b'{"status":"ok"}' if good else b'{"status":"unavailable"}']
 
 
 def liveness_of(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:

@@ -38,8 +38,9 @@ def options(request: Request, allowed: Sequence[str]) -> list[tuple[str, str]]:
     They are named, as `*` means nothing to requests with credentials.
     """
     check_origin(request, allowed)
-    answer = [("Allow", READ_METHODS), *cors(request, allowed)]
-    if "access-control-request-method" in request.headers:
+    lets = cors(request, allowed)
+    answer = [("Allow", READ_METHODS), *lets]
+    if lets and "access-control-request-method" in request.headers:
         answer += [("Access-Control-Allow-Methods", READ_METHODS), ("Access-Control-Max-Age", _SECONDS)]
         names = request.headers.get("access-control-request-headers", "")
         answer += [("Access-Control-Allow-Headers", names)] if names else []
