@@ -113,6 +113,17 @@ async def test_a_read_only_replica_is_named_with_what_to_do_once_a_minute(server
     assert house.said() == [told, told]
 
 
+async def test_a_program_that_publishes_is_told_the_reason(servers, capsys):
+    from yelpaze import Live
+
+    replica = servers("--replicaof", "127.0.0.1", str(servers().port))
+    options = {"history_size": 5, "history_ttl": "60s"}
+    async with Live({"channel": {"without_namespace": options}}, broker=replica.url) as live:
+        with pytest.raises(StoppedError, match=r"the broker refuses: .* read-only replica"):
+            await live.publish("news", 1)
+    assert "read-only replica" in capsys.readouterr().err
+
+
 async def test_a_cluster_is_named_with_what_to_do(servers, houses):
     cluster = servers("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     cluster.ask("CLUSTER ADDSLOTSRANGE 0 16383")

@@ -7,17 +7,21 @@ thread as well, where it hears no signals, and below gunicorn: the coroutines th
 """
 
 import asyncio
+import sys
 from typing import Any
 
 
 def host_server() -> Any:
     """The server in whose loop this is called; None if it is not uvicorn's."""
+    module = sys.modules.get("uvicorn.server")
+    if module is None:
+        return None
     for task in asyncio.all_tasks():
         waiting: Any = task.get_coro()
         while waiting is not None:  # the coroutine, what it awaits, what that awaits, …
             frame = getattr(waiting, "cr_frame", None)
             found = frame.f_locals.get("self") if frame is not None else None
-            if hasattr(found, "should_exit") and hasattr(found, "server_state"):
+            if issubclass(type(found), module.Server):  # looks at no attribute of what may be anything
                 return found
             waiting = getattr(waiting, "cr_await", None)
     return None

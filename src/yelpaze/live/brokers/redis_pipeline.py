@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from yelpaze.live.brokers.broker import BrokerUnavailable
+from yelpaze.live.brokers.redis_refusals import explained
 
 _BATCH = 1000
 
@@ -83,7 +84,7 @@ class Pipeline:
         if not isinstance(result, RedisError) or isinstance(result, NoScriptError):
             return result
         self._on_error(result)
-        return BrokerUnavailable(str(result))
+        return BrokerUnavailable(explained(result))
 
     def _fail_all(self) -> None:
         calls, self._calls = self._calls, []
