@@ -55,7 +55,7 @@ def test_streams_end_when_a_server_in_a_thread_is_told_to_stop(lives, has_lifesp
         plain = WebSocket(server.port, "/live/ws/news")
         server.server.should_exit = True
         assert server.ended()
-        assert events._file.read().endswith(b"\r\n0\r\n\r\n")  # in good order
+        assert events.rest().endswith(b"\r\n0\r\n\r\n")  # in good order
         assert plain.closed()[0] in (1012, 3001)  # uvicorn's word, or ours
         plain.close()
 

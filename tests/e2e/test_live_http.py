@@ -8,6 +8,7 @@ import pytest
 from support.live import KEY, Wire, request, settings, token
 from support.needed import needs
 from support.uvicorn_thread import UvicornThread
+from support.waiting import until
 
 SHOP = "https://shop.example"
 OTHER = "https://evil.example"
@@ -51,7 +52,7 @@ class Place:
             wire.send(f"{method} {self.root}{path.strip()} HTTP/1.1\r\n{text}\r\n".encode())
             status, found = wire.head()
             is_stream = method == "GET" and found.get("content-type", "").startswith("text/event-stream")
-            body = b"" if is_stream else wire._file.read()
+            body = b"" if is_stream else wire.rest()
         return status, {name: value for name, value in found.items() if name not in SERVERS_OWN}, body
 
     def channels(self):
@@ -63,8 +64,7 @@ class Place:
 
     def until_nobody_is_there(self):
         """Streams of the test before may not have ended yet, and there is a limit."""
-        while self.call("info")["nodes"][0]["num_clients"]:
-            pass
+        until(lambda: not self.call("info")["nodes"][0]["num_clients"])
 
 
 @pytest.fixture(scope="module", params=["alone", "mounted"])

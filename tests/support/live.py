@@ -245,6 +245,10 @@ class Wire:
             raise EOFError(data)
         return data
 
+    def rest(self) -> bytes:
+        """All that comes until the gateway ends the connection."""
+        return self._file.read()
+
     def line(self) -> bytes:
         """One line, without its end."""
         line = self._file.readline()
