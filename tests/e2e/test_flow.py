@@ -50,13 +50,17 @@ async def test_answers_are_decoded_by_annotation(raw):
     def again(plain: Number):
         return get(f"{server.url}/{plain.n + 1}")
 
+    @flow.request
+    def third(again):  # without annotation, a request step gets the response
+        assert isinstance(again, Response)
+        return get(f"{server.url}/{again.json()['n'] + 1}")
+
     @flow.compute
-    def last(plain, again: dict, row):
-        assert isinstance(plain, Response)
-        return plain.status, plain.json(), again, row
+    def last(plain: Response, again: dict, third, row):  # and a compute step the decoded body
+        return plain.status, plain.json(), again, third, row
 
     (result,) = await outcome_of(flow, {"n": 1})
-    assert result.value == (200, {"n": 1}, {"n": 2}, {"n": 1})
+    assert result.value == (200, {"n": 1}, {"n": 2}, {"n": 3}, {"n": 1})
     assert result.row == 1
     assert result.input == {"n": 1}
 
@@ -64,19 +68,47 @@ async def test_answers_are_decoded_by_annotation(raw):
 async def test_a_plain_function_that_someone_already_has(raw):
     server = await raw(shop)
 
-    def business_logic(resp1: dict, resp2: dict, resp3: dict):
+    def annotated(resp1: dict, resp2: dict, resp3: dict):
         return resp1["n"] + resp2["n"] + resp3["n"]
 
+    def plain(resp1, resp2, resp3):
+        return resp1["n"] + resp2["n"] + resp3["n"]
+
+    def many(resp1, resp2, resp3):
+        return sum(answer["n"] for answers in (resp1, resp2, resp3) for answer in answers)
+
+    for business_logic in (annotated, plain, many):
+        flow = Flow("f")
+        for number in (1, 2, 3):
+
+            def step(row, number=number, logic=business_logic):
+                request = get(f"{server.url}/{number * row}")
+                return [request] if logic is many else request
+
+            step.__name__ = f"resp{number}"
+            flow.request(step)
+        flow.compute(business_logic)
+        assert [r.value for r in await outcome_of(flow, 1, 10)] == [6, 60]
+
+
+async def test_a_body_that_is_no_json_names_the_annotation_that_would_take_it(raw):
+    async def says(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"<html>")
+
+    server = await raw(says)
     flow = Flow("f")
-    for number in (1, 2, 3):
 
-        def step(row, number=number):
-            return get(f"{server.url}/{number * row}")
+    @flow.request
+    def page(row):
+        return get(server.url)
 
-        step.__name__ = f"resp{number}"
-        flow.request(step)
-    flow.compute(business_logic)
-    assert [r.value for r in await outcome_of(flow, 1, 10)] == [6, 60]
+    @flow.compute
+    def last(page):
+        return page
+
+    (result,) = await outcome_of(flow, 1)
+    assert result.failure.message.endswith("; annotate it `Response` to get the answer as it is")
 
 
 async def test_lists_and_dicts_of_requests(raw):

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from yelpaze import Failure, Flow, get
-from yelpaze.flow.checking import description
+from yelpaze.flow.checking import description, warnings
 from yelpaze.flow.drawing import edges_of, mermaid, ranks_of, svg
 from yelpaze.flow.graph import ROW
 
@@ -164,3 +164,34 @@ def test_description():
     assert lines[-1] == "result: total → int"
     flow = chain("one")
     assert description(flow.plan)[-1] == "result: one → anything that JSON can carry (no annotation)"
+
+
+def test_a_parameter_used_like_what_it_is_not_is_warned_of():
+    flow = Flow("f")
+
+    @flow.request
+    def base(row):
+        return get(row["url"])
+
+    @flow.request
+    def details(base):
+        return get(base["url"])
+
+    @flow.request
+    def fine(base):
+        return get(base.json()["url"])
+
+    @flow.compute
+    def last(base, details, fine: dict):
+        return base["x"], details.status, fine["x"]
+
+    first, second = warnings(flow.plan)
+    assert first.startswith(details_place := flow.plan.steps["details"].where)
+    assert first == (
+        f"{details_place}: details gets the response as 'base', and uses it like decoded JSON ([…]): "
+        "annotate it `base: dict`"
+    )
+    assert second.endswith(
+        "last gets the decoded JSON body as 'details', and uses it like a response (.status): "
+        "annotate it `details: Response`"
+    )

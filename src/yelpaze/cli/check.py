@@ -4,7 +4,7 @@ import click
 
 from yelpaze.cli.policies import explain
 from yelpaze.cli.running import own_stdout
-from yelpaze.flow.checking import description
+from yelpaze.flow.checking import description, warnings
 from yelpaze.flow.context import engine_for
 from yelpaze.flow.loading import find
 
@@ -23,3 +23,5 @@ def command(flow: str) -> None:
         engine = engine_for(found.plan, concurrency=_ROWS)
         click.echo("\n".join([*description(found.plan), "", "policies:"]), file=out)
         click.echo("\n".join(f"  {line}" for line in explain(engine)), file=out)
+        for warning in warnings(found.plan):
+            click.echo(f"yelpaze: warning: {warning}", err=True)

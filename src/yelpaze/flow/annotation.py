@@ -1,6 +1,7 @@
 """What a parameter's annotation says that a step wants.
 
-no annotation, Response     the whole answer
+Response                    the whole answer
+no annotation               the whole answer in a request step, the decoded JSON body in a compute step
 any other type              the JSON body, decoded and validated to it (msgspec)
 list[T], dict[str, T]       of a step that makes many requests: each answer's body as T
 … | Failure                 accepts the failure of an optional step
@@ -22,7 +23,8 @@ _DECODE_ANY = msgspec.json.Decoder().decode
 class Want(msgspec.Struct, frozen=True):
     """An annotation, taken apart. `whole` and `item_whole`: an answer is passed as it is.
 
-    `type`: what JSON is decoded to; `kept`: the annotation without None and Failure.
+    `type`: what JSON is decoded to; `kept`: the annotation without None and Failure; `is_given`: whether
+    there is one.
     """
 
     whole: bool
@@ -33,17 +35,19 @@ class Want(msgspec.Struct, frozen=True):
     accepts_failure: bool
     type: Any
     kept: Any
+    is_given: bool = True
 
 
-def want_of(annotation: Any, *, given: bool, decodes: bool = True) -> Want:
-    """Read an annotation; `given` is false for a parameter without one.
+def want_of(annotation: Any, *, given: bool, decodes: bool = True, is_compute: bool = False) -> Want:
+    """Read an annotation; `given` is false for a parameter without one, `is_compute` tells of its step.
 
     `decodes` is false where the value comes from a CPU step: it is passed as it is, so any
     type will do. Raises TypeError for a type that JSON can't be decoded to.
     """
     if not given or not decodes:
         kept, accepts_none, accepts_failure = _split(annotation) if given else (Any, False, True)
-        return Want(True, _DECODE_ANY, True, _DECODE_ANY, accepts_none, accepts_failure, Any, kept)
+        whole = given or not is_compute or not decodes
+        return Want(whole, _DECODE_ANY, whole, _DECODE_ANY, accepts_none, accepts_failure, Any, kept, given)
     kept, accepts_none, accepts_failure = _split(annotation)
     item, item_failure = _item_of(kept)
     anything = kept in (Any, object)

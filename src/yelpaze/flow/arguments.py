@@ -154,7 +154,8 @@ def _mismatch(parameter: Parameter, packed: Packed, error: Exception) -> CallErr
     why = str(error) if is_json else explained(_undecodable(parameter, packed), error)
     if parameter.source < 0:
         return CallError("input", f"the row {what}: {why}")
-    return CallError("validation", f"the answer of {parameter.name!r} {what}: {why}", parameter.name)
+    hint = "" if parameter.want.is_given else "; annotate it `Response` to get the answer as it is"
+    return CallError("validation", f"the answer of {parameter.name!r} {what}: {why}{hint}", parameter.name)
 
 
 def _undecodable(parameter: Parameter, packed: Packed) -> bytes:

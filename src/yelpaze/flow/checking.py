@@ -1,11 +1,18 @@
 """A flow in words: its steps in the order in which they can run, what each takes and gives."""
 
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
 from typing import Any, get_type_hints
 
 from yelpaze.flow.drawing import ranks_of
-from yelpaze.flow.graph import Node
+from yelpaze.flow.graph import ROW, Node
 from yelpaze.flow.plan import Plan
 from yelpaze.flow.step import Step
+
+_LIKE_JSON = frozenset({"[…]", ".get", ".items", ".keys", ".values"})
+_LIKE_RESPONSE = frozenset({".status", ".json", ".body", ".text", ".headers", ".ok"})
 
 
 def description(plan: Plan) -> list[str]:
@@ -22,6 +29,40 @@ def description(plan: Plan) -> list[str]:
         lines += [f"  {_signature(node)}{_options(node.step)}" for node in nodes]
     last = graph.nodes[graph.last].step
     return [*lines, f"result: {last.name} → {_returned(last)}"]
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What can run, and looks like a mistake: a parameter without annotation, used like what it is not."""
+    found = []
+    for node in plan.graph().nodes:
+        kinds = {True: _LIKE_RESPONSE, False: _LIKE_JSON}
+        for name, use in _uses(node.step.function):
+            parameter = next((one for one in node.parameters if one.name == name), None)
+            if parameter is None or parameter.source == ROW or parameter.want.is_given:
+                continue
+            if plan.graph().nodes[parameter.source].step.is_compute or use not in kinds[node.step.is_compute]:
+                continue
+            is_json = not node.step.is_compute
+            gets = "the response" if is_json else "the decoded JSON body"
+            found.append(
+                f"{node.step.where}: {node.step.name} gets {gets} as {name!r}, and uses it like "
+                f"{'decoded JSON' if is_json else 'a response'} ({use}): annotate it "
+                f"`{name}: {'dict' if is_json else 'Response'}`"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _uses(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    """Pairs of a name in the function's source and what is done with it: `[…]`, `.items` and so on."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # no source, as of a lambda in an expression
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            yield node.value.id, "[…]"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield node.value.id, f".{node.attr}"
 
 
 def _signature(node: Node) -> str:

@@ -89,7 +89,7 @@ def build(flow: str, where: str, steps: Steps) -> Graph:
 def _want(steps: Steps, step: Step, name: str, kind: Any, *, given: bool) -> Want:
     decodes = name == "row" or not steps[name].is_compute
     try:
-        return want_of(kind, given=given, decodes=decodes)
+        return want_of(kind, given=given, decodes=decodes, is_compute=step.is_compute)
     except Exception as error:  # noqa: BLE001  msgspec evaluates the type's own annotations
         raise FlowError(
             f"{step.where}: step {step.name!r}: {name!r} can't be decoded from JSON to {kind}: {error}"

@@ -112,11 +112,11 @@ class FileSink:
 
     def restart(self) -> list[str]:
         kept = []
-        for path in (self._layout.path, self._letters.path):
+        for path, shown in ((self._layout.path, self.name), (self._letters.path, self.failures)):
             if _holds(path):
                 other = aside_name(path)
                 path.rename(other)
-                kept.append(str(other))
+                kept.append(str(Path(shown).with_name(other.name)))
             elif path.is_file():
                 path.unlink()
         self._journal.clear()
