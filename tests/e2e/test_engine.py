@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import ssl
+import uuid
 from pathlib import Path
 
 import pytest
@@ -795,3 +796,37 @@ async def test_misuse_raises_at_once():
 
 async def test_errors_compare_to_their_names():
     assert ErrorKind.CONNECT_TIMEOUT == "timeout.connect"
+
+
+async def test_one_trace_id_for_a_page_and_tags_of_the_callers_own(raw):
+    seen = []
+
+    async def notes(peer: Peer) -> None:
+        while data := await peer.request():
+            seen.append(data.decode())
+            await peer.answer()
+
+    server = await raw(notes)
+    page = "0af7651916cd43dd8448eb211c80319c"
+    async with Engine(correlation_header="X-Request-ID") as engine:
+        requests = {name: get(f"{server.url}/{name}", tag=name.upper()) for name in ("a", "b")}
+        outcomes = await engine.gather(requests, trace_id=page)
+        one = await engine.send(get(server.url, tag=3), trace_id=str(uuid.UUID(page)))
+        other = await engine.send(get(server.url))
+    assert {name: outcome.tag for name, outcome in outcomes.items()} == {"a": "A", "b": "B"}
+    assert (one.tag, other.tag) == (3, None)
+    assert {outcome.trace_id for outcome in (*outcomes.values(), one)} == {page}
+    assert other.trace_id != page
+    assert sum(f"traceparent: 00-{page}-" in text for text in seen) == 3
+    assert sum(f"X-Request-ID: {page}" in text for text in seen) == 3
+    parents = {text.partition(f"00-{page}-")[2][:16] for text in seen}
+    assert len(parents) == 4  # a span id of its own for each
+
+
+@pytest.mark.parametrize("bad", ["", "abc", "0" * 32, "g" * 32, 7])
+async def test_a_trace_id_that_is_none(bad):
+    async with Engine() as engine:
+        with pytest.raises(MisuseError, match="32 hex digits"):
+            await engine.send(get("http://a.test/"), trace_id=bad)
+        with pytest.raises(MisuseError, match="32 hex digits"):
+            await engine.gather({"a": get("http://a.test/")}, trace_id=bad)

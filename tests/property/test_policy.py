@@ -24,9 +24,8 @@ def decide(kind, status, *, replayable, keyed=False, policy=Retry()):  # noqa: B
 
 @given(kinds, statuses)
 def test_what_may_have_been_processed_is_not_repeated(kind, status):
-    never_processed = kind in ("dns", "connect", "timeout.connect") or (
-        kind == "status" and status in (429, 503)
-    )
+    unsent = ("dns", "connect", "timeout.connect", "refused_stream", "out_of_files")
+    never_processed = kind in unsent or (kind == "status" and status in (429, 503))
     assert decide(kind, status, replayable=False) == never_processed
 
 

@@ -1,13 +1,18 @@
 """What is secret is known by its name, however that is written, and does not get out."""
 
+import io
 import json
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.pretty import Pretty
 
+from yelpaze import Engine, FanOutError, MisuseError, request
 from yelpaze.model.secrets import HIDDEN, Secrets
+from yelpaze.testing import MockTransport, Reply
 
 SECRETS = Secrets(["X-Shop-Pass", "pin"])
 NAMES = [
@@ -128,3 +133,58 @@ def test_what_is_redacted_has_no_secret_left_and_redacting_again_changes_nothing
             values += one.values()
         elif isinstance(one, list):
             values += one
+
+
+SECRET = "s3cr3t"
+
+
+def with_secrets():
+    return request(
+        "POST",
+        f"http://me:{SECRET}@a.test/x?id=1&api_key={SECRET}",
+        json={"password": SECRET},
+        headers={"Authorization": SECRET, "Cookie": SECRET, "X-Api-Key": SECRET, "X-Kept": "kept"},
+        tag=[1, 2],
+    )
+
+
+async def outcome_with_secrets():
+    headers = {"Set-Cookie": SECRET, "X-Kept": "kept", "Location": f"http://me:{SECRET}@a.test/"}
+    transport = MockTransport({"http://a.test/x": Reply(body=SECRET.encode(), headers=headers, status=500)})
+    async with Engine(transport=transport, retry=None) as engine:
+        return await engine.send(msgspec.structs.replace(with_secrets(), url="http://a.test/x"))
+
+
+def shown_by_rich(value):
+    with io.StringIO() as file:
+        Console(file=file, width=300).print(Pretty(value, max_string=None))
+        return file.getvalue()
+
+
+@pytest.mark.parametrize("shown", [repr, str, "{}".format, shown_by_rich])
+async def test_what_stands_for_a_call_in_a_log_has_no_secrets(shown):
+    outcome = await outcome_with_secrets()
+    failed = FanOutError("user", outcome, {})
+    for value in (with_secrets(), outcome, outcome.headers, failed, [outcome], {"request": with_secrets()}):
+        text = shown(value)
+        assert SECRET not in text
+        assert "kept" in text or value is failed
+    assert outcome.tag == [1, 2]
+
+
+def test_the_repr_of_a_request_has_what_differs_from_the_defaults():
+    assert repr(request("GET", "http://a.test/")) == "Request(method='GET', url='http://a.test/')"
+    assert "tag=[1, 2]" in repr(with_secrets())
+    assert "body=<21 bytes>" in repr(with_secrets())
+
+
+def test_messages_about_bad_requests_have_no_secrets():
+    for make in (
+        lambda: request("GET", f"http://me:{SECRET}@a b.test/"),
+        lambda: request("GET", f"http://me:{SECRET}@a.test:x/"),
+        lambda: request("GET", f"ftp://me:{SECRET}@a.test/"),
+        lambda: request("GET", "http://a.test/", headers={"Authorization": f"{SECRET}\n"}),
+    ):
+        with pytest.raises(MisuseError) as refused:
+            make()
+        assert SECRET not in str(refused.value)

@@ -53,6 +53,7 @@ from yelpaze.process.descriptors import room_for_calls
 from yelpaze.version import __version__
 
 _PROXY = re.compile(r"(?:(?:https?|socks4a?|socks5h?)://)?[^/\s]+/?\Z", re.IGNORECASE)
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _MAX_BODY = 64 * 1024 * 1024
 
 
@@ -381,12 +382,18 @@ class Engine:
         return first
 
     async def send(
-        self, request: Request, *, to: Destination | None = None, deadline: float | None = None
+        self,
+        request: Request,
+        *,
+        to: Destination | None = None,
+        deadline: float | None = None,
+        trace_id: str | None = None,
     ) -> Outcome:
         """Make one call. With `to`, a good answer's body goes to that file or callable.
 
-        `deadline` in seconds bounds the whole call. A file is whole or absent. Raises OSError
-        when the file cannot be written, and what the callable raises; never for the network.
+        `deadline` in seconds bounds the whole call. `trace_id`: 32 hex digits that the call carries in
+        traceparent and the correlation header; by default its own. A file is whole or absent. Raises
+        OSError when the file cannot be written, and what the callable raises; never for the network.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         spool = None if to is None else Spool(to)
@@ -395,7 +402,8 @@ class Engine:
             if not future.done():
                 future.set_result(outcome)
 
-        call = self.submit(request, on_done, spool=spool, deadline_at=self._deadline_at(deadline))
+        until = self._deadline_at(deadline)
+        call = self.submit(request, on_done, spool=spool, trace_id=_trace_id(trace_id), deadline_at=until)
         try:
             outcome = await future
         except asyncio.CancelledError:
@@ -411,13 +419,15 @@ class Engine:
         *,
         mode: Literal["settle", "fail_fast"] = "settle",
         deadline: float | None = None,
+        trace_id: str | None = None,
     ) -> dict[str, Outcome]:
         """Make named calls at once; the dict has the order given.
 
         After `deadline` seconds, what has not come ends with an error of kind
         `timeout.deadline`, so the rest can still be used.
         `settle` waits for all of them. `fail_fast` cancels the rest at the first failure
-        and raises FanOutError with it and what had arrived.
+        and raises FanOutError with it and what had arrived. `trace_id` (32 hex digits) is that of all of
+        them: one id for a page that is made of many calls.
         """
         if mode not in ("settle", "fail_fast"):
             raise MisuseError(f'mode takes "settle" or "fail_fast": {mode!r}')
@@ -436,8 +446,14 @@ class Engine:
                 finished.set_result(None)
 
         until = self._deadline_at(deadline)
+        trace_id = _trace_id(trace_id)
         calls = [
-            self.submit(request, lambda outcome, name=name: on_done(name, outcome), deadline_at=until)  # type: ignore[misc]
+            self.submit(
+                request,
+                lambda outcome, name=name: on_done(name, outcome),  # type: ignore[misc]
+                trace_id=trace_id,
+                deadline_at=until,
+            )
             for name, request in requests.items()
         ]
         if not calls:
@@ -524,6 +540,16 @@ def _at_least_one(**values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise MisuseError(f"{name} takes a whole number of at least 1: {value!r}")
+
+
+def _trace_id(given: str | None) -> str | None:
+    """The id, checked (W3C Trace Context §3.2.2.3); a UUID with its dashes is taken as well."""
+    if given is None:
+        return None
+    text = given.replace("-", "").lower() if isinstance(given, str) else ""
+    if not _TRACE_ID.fullmatch(text) or not text.strip("0"):
+        raise MisuseError(f"trace_id takes 32 hex digits, not all of them 0, or a UUID: {given!r}")
+    return text
 
 
 def _path(given: str | os.PathLike[str] | None) -> str | None:

@@ -6,6 +6,8 @@ kept as the bytes that came and costs nothing until then.
 
 from collections.abc import Iterator, Mapping
 
+from yelpaze.model.secrets import SECRETS
+
 
 def parse_block(raw: bytes) -> tuple[tuple[str, str], ...]:
     """Split a raw header block into (name, value) pairs, in order, names as sent.
@@ -76,7 +78,7 @@ class Headers(Mapping[str, str]):
         return len(self._table())
 
     def __repr__(self) -> str:
-        return f"Headers({dict(self)!r})"
+        return f"Headers({SECRETS.headers(self.items())!r})"
 
     def __reduce__(self) -> tuple[type["Headers"], tuple[bytes]]:
         return Headers, (self.raw,)

@@ -10,6 +10,7 @@ from yelpaze.model.errors import Error, YelpazeError
 from yelpaze.model.headers import Headers
 from yelpaze.model.json_errors import explained
 from yelpaze.model.request import Request
+from yelpaze.model.secrets import SECRETS, Shown, repr_of
 
 T = TypeVar("T")
 
@@ -77,6 +78,27 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     http_version: str
     remote_ip: str
     trace_id: str
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [
+            ("request", self.request),
+            ("status", self.status),
+            ("error", self.error),
+            ("headers", self.headers),
+            ("body", Shown(f"<{len(self.body)} bytes>")),
+            ("attempts", len(self.attempts)),
+            ("elapsed", round(self.elapsed, 6)),
+            ("url", SECRETS.url(self.url)),
+            ("trace_id", self.trace_id),
+        ]
+
+    def __repr__(self) -> str:
+        return repr_of(self)
+
+    @property
+    def tag(self) -> Any:
+        """What the request was tagged with."""
+        return self.request.tag
 
     @property
     def ok(self) -> bool:

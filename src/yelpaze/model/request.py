@@ -13,8 +13,9 @@ import http_sf
 import msgspec
 
 from yelpaze.model.errors import MisuseError
+from yelpaze.model.secrets import HIDDEN, SECRETS, Shown, repr_of
 from yelpaze.model.tls import Tls
-from yelpaze.model.url import Params, checked, with_params
+from yelpaze.model.url import Params, checked, shown, with_params
 
 # RFC 9110 §5.6.2: token. Methods and field names are tokens.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -50,6 +51,7 @@ class RequestOptions(TypedDict, total=False):
     idempotency_key: str | bool
     dedupe: bool | None
     tls: Tls | None
+    tag: Any
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +83,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `dedupe`: whether a GET or HEAD may share the answer of an identical one under way; None
       means as the engine says.
     - `tls`: replaces the engine's TLS settings; connections are shared with requests that have the same.
+    - `tag`: anything of the caller's own, which its outcome has as well (`outcome.tag`); it is not sent.
+
+    Its `repr` shows no credentials: neither those of the URL nor those in headers, and no body.
     """
 
     method: str
@@ -93,6 +98,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retry: bool = True
     dedupe: bool | None = None
     tls: Tls | None = None
+    tag: Any = None
 
     def __post_init__(self) -> None:
         method = self.method
@@ -114,6 +120,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.deadline is not None and not (isinstance(self.deadline, int | float) and self.deadline > 0):
             raise MisuseError(f"deadline takes a positive number of seconds: {self.deadline!r}")
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        fields: list[tuple[str, Any]] = [("method", self.method), ("url", shown(self.url))]
+        if self.headers:
+            fields.append(("headers", SECRETS.headers(self.headers)))
+        if self.body is not None:
+            fields.append(("body", Shown(f"<{len(self.body)} bytes>")))
+        others = ((name, getattr(self, name)) for name in self.__struct_fields__[4:])
+        return fields + [(name, value) for name, value in others if value is not _DEFAULTS[name]]
+
+    def __repr__(self) -> str:
+        return repr_of(self)
+
     @property
     def replayable(self) -> bool:
         """Whether it may be sent again even if the first may have been processed."""
@@ -129,14 +147,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return any(name.lower() == "idempotency-key" for name, _ in self.headers)
 
 
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in msgspec.structs.fields(Request)}
+
+
 def check_headers(headers: Iterable[tuple[str, str]]) -> None:
     """Refuse what would break the message: names that are no tokens, CR, LF or NUL in values."""
     for name, value in headers:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise MisuseError(f"not a header name: {name!r}")
         if not isinstance(value, str) or _BAD_VALUE.search(value):
+            shown_value = HIDDEN if SECRETS.has(str(name)) else repr(value)
             raise MisuseError(
-                f"header {name!r} must be a string without CR, LF, NUL or lone surrogates: {value!r}"
+                f"header {name!r} must be a string without CR, LF, NUL or lone surrogates: {shown_value}"
             )
         if name.lower() in _FRAMING:
             raise MisuseError(f"header {name!r} is set by the engine itself: leave it out")
@@ -166,6 +188,7 @@ def request(
     idempotency_key: str | bool = False,
     dedupe: bool | None = None,
     tls: Tls | None = None,
+    tag: Any = None,
 ) -> Request:
     """Build a request. At most one of `json`, `form`, `multipart` and `body` may be given.
 
@@ -173,7 +196,8 @@ def request(
     `application/x-www-form-urlencoded`; `multipart` maps field names to content or to
     `(file name, content, content type)`; `timeout` in seconds alone limits the whole
     attempt. `idempotency_key=True` makes a key of its own, the same in every attempt, so that
-    a POST may be sent twice. Raises MisuseError for what cannot be sent.
+    a POST may be sent twice. `tag` is handed through to the outcome. Raises MisuseError for what
+    cannot be sent.
 
     >>> request("POST", "http://a.test/", json={"id": 1}).body
     b'{"id":1}'
@@ -199,6 +223,7 @@ def request(
         retry=retry,
         dedupe=dedupe,
         tls=tls,
+        tag=tag,
     )
 
 

@@ -25,6 +25,22 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
+class Shown:
+    """Stands for text in a `repr`: shown without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def repr_of(value: msgspec.Struct) -> str:
+    """A `repr` of the fields that the value's `__rich_repr__` gives."""
+    fields = ", ".join(f"{name}={field!r}" for name, field in value.__rich_repr__())
+    return f"{type(value).__name__}({fields})"
+
+
 class Secrets:
     """Which names are secret: those everybody knows, and some of the user's own.
 
@@ -68,6 +84,10 @@ class Secrets:
         if isinstance(value, msgspec.Struct):
             return self.redacted(msgspec.to_builtins(value, enc_hook=repr))
         return value
+
+    def headers(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Header fields without the values of secret ones, and without secrets in URLs."""
+        return [(name, HIDDEN if self.has(name) else self.url(value)) for name, value in pairs]
 
     def url(self, text: str) -> str:
         """A URL, or a text with some, without user names, passwords, and the values of secret parameters.

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from yelpaze.model.errors import MisuseError
+from yelpaze.model.secrets import HIDDEN, repr_of
 
 _PATHS = (str, os.PathLike)
 
@@ -40,12 +41,15 @@ class Tls(msgspec.Struct, frozen=True):
         if self.ca_file is not None or self.client_cert is not None:
             _check(self.ca_file, self.certificate)
 
-    def __repr__(self) -> str:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         hidden = None
         if self.certificate is not None:
             certificate, key, password = self.certificate
-            hidden = (certificate, key, password and "***")
-        return f"Tls(ca_file={self.ca_file!r}, client_cert={hidden!r}, verify={self.verify})"
+            hidden = (certificate, key, password and HIDDEN)
+        return [("ca_file", self.ca_file), ("client_cert", hidden), ("verify", self.verify)]
+
+    def __repr__(self) -> str:
+        return repr_of(self)
 
     @property
     def certificate(self) -> tuple[str, str | None, str | None] | None:

@@ -64,17 +64,19 @@ def checked(url: str) -> str:
     if (plain := _PLAIN(url)) and ((port_text := plain[1]) is None or int(port_text) <= _MAX_PORT):
         return url
     if _CONTROL.search(url) or "\\" in url:
-        raise MisuseError(f"the URL holds a control character, a lone surrogate or a backslash: {url!r}")
+        raise MisuseError(
+            f"the URL holds a control character, a lone surrogate or a backslash: {shown(url)!r}"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise MisuseError(f"the URL {url!r} cannot be read: {error}") from None
+        raise MisuseError(f"the URL {shown(url)!r} cannot be read: {error}") from None
     if parts.scheme.lower() not in ("http", "https"):
-        raise MisuseError(f"only http:// and https:// URLs can be called: {url!r}")
+        raise MisuseError(f"only http:// and https:// URLs can be called: {shown(url)!r}")
     host = parts.hostname or ""
     if not host:
-        raise MisuseError(f"the URL has no host: {url!r}")
+        raise MisuseError(f"the URL has no host: {shown(url)!r}")
     userinfo, at, _ = parts.netloc.rpartition("@")
     netloc = quote(userinfo, safe="!$%&'()*+,;=:~") + at + _encoded_host(host, url)
     netloc += f":{port}" if port is not None else ""
@@ -87,16 +89,16 @@ def _encoded_host(host: str, url: str) -> str:
         try:
             ipaddress.IPv6Address(host.partition("%")[0])
         except ValueError:
-            raise MisuseError(f"the URL's host is not an IPv6 address: {url!r}") from None
+            raise MisuseError(f"the URL's host is not an IPv6 address: {shown(url)!r}") from None
         return f"[{host}]"
     try:
         if "%" in host:
             host = unquote(host, errors="strict").lower()
         name = host if host.isascii() else _to_ascii(host)
     except UnicodeError as error:
-        raise MisuseError(f"the URL's host is not a valid name: {url!r}: {error}") from None
+        raise MisuseError(f"the URL's host is not a valid name: {shown(url)!r}: {error}") from None
     if not _HOST.fullmatch(name):
-        raise MisuseError(f"the URL's host is not a valid name: {url!r}")
+        raise MisuseError(f"the URL's host is not a valid name: {shown(url)!r}")
     return name
 
 
