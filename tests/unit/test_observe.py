@@ -1,10 +1,12 @@
 """Metrics, logs, spans and timed: what others read of us."""
 
 import asyncio
+import contextlib
 import sys
 
 import pytest
 import structlog
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -130,6 +132,90 @@ def test_spans_are_those_on_the_wire(spans):
         for span in attempts
     ]
     assert "secret" not in call.attributes["url.full"]
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+INCOMING = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"}
+
+
+def remote_span(state, trace_id=TRACE):
+    """A span as a server's instrumentation makes it from the request that it serves."""
+    context = trace.SpanContext(
+        int(trace_id, 16),
+        int("2" * 16, 16),
+        is_remote=True,
+        trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED),
+        trace_state=trace.TraceState.from_header([state]),
+    )
+    return trace.use_span(trace.NonRecordingSpan(context))
+
+
+def sent_by(tracing, headers, current=None):
+    """The outcome of a call that is sent twice, and the headers of both attempts."""
+    sim = Simulation(fails_once(), tracing=tracing)
+
+    async def main(engine):
+        with current or contextlib.nullcontext():
+            return await engine.send(get("http://10.0.0.1/", headers=headers))
+
+    outcome = sim.run(main)
+    assert outcome.ok
+    return outcome, [sent.headers for sent in sim.requests]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sent_flags", "is_recorded"),
+    [("01", "01", True), ("03", "03", True), ("00", "00", False), ("02", "02", False)],
+)
+def test_a_request_that_carries_a_context_goes_on_with_it(spans, flags, sent_flags, is_recorded):
+    provider, exporter = spans
+    parent = f"cc-{TRACE}-{SPAN}-{flags}-more "
+    outcome, sent = sent_by(
+        open_telemetry(provider), {**INCOMING, "TraceParent": parent, "traceparent": parent}
+    )
+    assert outcome.trace_id != TRACE  # given twice, it is none
+    exporter.clear()
+    outcome, sent = sent_by(open_telemetry(provider), {**INCOMING, "traceparent": parent})
+    assert outcome.trace_id == TRACE
+    parents = [headers["traceparent"].split("-") for headers in sent]
+    assert [(one[1], one[3]) for one in parents] == [(TRACE, sent_flags)] * 2
+    assert len({one[2] for one in parents} - {SPAN}) == 2
+    assert [headers["tracestate"] for headers in sent] == [INCOMING["tracestate"]] * 2
+    called = [span for span in exporter.get_finished_spans() if span.kind.name == "INTERNAL"]
+    assert [f"{span.parent.span_id:016x}" for span in called] == [SPAN] * is_recorded
+
+
+@pytest.mark.parametrize("parent", ["broken", f"00-{TRACE}-{SPAN}-01-more", f"ff-{TRACE}-{SPAN}-01"])
+def test_a_broken_context_is_not_gone_on_with(spans, parent):
+    outcome, sent = sent_by(open_telemetry(spans[0]), {**INCOMING, "traceparent": parent})
+    assert outcome.trace_id != TRACE
+    assert [headers["traceparent"][53:] for headers in sent] == ["03"] * 2  # the SDK's ids are random
+    assert not any("tracestate" in headers for headers in sent)
+
+
+@pytest.mark.parametrize(
+    ("state", "headers", "sent_state"),
+    [
+        ("a=1,b=2", {}, "a=1,b=2"),
+        ("a=1", INCOMING, "a=1"),  # of one trace, the span's own is newer
+        ("", INCOMING, INCOMING["tracestate"]),
+        ("", {**INCOMING, "tracestate": "not a list"}, "not a list"),
+        ("", {**INCOMING, "traceparent": f"00-{'1' * 32}-{SPAN}-01"}, None),
+        ("", {}, None),
+    ],
+)
+def test_the_current_span_goes_before_the_request_and_its_state_goes_on(spans, state, headers, sent_state):
+    outcome, sent = sent_by(open_telemetry(spans[0]), headers, remote_span(state))
+    assert outcome.trace_id == TRACE
+    assert [headers.get("tracestate") for headers in sent] == [sent_state] * 2
+    assert len({headers["traceparent"][36:52] for headers in sent} - {SPAN, "2" * 16}) == 2
+
+
+@pytest.mark.parametrize("current", [None, "2" * 16])
+def test_without_an_sdk_the_incoming_context_is_carried_on(current):
+    outcome, sent = sent_by(open_telemetry(), INCOMING, remote_span("a=1") if current else None)
+    assert outcome.trace_id == TRACE
+    assert [headers["tracestate"] for headers in sent] == ["a=1" if current else INCOMING["tracestate"]] * 2
 
 
 def test_cancelled_calls_leave_no_span_open(spans):

@@ -262,8 +262,8 @@ class Call:
             error = self._examined(result, now)
         seconds = now - exchange.began
         self._attempts += (Attempt(status, error, seconds, exchange.began),)
-        if self.span is not None and exchange.parent is not None:
-            self.span.end_attempt(exchange.parent, self._attempts[-1])
+        if self.span is not None and exchange.trace_context is not None:
+            self.span.end_attempt(exchange.trace_context, self._attempts[-1])
         if core.on_attempt is not None:
             core.notify_attempt(self.request, self._attempts[-1], self.trace_id)
         exchange.settle(result, error, now)

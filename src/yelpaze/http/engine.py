@@ -294,7 +294,7 @@ class Engine:
     ) -> Pending:
         """Start a call without a task or future; `on_done` gets the outcome, on the event loop.
 
-        `trace_id` (32 hex digits) makes the call part of a trace that has begun elsewhere;
+        `trace_id` (32 random hex digits) makes the call part of a trace that has begun elsewhere;
         `defaults` holds where the request itself says nothing. With `park_listener` the call is one
         of many: it parks while its host is away, and `park_listener` hears when it waits.
         `deadline_at` is a time of the engine's `clock`. `order` (`next_order()`) is the age of

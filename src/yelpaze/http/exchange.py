@@ -71,7 +71,7 @@ class Exchange:
         "_unheard",
         "began",
         "generation",
-        "parent",
+        "trace_context",
     )
 
     def __init__(self, core: Core, call: ExchangeOwner, now: float, hedged: bool) -> None:
@@ -90,8 +90,7 @@ class Exchange:
         self._over = self._unheard = False
         self.began = now
         self.generation = host.generation
-        # The traceparent, where there is tracing.
-        self.parent = None if call.span is None else call.span.begin_attempt(call.current.method)
+        self.trace_context = None if call.span is None else call.span.begin_attempt(call.current.method)
         host.attempts += 1
         if not host.needs_look_up or core.resolver is None:
             self._send(None)
@@ -135,7 +134,7 @@ class Exchange:
         attempt = AttemptRequest(
             method=current.method,
             url=current.url,
-            header_lines=core.tracer.header_lines(current, call.trace_id, self.parent),
+            header_lines=core.tracer.header_lines(current, call.trace_id, self.trace_context),
             body=current.body,
             replayable=call.replayable,
             host=host.key,

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from yelpaze.http.tracer import TraceContext
 from yelpaze.model.errors import ErrorKind
 from yelpaze.model.event import HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
@@ -55,10 +56,10 @@ class CallSpan(Protocol):
 
     trace_id: str
 
-    def begin_attempt(self, method: str) -> str:
-        """Open an attempt's span; its `traceparent`, which names it until its end."""
+    def begin_attempt(self, method: str) -> TraceContext:
+        """Open an attempt's span; return what it sends, which names it until its end."""
 
-    def end_attempt(self, parent: str, attempt: Attempt) -> None:
+    def end_attempt(self, context: TraceContext, attempt: Attempt) -> None:
         """The attempt is over."""
 
     def end(self, outcome: Outcome | None) -> None:
