@@ -246,6 +246,117 @@ async def test_one_call_too_many_is_refused_and_goes_elsewhere(kind, tmp_path):
         await direct.close()
 
 
+@pytest.mark.parametrize("idempotent", [False, True])
+@pytest.mark.parametrize("request_", ["RESOURCE_EXHAUSTED", "forward RESOURCE_EXHAUSTED", "Large"])
+async def test_a_call_that_ran_is_not_sent_again(request_, idempotent, tmp_path):
+    """Whatever a servicer says, or gRPC where an answer is too large: only the process itself can refuse a call."""
+    notes, options = tmp_path / "notes", [("grpc.max_receive_message_length", 1000)]
+    name, request = ("Large", "") if request_ == "Large" else ("Abort", f"{request_} ")
+    async with (
+        served(servicers.register_noting) as server,
+        caller(server, idempotent=idempotent, options=options) as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await unary(channel, name)(f"{request}{notes}".encode())
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert notes.read_text() == "begin\n"
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "ABORTED"])
+async def test_a_servicers_own_unavailable_is_not_repeated(code, tmp_path):
+    notes = tmp_path / "notes"
+    async with served(servicers.register_noting) as server, caller(server) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await unary(channel, "Abort")(f"{code} {notes}".encode())
+        assert caught.value.code() is grpc.StatusCode[code]
+    assert notes.read_text() == "begin\n"
+
+
+RAISING = {
+    "async": (servicers.register_raising, None),
+    "threads": (servicers.register_raising_sync, 2),
+    "sync in async": (servicers.register_raising_sync, None),
+}
+
+
+@pytest.mark.parametrize("kind", RAISING)
+async def test_what_servicers_raise_ends_their_call_and_is_logged(kind):
+    register, threads = RAISING[kind]
+    async with (
+        served(register, processes=1, threads=threads) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        later = channel.unary_stream(f"/{servicers.SERVICE}/RaiseLater")
+        pid = await unary(channel, "Who")()
+        for name in servicers.RAISED:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await unary(channel, "Raise")(name.encode())
+            assert (caught.value.code(), name) == (grpc.StatusCode.UNKNOWN, name)
+            stream = later(name.encode(), timeout=40)
+            assert await stream.read() == b"1"
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stream.read()
+            assert (caught.value.code(), name) == (grpc.StatusCode.UNKNOWN, name)
+        assert await unary(channel, "Who")() == pid
+    logged = [line for line in server.lines if line.startswith("error: ") and "Traceback" in line]
+    assert len(logged) == 2 * len(servicers.RAISED)
+    assert all("order 17 has no lines" in line and "in fail" in line for line in logged)
+
+
+async def left_work(server, go, notes):
+    """Begin work, and leave it without its client."""
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(f"/{servicers.SERVICE}/Work")(f"{go} {notes}".encode(), timeout=60)
+        await until_true(notes.exists)
+        call.cancel()
+
+
+@pytest.mark.parametrize("how", ["stop", "roll"])
+@pytest.mark.parametrize("threads", [2, None])
+async def test_work_without_its_client_ends_within_grace(threads, how, tmp_path):
+    """In threads: gRPC's async server runs functions that are not async in some, too."""
+    go, notes = tmp_path / "go", tmp_path / "notes"
+    async with served(servicers.register_noting, processes=1, threads=threads, grace=60) as server:
+        await left_work(server, go, notes)
+        (old,) = server._supervisor.serving()
+        ending = asyncio.create_task(server.drain() if how == "stop" else server.roll())
+        await until_true(lambda: old.state == "draining")
+        go.touch()
+        await ending
+        assert notes.read_text() == "begin\nend\n"
+
+
+async def test_work_without_its_client_is_cut_after_grace(tmp_path):
+    notes = tmp_path / "notes"
+    async with served(servicers.register_noting, processes=1, threads=1, grace=0.5) as server:
+        await left_work(server, tmp_path / "never", notes)
+        async with asyncio.timeout(40):
+            await server.drain()
+        assert notes.read_text() == "begin\n"
+
+
+async def test_a_connections_age_cuts_no_call():
+    """Calls and streams last as long as several ages, over a connection each and over one that is shared."""
+
+    async def ticks(channel):
+        stream = channel.unary_stream(f"/{servicers.SERVICE}/Ticks")(b"25", timeout=60)
+        return len([answer async for answer in stream])
+
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    age = {"processes": 1, "max_connection_age": 0.5, "grace": 0.5}
+    async with served(servicers.register_ticking, **age) as server, caller(server) as shared:
+        first, second = (grpc.aio.insecure_channel(server.address, options=options) for _ in range(2))
+        async with first, second:
+            found = await asyncio.gather(
+                ticks(first),
+                unary(second, "Sleep")(b"2.5"),
+                ticks(shared),
+                *(unary(shared, "Sleep")(b"2.5") for _ in range(3)),
+            )
+        assert (found[0], found[2]) == (25, 25)
+        assert len({pid for pid in found if isinstance(pid, bytes)}) == 1
+
+
 async def test_an_abort_ends_all_processes_at_once():
     async with served(grace=600) as server, caller(server) as channel:
         pids = {int(pid) for pid in await many(channel)}

@@ -98,6 +98,106 @@ def methods_of(who, sleep, until, fail, count, add, echo, crash):
     }
 
 
+RAISED = {
+    "ValueError": ValueError("order 17 has no lines"),
+    "SystemExit": SystemExit("order 17 has no lines"),
+    "KeyboardInterrupt": KeyboardInterrupt("order 17 has no lines"),
+    "CancelledError": asyncio.CancelledError("order 17 has no lines"),
+    "GeneratorExit": GeneratorExit("order 17 has no lines"),
+    "StopIteration": StopIteration("order 17 has no lines"),
+    "surrogate": ValueError("order 17 has no lines: \udcff"),
+}
+
+
+def register_raising(server):
+    """A call that raises what its request names, and a stream that does after its first answer."""
+
+    async def who(request, context):
+        return _pid()
+
+    async def fail(request, context):
+        raise RAISED[request.decode()]
+
+    async def fail_later(request, context):
+        yield b"1"
+        raise RAISED[request.decode()]
+
+    _add_raising(server, who, fail, fail_later)
+
+
+def register_raising_sync(server):
+    def who(request, context):
+        return _pid()
+
+    def fail(request, context):
+        raise RAISED[request.decode()]
+
+    def fail_later(request, context):
+        yield b"1"
+        raise RAISED[request.decode()]
+
+    _add_raising(server, who, fail, fail_later)
+
+
+def _add_raising(server, who, fail, fail_later):
+    methods = {
+        "Who": grpc.unary_unary_rpc_method_handler(who),
+        "Raise": grpc.unary_unary_rpc_method_handler(fail),
+        "RaiseLater": grpc.unary_stream_rpc_method_handler(fail_later),
+    }
+    _add(server, methods)
+
+
+def register_noting(server):
+    """Servicers that note when they begin and end, in the file that a request names."""
+
+    def note(path, text):
+        with Path(path).open("a") as file:
+            file.write(f"{text}\n")
+
+    async def abort(request, context):
+        """`CODE path`: ends with that code. `forward CODE path`: as if another server had refused it."""
+        *forward, code, path = request.decode().split()
+        note(path, "begin")
+        refused = (("yelpaze-refused-by", "another-1"),) if forward else ()
+        await context.abort(grpc.StatusCode[code], "mine", trailing_metadata=refused)
+
+    async def large(request, context):
+        note(request.decode(), "begin")
+        return bytes(1 << 20)
+
+    def work(request, context):
+        """`go path`: works until the file `go` is there, whether or not its client still is."""
+        go, path = request.decode().split()
+        note(path, "begin")
+        while not Path(go).exists():
+            time.sleep(0.01)
+        note(path, "end")
+        return b""
+
+    methods = {"Abort": abort, "Large": large, "Work": work}
+    _add(server, {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()})
+
+
+def register_ticking(server):
+    """A stream and a call that outlast their connection's age many times."""
+
+    async def ticks(request, context):
+        for number in range(int(request)):
+            yield str(number).encode()
+            await asyncio.sleep(0.1)
+
+    async def sleep(request, context):
+        await asyncio.sleep(float(request))
+        return _pid()
+
+    methods = {
+        "Ticks": grpc.unary_stream_rpc_method_handler(ticks),
+        "Sleep": grpc.unary_unary_rpc_method_handler(sleep),
+    }
+    _add(server, methods)
+
+
 @asynccontextmanager
 async def with_life(server):
     register(server)

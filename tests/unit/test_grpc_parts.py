@@ -1,9 +1,11 @@
 """The parts of a gRPC server that decide or count, without processes."""
 
 import asyncio
+import logging
 import socket
 import subprocess
 import sys
+import threading
 
 import grpc
 import pytest
@@ -15,8 +17,10 @@ from yelpaze.grpc.multi_process import worn
 from yelpaze.grpc.options import Options
 from yelpaze.grpc.server_group import own_address
 from yelpaze.grpc.server_process import ServerProcess
+from yelpaze.grpc.threads import Threads
 from yelpaze.grpc.totals import summed, totals
 from yelpaze.model.errors import InputError, MisuseError, StoppedError
+from yelpaze.model.notice import NoticeHandler
 
 # ── when a process is worn ──────────────────────────────────────────────────────
 
@@ -108,6 +112,10 @@ class Context:
 
     def __init__(self, code=None):
         self._code = code
+        self.trailing = None
+
+    def set_trailing_metadata(self, metadata):
+        self.trailing = metadata
 
     def code(self):
         return self._code
@@ -178,12 +186,12 @@ async def test_calls_are_counted_by_how_they_end(kind):
     await called(kind, tally, context_of(kind, grpc.StatusCode.INVALID_ARGUMENT.value[0]))
     with pytest.raises(LookupError):
         await called(kind, tally, context_of(kind), fail(LookupError()))
-    with pytest.raises(asyncio.CancelledError):
-        await called(kind, tally, context_of(kind), fail(asyncio.CancelledError()))
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        await called(kind, tally, context_of(kind), fail(SystemExit(3)))
     found = tally.report()
     assert found.started == {"a/B": 5}
-    statuses = ("OK", "NOT_FOUND", "INVALID_ARGUMENT", "UNKNOWN", "CANCELLED")
-    assert found.handled == {("a/B", status): 1 for status in statuses}
+    statuses = {"OK": 1, "NOT_FOUND": 1, "INVALID_ARGUMENT": 1, "UNKNOWN": 2}
+    assert found.handled == {("a/B", status): count for status, count in statuses.items()}
     buckets = [0] * (len(BUCKETS) + 1)
     buckets[0], buckets[BUCKETS.index(0.5)], buckets[-1] = 3, 1, 1
     assert found.seconds["a/B"][:-1] == buckets
@@ -193,12 +201,13 @@ async def test_calls_are_counted_by_how_they_end(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_call_too_many_is_refused_and_takes_no_time(kind):
-    tally = Tally(lambda: None, None, 2)
+    tally = Tally(lambda: None, None, 2, "run-1")
     tally.running = 2
     context, ran = context_of(kind), []
     with pytest.raises(AbortError):
         await called(kind, tally, context, lambda: ran.append(1))
     assert context.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert context.trailing == (("yelpaze-refused-by", "run-1"),)
     found = tally.report()
     assert (found.started, found.handled) == ({"a/B": 1}, {("a/B", "RESOURCE_EXHAUSTED"): 1})
     assert (found.seconds, found.running, ran) == ({}, 2, [])
@@ -216,6 +225,104 @@ async def test_a_stream_that_its_client_left_is_cancelled(kind):
         await anext(stream)
         await stream.aclose()
     assert tally.report().handled == {("a/B", "CANCELLED"): 1}
+
+
+class UnreadableError(Exception):
+    def __str__(self):
+        raise SystemExit("in __str__")
+
+
+RAISED = [
+    (ValueError("as it is"), None),
+    (AbortError(), None),
+    (ExceptionGroup("several", [ValueError()]), None),
+    (SystemExit(3), "SystemExit: 3"),
+    (SystemExit(), "SystemExit"),
+    (KeyboardInterrupt(), "KeyboardInterrupt"),
+    (GeneratorExit(), "GeneratorExit"),
+    (asyncio.CancelledError("mine"), "CancelledError: mine"),
+    (BaseExceptionGroup("several", [SystemExit(3)]), "BaseExceptionGroup: several (1 sub-exception)"),
+    (UnreadableError(), "UnreadableError: its text cannot be read"),
+    (ValueError("\udcff"), "ValueError: \\udcff"),  # gRPC sends UTF-8
+]
+
+
+@pytest.mark.parametrize(("error", "text"), RAISED)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_whatever_a_servicer_raises_can_be_answered(kind, error, text):
+    def request():
+        raise error
+
+    tally = Tally(lambda: None, None, None)
+    with pytest.raises(Exception) as caught:
+        await called(kind, tally, context_of(kind), request)
+    if text is None:
+        assert caught.value is error
+    else:
+        assert (type(caught.value), str(caught.value)) == (RuntimeError, text)
+        assert caught.value.__cause__ is error
+    assert tally.report().handled == {("a/B", "UNKNOWN"): 1}
+    assert tally.running == 0
+
+
+@pytest.mark.parametrize("error", [StopIteration(1), StopAsyncIteration(1)])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_end_of_an_iteration_is_no_answer(kind, error):
+    def request():
+        raise error
+
+    with pytest.raises(RuntimeError):
+        await called(kind, Tally(lambda: None, None, None), context_of(kind), request)
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "async generator"])
+async def test_a_call_that_grpc_cancels_stays_cancelled(kind):
+    tally, begun = Tally(lambda: None, None, None), asyncio.Event()
+
+    async def waits(request, context):
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def waits_between(request, context):
+        begun.set()
+        await asyncio.Event().wait()
+        yield request
+
+    _, make, name = KINDS[kind]
+    behavior = waits if kind == "coroutine" else waits_between
+    call = getattr(counted("a/B", make(behavior), tally), name)(b"", context_of(kind))
+    task = asyncio.ensure_future(call if kind == "coroutine" else anext(call))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tally.report().handled == {("a/B", "CANCELLED"): 1}
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), ValueError(), GeneratorExit()])
+def test_no_thread_is_lost(error, caplog):
+    """By nothing that gRPC itself lets through either, such as what a serializer raises."""
+    done = threading.Event()
+    threads = Threads(1, None)
+
+    def fail():
+        raise error
+
+    threads.submit(fail)
+    threads.submit(done.set)
+    assert done.wait(30)
+    threads.shutdown()
+    assert [record.exc_info[1] for record in caplog.records] == [error]
+
+
+def test_a_long_traceback_is_cut_in_its_middle():
+    notices = []
+    handler = NoticeHandler(notices.append)
+    record = logging.LogRecord("grpc._server", logging.ERROR, "", 0, "begin%send", ("x" * 99_999,), None)
+    handler.handle(record)
+    (notice,) = notices
+    assert (notice.kind, notice.level) == ("log.grpc._server", "error")
+    assert (notice.text[:5], notice.text[-3:], len(notice.text) < 20_000) == ("begin", "end", True)
 
 
 def test_methods_that_were_not_called_are_not_reported():

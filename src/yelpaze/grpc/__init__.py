@@ -12,6 +12,7 @@ totals.py      what all have done
 control.py     what parent and processes say to each other
 process.py     a process: gRPC's server, health, reflection, who is busy
 counting.py    calls counted as they come and go
+raised.py      what servicers raise, as gRPC can answer it
 threads.py     the threads that run servicers which are not async
 channel.py     the client: the least busy process gets the call
 peers.py       what a client knows of the processes

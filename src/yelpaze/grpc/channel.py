@@ -11,6 +11,7 @@ from typing import Any, Self
 import grpc
 import msgspec
 
+from yelpaze.grpc.control import REFUSED_BY
 from yelpaze.grpc.peers import Peer, Peers
 from yelpaze.grpc.target import Security
 from yelpaze.model.errors import MisuseError
@@ -19,7 +20,6 @@ _ATTEMPTS = 4
 _AGAIN = grpc.StatusCode.UNAVAILABLE
 # CANCELLED comes from a server that stopped before it had looked at the call.
 _LOST = (_AGAIN, grpc.StatusCode.CANCELLED)
-_REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _WAIT_SECONDS = 10.0
 _Serializer = Callable[[Any], bytes] | None
 _Deserializer = Callable[[bytes], Any] | None
@@ -78,8 +78,9 @@ class Channel:
 
     - `targets`: `grpc://host:port`, `grpcs://host:port`, `unix:path`; a name with several addresses, or
       several names, are all used.
-    - `idempotent`: calls may be made twice, so those that are lost with their process are sent to another
-      one, up to three times. Otherwise only calls that a process refused are.
+    - `idempotent`: calls may be made twice. Those that end with UNAVAILABLE or CANCELLED, as they do when
+      their process is lost, are then sent to another one, up to three times. Otherwise only calls are that a
+      process refused before they ran (`max_concurrent`), whatever a servicer says. Streams are sent once.
     - `hedge`: seconds after which a call that has no answer is made a second time, at another process;
       needs `idempotent`.
 
@@ -177,10 +178,15 @@ class Channel:
             try:
                 return await (send(peer) if self._hedge is None else self._hedged(send, peer))
             except grpc.aio.AioRpcError as error:
-                may = error.code() is _REFUSED or (error.code() in _LOST and self._idempotent)
+                may = self._has_not_run(error) or (error.code() in _LOST and self._idempotent)
                 if not may or attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("the last attempt has returned or raised")
+
+    def _has_not_run(self, error: grpc.aio.AioRpcError) -> bool:
+        """Whether one of our processes says that it refused the call itself."""
+        metadata = error.trailing_metadata() or ()
+        return any(name == REFUSED_BY and self.peers.has(value) for name, value in metadata)
 
     async def _hedged(self, send: _Send, peer: Peer) -> Any:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What the supervisor and its processes say to each other."""
+"""What the supervisor and its processes say to each other, and processes to clients beside their answers."""
 
 from typing import Any
 
@@ -10,6 +10,10 @@ from yelpaze.grpc.options import Credentials, Options
 # Upper bounds in seconds, those of most gRPC servers' metrics; one more bucket has the rest, and the
 # last place has the sum.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+# In the trailing metadata of a call that a process has refused before it ran: the process's id. So it says
+# nothing to the clients of a servicer that passes on the status of a call of its own.
+REFUSED_BY = "yelpaze-refused-by"
 
 
 class ProcessAddress(msgspec.Struct, frozen=True):

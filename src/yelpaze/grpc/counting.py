@@ -15,16 +15,23 @@ from typing import Any
 import grpc
 import msgspec
 
-from yelpaze.grpc.control import BUCKETS, ProcessReport
+from yelpaze.grpc.control import BUCKETS, REFUSED_BY, ProcessReport
+from yelpaze.grpc.raised import answerable, is_cancelled
 from yelpaze.grpc.threads import Threads
 
 _OVER = "the process has as many calls as it takes (max_concurrent)"
 
 
 class Tally:
-    """Counts of one process, by method and status. Servicers' threads share it, under `lock`."""
+    """Counts of one process, by method and status. Servicers' threads share it, under `lock`.
 
-    def __init__(self, changed: Callable[[], None], threads: Threads | None, most: int | None) -> None:
+    `id_` is the process's, by which clients know it.
+    """
+
+    def __init__(
+        self, changed: Callable[[], None], threads: Threads | None, most: int | None, id_: str = ""
+    ) -> None:
+        self.refusal = ((REFUSED_BY, id_),)
         self._threads = threads
         self._most = most
         self._methods: dict[str, Counts] = {}
@@ -100,6 +107,7 @@ class Counts:
             self.started += 1
             status = grpc.StatusCode.RESOURCE_EXHAUSTED.name
             self.handled[status] = self.handled.get(status, 0) + 1
+        context.set_trailing_metadata(self.tally.refusal)
         return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _OVER)
 
 
@@ -173,12 +181,20 @@ def _wrapped(method: str, behavior: Callable[..., Any], tally: Tally, *, is_stre
     return wrap(behavior, tally, tally.of(method))
 
 
+# What a servicer raises becomes what gRPC can answer within the count, which so has the status that is sent.
+
+
 def _coroutine(behavior: Callable[..., Any], tally: Tally, counts: Counts) -> Any:
     async def call(request: Any, context: Any) -> Any:
         if tally.is_over:
             await counts.refuse(context)
         with CountedCall(counts, context):
-            return await behavior(request, context)
+            try:
+                return await behavior(request, context)
+            except BaseException as error:
+                if is_cancelled(error) or (other := answerable(error)) is None:
+                    raise
+                raise other from error
 
     return call
 
@@ -187,9 +203,17 @@ def _async_generator(behavior: Callable[..., Any], tally: Tally, counts: Counts)
     async def call(request: Any, context: Any) -> Any:
         if tally.is_over:
             await counts.refuse(context)
+        is_left = False
         with CountedCall(counts, context):
-            async for response in behavior(request, context):
-                yield response
+            try:
+                async for response in behavior(request, context):
+                    is_left = True
+                    yield response
+                    is_left = False
+            except BaseException as error:
+                if is_left or is_cancelled(error) or (other := answerable(error)) is None:
+                    raise
+                raise other from error
 
     return call
 
@@ -199,7 +223,12 @@ def _function(behavior: Callable[..., Any], tally: Tally, counts: Counts) -> Any
         if tally.is_over:
             counts.refuse(context)
         with CountedCall(counts, context):
-            return behavior(request, context)
+            try:
+                return behavior(request, context)
+            except BaseException as error:
+                if (other := answerable(error)) is None:
+                    raise
+                raise other from error
 
     return call
 
@@ -208,8 +237,17 @@ def _generator(behavior: Callable[..., Any], tally: Tally, counts: Counts) -> An
     def call(request: Any, context: Any) -> Any:
         if tally.is_over:
             counts.refuse(context)
+        is_left = False
         with CountedCall(counts, context):
-            yield from behavior(request, context)
+            try:
+                for response in behavior(request, context):
+                    is_left = True
+                    yield response
+                    is_left = False
+            except BaseException as error:
+                if is_left or (other := answerable(error)) is None:
+                    raise
+                raise other from error
 
     return call
 

@@ -17,11 +17,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         threads: Threads a process for servicers that are not async; None: servicers are async.
         max_concurrent: Calls that a process has under way or waiting at once, beyond which it refuses with
             RESOURCE_EXHAUSTED; None: no bound.
-        grace: Seconds that calls under way have when a process is to stop.
+        grace: Seconds that calls under way have when a process is to stop, in threads also those whose
+            client has gone.
         drain: Seconds between telling health checks NOT_SERVING and taking no more calls.
         max_calls, max_age, max_memory: A process is replaced after so many calls, seconds, bytes; its
             replacement is there first.
-        max_connection_age: Seconds after which clients connect anew, so that they spread again.
+        max_connection_age: Seconds after which clients connect anew, so that they spread again. Calls under
+            way are not cut.
         keepalive: Seconds without traffic after which a connection is asked whether it lives. Clients
             may ask every 10 seconds.
         max_message: Bytes of one message, in both directions.
@@ -85,8 +87,9 @@ def server_arguments(options: Options) -> list[tuple[str, int | str]]:
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.max_pings_without_data": 0,
         "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+        # The client is told by GOAWAY, and connects anew for its next call. Those under way go on to their
+        # end: grpc.max_connection_age_grace_ms is unlimited by default (gRFC A9).
         "grpc.max_connection_age_ms": _milliseconds(options.max_connection_age),
-        "grpc.max_connection_age_grace_ms": _milliseconds(max(options.grace, 1.0)),
     }
     return list((found | dict(options.arguments)).items())
 

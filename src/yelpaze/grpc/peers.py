@@ -171,6 +171,10 @@ class Peers:
                     best = peer
         return best
 
+    def has(self, id_: str | bytes) -> bool:
+        """Whether a process with that id is behind the targets."""
+        return any(id_ in ids for ids in self._members.values())
+
     async def wait(self) -> None:
         """Until something changes."""
         self._changed.clear()

@@ -6,6 +6,7 @@ it then only talks to the supervisor and to watchers.
 
 import asyncio
 import contextlib
+import logging
 import pickle
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +26,7 @@ from yelpaze.grpc.options import Credentials, server_arguments
 from yelpaze.grpc.threads import Threads
 from yelpaze.grpc.watching import SERVICE, Watching
 from yelpaze.model.errors import YelpazeError
-from yelpaze.model.notice import Level, Notice
+from yelpaze.model.notice import Level, Notice, NoticeHandler
 from yelpaze.process.messages import Drain, Failed, Ready
 from yelpaze.process.parenthood import Parent, loading
 
@@ -132,7 +133,7 @@ class Process:
             self._threads.changed = self.changed
         self._last_report: ProcessReport | None = None
         self._draining = asyncio.Event()
-        self.tally = Tally(self.changed, self._threads, options.max_concurrent)
+        self.tally = Tally(self.changed, self._threads, options.max_concurrent, task.id)
         self.load: Load | None = None
         self.wants_replacement = False
         self._watching: Watching | None = None
@@ -141,6 +142,9 @@ class Process:
         """Serve until told to drain, or the supervisor is gone."""
         loop = self._loop = asyncio.get_running_loop()
         options, task = self._options, self._task
+        # Of what servicers raise, gRPC tells nobody else: its logger has a handler that drops it.
+        for name in ("grpc", "yelpaze"):
+            logging.getLogger(name).addHandler(NoticeHandler(self.report))
         arguments = server_arguments(options)
         is_async = self._threads is None
         self._server: Any
@@ -228,7 +232,7 @@ class Process:
                 self._parent.send(report)
 
     def report(self, notice: Notice) -> None:
-        """Pass a notice on to the operator."""
+        """Pass a notice on to the operator; any thread."""
         with contextlib.suppress(OSError):
             self._parent.send(notice)
 
@@ -239,11 +243,16 @@ class Process:
         self._watching.is_draining = True
         self._watching.changed()
         await asyncio.sleep(self._options.drain)
-        stopped = asyncio.ensure_future(self._stopped(self._options.grace))
-        # When no servicer has a call, what is left are health watches, reflection, and calls that gRPC took
-        # while it was stopping and that it gives to nobody: these would last until their deadlines.
-        while not stopped.done() and (self.tally.running or self.tally.waiting):
-            await asyncio.wait([stopped], timeout=_LOOK_SECONDS)
+        loop = asyncio.get_running_loop()
+        grace = self._options.grace
+        ends = loop.time() + grace
+        stopped = asyncio.ensure_future(self._stopped(grace))
+        # Our own count says when all is done. For gRPC a call is over when its client has gone, though its
+        # thread still works. When no servicer has a call, what is left are health watches, reflection, and
+        # calls that gRPC took while it was stopping and that it gives to nobody: these would last until their
+        # deadlines.
+        while (self.tally.running or self.tally.waiting) and loop.time() < ends:  # noqa: ASYNC110  of threads
+            await asyncio.sleep(_LOOK_SECONDS)
         await asyncio.wait([stopped], timeout=_LAST_SECONDS)
         if not stopped.done():
             await self._stopped(0)

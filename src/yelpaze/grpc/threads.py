@@ -6,6 +6,7 @@ threads aside, which also answer health checks and watchers, so that these never
 long calls.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 _Item = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_LOG = logging.getLogger(__name__)
 _DONE: Future[Any] = Future()
 _DONE.set_result(None)
 
@@ -70,6 +72,8 @@ class Threads(Executor):
                 self._busy += 1
             try:
                 fn(*args, **kwargs)
+            except BaseException:  # noqa: BLE001  as in the standard library's pool, it must not end the thread
+                _LOG.exception("a call ended without a status")
             finally:
                 with self._lock:
                     self._busy -= 1

@@ -49,10 +49,13 @@ class Parent:
         _die_with_parent(lifeline_fd)
         self.socket = socket.socket(fileno=channel_fd)
         self._decoder = Decoder()
+        self._sending = threading.Lock()
 
     def send(self, value: Any) -> None:
-        """Send a value. Raises what pickle raises."""
-        self.socket.sendall(encode(value))
+        """Send a value, from any thread. Raises what pickle raises."""
+        frame = encode(value)
+        with self._sending:  # a frame may need several writes
+            self.socket.sendall(frame)
 
     def messages(self) -> Iterator[Any]:
         """What it sends, until it ends. Blocks."""

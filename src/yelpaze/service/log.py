@@ -13,11 +13,10 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, Literal, TextIO
 
 from yelpaze.model.errors import MisuseError
-from yelpaze.model.notice import Level, Notice, Report
+from yelpaze.model.notice import Level, Notice, NoticeHandler, Report
 
 Format = Literal["text", "json"]
 FORMATS: tuple[Format, ...] = ("text", "json")
-_LEVELS = {logging.WARNING: Level.WARNING, logging.ERROR: Level.ERROR, logging.CRITICAL: Level.ERROR}
 _Event = MutableMapping[str, Any]
 
 
@@ -76,18 +75,5 @@ def service_report(
 
 def forward_logging(report: Report) -> None:
     """Log what libraries log by the standard library, from warnings on, through this report."""
-    handlers = [_Forwarding(report)]
+    handlers = [NoticeHandler(report)]
     logging.basicConfig(handlers=handlers, level=logging.WARNING, format="%(message)s", force=True)
-
-
-class _Forwarding(logging.Handler):
-    def __init__(self, report: Report) -> None:
-        super().__init__(logging.WARNING)
-        self._report = report
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            level = _LEVELS.get(record.levelno, Level.WARNING)
-            self._report(Notice(f"log.{record.name}", self.format(record), level))
-        except Exception:  # noqa: BLE001  as logging's own handlers: it must not raise
-            self.handleError(record)
