@@ -5,8 +5,10 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from datetime import date
+from enum import Enum
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import msgspec
 import pytest
@@ -17,6 +19,8 @@ from support import outputs
 from support.needed import needs
 from support.outputs import OUTPUTS, checkpoint, letter, result
 from yelpaze.io.backends import open_sink
+from yelpaze.io.column_kinds import ColumnKind
+from yelpaze.io.columns import Column, Columns
 from yelpaze.io.protocol import SchemaMismatch
 from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.policy.acks import AckState
@@ -736,6 +740,203 @@ def test_delimited_values_may_change_their_type_but_not_their_names(output):
     (reason,) = taken(output, {"a": [1]}, {"a": 2**64}, {"b": 1}, {})
     assert "unknown field `b`" in reason
     assert columns_of(output) == [["1"], ["x"], ["[1]"], [str(2**64)], [""]]
+
+
+# ── columns that held nothing at first ──────────────────────────────────────────
+
+LATE = ["late", "1.5", "true", "", '"quoted"', "[1]", None]
+LATE_VALUES = [1.5, 7, True, {"a": "b"}, ["late", 1], [], {}, 2**63]
+
+
+@over_all
+@pytest.mark.parametrize("first", [[{"v": None}], [{}], [{"v": {}}], [{"v": None}, {"v": {}}, {}]])
+def test_a_column_that_held_nothing_takes_texts_as_they_are(kind, first, monkeypatch):
+    """Also after a crash between the first results and the others, since the columns are in the checkpoint."""
+    first = [{"id": 1, "v": None}, *({"id": 1} | value for value in first)]
+    monkeypatch.setattr("yelpaze.io.columns.FIRST_ROWS", len(first))
+    output = kind()
+    assert taken(output, *({**value, "id": row} for row, value in enumerate(first, 1)), is_last=False) == []
+    late = [{"id": row, "v": value} for row, value in enumerate([*LATE, *LATE_VALUES], len(first) + 1)]
+    for half in (late[:5], late[5:]):
+        assert taken(output, *half) == []
+    found = output.values()
+    for item in late:
+        one, value = found[item["id"]]["v"], item["v"]
+        is_text = isinstance(value, str) or output.name == "out.jsonl"
+        if value is None:
+            assert one in (None, "")
+        elif is_text or (type(one) in (int, float) and value != 2**63):
+            assert one == value
+        else:
+            assert json.loads(one) == value
+    assert output.damage() is None
+
+
+@over("Sqlite", "SqliteKey")
+def test_a_column_that_held_nothing_keeps_types_where_it_can(output, monkeypatch):
+    monkeypatch.setattr("yelpaze.io.columns.FIRST_ROWS", 1)
+    assert (
+        taken(output, {"id": 1, "v": None}, *({"id": 2 + n, "v": v} for n, v in enumerate(LATE_VALUES))) == []
+    )
+    found = [value for _, value in output.sql(f"SELECT id, v FROM {output.table} ORDER BY id")]
+    assert found == [None, 1.5, 7, 1, '{"a":"b"}', '["late",1]', "[]", "{}", str(2**63)]
+    assert [type(value) for value in found[1:3]] == [float, int]
+
+
+@over("Sqlite", "Postgres")
+def test_without_lists_an_empty_one_says_nothing_of_its_column(output, monkeypatch):
+    monkeypatch.setattr("yelpaze.io.columns.FIRST_ROWS", 2)
+    values = [{"id": 1, "v": None}, {"id": 2, "v": []}, {"id": 3, "v": "late"}, {"id": 4, "v": ["late"]}]
+    assert taken(output, *values) == []
+    assert columns_of(output) == [[1, None], [2, "[]"], [3, "late"], [4, '["late"]']]
+
+
+# ── lists ───────────────────────────────────────────────────────────────────────
+
+
+def types_of(output) -> dict[str, set[str]]:
+    """The types of each column in all parts; an error where they differ from part to part."""
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    found: dict[str, set[str]] = {}
+    parts = sorted(output.path.glob("part-*.parquet"))
+    for part in parts:
+        for field in pq.read_schema(part):
+            found.setdefault(field.name, set()).add(str(field.type).replace("element", "item"))
+    assert ds.dataset(parts).to_table().num_rows == len(output.values())
+    return found
+
+
+@over("Parquet")
+@pytest.mark.parametrize(
+    ("values", "type_", "misfits"),
+    [
+        (
+            [[1, 2], [], None, [None, 3], [-(2**63), 2**63 - 1]],
+            "list<item: int64>",
+            [[2**63], [1.5], ["a"], 1],
+        ),
+        ([[1, 2], [0.5], [None]], "list<item: double>", [["a"], [True], "a"]),
+        ([[True], [None, False]], "list<item: bool>", [[1]]),
+        ([["a", "ü\n"], [""], [None]], "list<item: string>", [[1], "a", [["a"]]]),
+        ([[[1], []], [], [None, [2, None]]], "list<item: list<item: int64>>", [[1], [["a"]]]),
+        ([[[]], [[0.5], [1]]], "list<item: list<item: double>>", [[["a"]]]),
+        # Where there is no one type of their elements, lists are JSON text, all of them.
+        ([[1], ["a"]], "string", []),
+        ([[{"a": 1}], [2]], "string", []),
+        ([[1], "a", {"b": 1}], "string", []),
+        ([[1], [[1]]], "string", []),
+        ([[2**63], [1]], "string", []),
+        ([[{}], [{"a": []}]], "string", []),
+        # Empty ones say that they are lists, not of what.
+        ([[], None], "list<item: string>", ["a", 1]),
+        ([[[]], []], "list<item: list<item: string>>", ["a", ["a"]]),
+    ],
+)
+def test_lists_stay_lists_where_their_elements_have_one_type(kind, values, type_, misfits, monkeypatch):
+    """In all parts, also in those that a run writes that goes on; what does not fit is a dead letter."""
+    output = kind()
+    rows = [{"id": row, "v": value} for row, value in enumerate(values, 1)]
+    monkeypatch.setattr("yelpaze.io.columns.FIRST_ROWS", len(rows))
+    assert taken(output, *rows) == []
+    count = len(rows)
+    reasons = taken(output, *({"id": 0, "v": value} for value in misfits))
+    assert len(reasons) == len(misfits)
+    assert all("does not fit the output's columns" in reason for reason in reasons)
+    count += len(misfits)
+    assert taken(output, *({"id": count + row["id"], "v": row["v"]} for row in rows)) == []
+    assert types_of(output) == {"row": {"int64"}, "id": {"int64"}, "v": {type_}}
+    found = output.values()
+    for row in rows:
+        for number in (row["id"], count + row["id"]):
+            one = found[number]["v"]
+            if type_ == "string" and one is not None:
+                one = json.loads(one)
+            assert one == row["v"]
+
+
+@over("Parquet")
+def test_lists_of_which_only_empty_ones_came_at_first(output, monkeypatch):
+    monkeypatch.setattr("yelpaze.io.columns.FIRST_ROWS", 2)
+    assert taken(output, {"id": 1, "v": []}, {"id": 2, "v": None}) == []
+    late = [["late", "1"], [1.5, None, True], [{"a": [1]}, [2]]]
+    assert taken(output, *({"id": 3 + n, "v": value} for n, value in enumerate(late))) == []
+    found = [value["v"] for _, value in sorted(output.values().items())]
+    assert found == [[], None, ["late", "1"], ["1.5", None, "true"], ['{"a":[1]}', "[2]"]]
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Lists(TypedDict, total=False):
+    numbers: list[int] | None
+    mixed: list[int | float]
+    days: tuple[date, ...]
+    pairs: list[tuple[str, str]]
+    names: set[str]
+    anything: list[Any]
+    objects: list[dict[str, int]]
+    colour: Colour
+    level: Literal["low", "high"] | None
+    nothing: None
+
+
+@over("Parquet")
+def test_lists_as_annotated(output):
+    full = {
+        "numbers": [1],
+        "mixed": [1, 0.5],
+        "days": ["2026-11-30"],
+        "pairs": [["a", "b"]],
+        "names": ["a"],
+        "anything": [1],
+        "objects": [{"a": 1}],
+        "colour": "red",
+        "level": "low",
+        "nothing": None,
+    }
+    assert taken(output, {}, full, {"numbers": None}, annotation=Lists) == []
+    types = {name: kind for name, (kind,) in types_of(output).items()}
+    assert types == {
+        "row": "int64",
+        "numbers": "list<item: int64>",
+        "mixed": "list<item: double>",
+        "days": "list<item: string>",
+        "pairs": "list<item: list<item: string>>",
+        "names": "list<item: string>",
+        "anything": "string",
+        "objects": "string",
+        "colour": "string",
+        "level": "string",
+        "nothing": "string",
+    }
+    assert output.values()[2] == {**full, "anything": "[1]", "objects": '[{"a":1}]'}
+
+
+@over("Parquet")
+def test_lists_within_many_lists_are_json_text(output):
+    deep: Any = 1
+    for _ in range(9):
+        deep = [deep]
+    assert taken(output, {"id": 1, "eight": deep[0], "nine": deep}) == []
+    assert output.values()[1] == {"id": 1, "eight": deep[0], "nine": "[[[[[[[[[1]]]]]]]]]"}
+
+
+@over("Parquet")
+def test_a_run_that_began_with_lists_as_json_text_goes_on_so(output):
+    """As an earlier version has written them: all parts have the columns of the first one."""
+    sink = output.begun()
+    sink._layout._table.columns = Columns(
+        [Column("id", ColumnKind.INT), Column("v", ColumnKind.JSON)], is_single=False
+    )
+    sink.write(1, b'{"id":1,"v":[1]}')
+    sink.commit(checkpoint(1), is_last=True)()
+    sink.close()
+    assert taken(output, {"id": 2, "v": [2]}) == []
+    assert types_of(output)["v"] == {"string"}
+    assert columns_of(output) == [[1, "[1]"], [2, "[2]"]]
 
 
 @over_all

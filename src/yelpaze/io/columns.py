@@ -3,42 +3,37 @@
 A result that is an object has its fields as columns; any other is one column, `result`. The
 first column is `row`. A value that does not fit its column is a SchemaMismatch: the row fails, with the
 field's name, and nothing else is harmed. What has no simple type is kept as JSON text.
+
+The columns are settled once, for all of an output: they go into the checkpoint, so a run that goes on has the
+same ones, whatever comes later. A column of which the first results say nothing, since it held nothing, takes
+values of any type.
 """
 
 import re
 import types
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
+from yelpaze.io.column_kinds import ColumnKind, Shape, common, shape_of, shape_of_type
 from yelpaze.io.protocol import SchemaMismatch
 
 RESULT = "result"
 FIRST_ROWS = 1000  # so many results are looked at before the columns are settled, if they come
 _FIRST_BYTES = 1 << 20
-_INT64 = range(-(2**63), 2**63)
 _ODD = re.compile(r'["\\\x00-\x1f]')
 
 
-class ColumnKind(StrEnum):
-    """What a column holds; every one may also hold nothing (null)."""
-
-    INT = "int"
-    FLOAT = "float"
-    BOOL = "bool"
-    TEXT = "text"
-    JSON = "json"
-
-
 class Column(msgspec.Struct, frozen=True):
-    """A field of the results, and what it holds."""
+    """A field of the results, and what it holds: values of that kind, within so many lists."""
 
     field: str
     kind: ColumnKind
     bits: int = 64  # of an integer
     other_name: str | None = None
+    lists: int = 0
 
     @property
     def name(self) -> str:
@@ -69,7 +64,16 @@ _TYPES: dict[ColumnKind, Any] = {
     ColumnKind.BOOL: bool | None,
     ColumnKind.TEXT: str | None,
     ColumnKind.JSON: msgspec.Raw,
+    ColumnKind.PLAIN: msgspec.Raw,
+    ColumnKind.ANY: msgspec.Raw,
 }
+
+
+def _type_of(column: Column) -> Any:
+    found = _TYPES[column.kind]
+    for _ in range(column.lists):
+        found = types.GenericAlias(list, (found,)) | None
+    return found
 
 
 class Columns:
@@ -81,22 +85,22 @@ class Columns:
     def __init__(self, columns: Sequence[Column], *, is_single: bool, is_loose: bool = False) -> None:
         self.columns = tuple(columns)
         self.is_single = is_single
-        types = [Any if is_loose else _TYPES[column.kind] for column in self.columns]
+        kinds = [Any if is_loose else _type_of(column) for column in self.columns]
         fields: list[Any] = [
-            (f"c{number}", types[number], msgspec.field(name=_known_as(column.field), default=None))
+            (f"c{number}", kinds[number], msgspec.field(name=_known_as(column.field), default=None))
             for number, column in enumerate(self.columns)
         ]
         self._has_odd = any(_ODD.search(column.field) for column in self.columns) and not is_single
         kind: Any
         if is_single:
-            kind = types[0]
+            kind = kinds[0]
         else:
             kind = msgspec.defstruct("Result", fields, forbid_unknown_fields=True, gc=False) | None
         self._decode = msgspec.json.Decoder(kind).decode
-        self._places = [
-            number
+        self._finished = [
+            (number, finished)
             for number, column in enumerate(self.columns)
-            if column.kind in (ColumnKind.INT, ColumnKind.JSON) and not is_loose
+            if not is_loose and (finished := _finished(column)) is not None
         ]
 
     @property
@@ -113,20 +117,60 @@ class Columns:
         if decoded is None:
             return [None] * len(self.columns)
         values = [decoded] if self.is_single else list(msgspec.structs.astuple(decoded))
-        for place in self._places:
-            value = values[place]
-            if isinstance(value, int):
-                limit = 1 << (self.columns[place].bits - 1)
-                if not -limit <= value < limit:
-                    name = self.columns[place].field
-                    raise SchemaMismatch(
-                        f"the result does not fit the output's columns: {value} at `$.{name}` "
-                        f"is beyond {self.columns[place].bits} bits"
-                    )
-            elif value is not None:
-                raw = bytes(value)
-                values[place] = None if raw == b"null" else raw.decode()
+        for place, finished in self._finished:
+            if values[place] is not None:
+                values[place] = finished(values[place])
         return values
+
+
+def _finished(column: Column) -> Callable[[Any], Any] | None:
+    """What makes a column's value of what was decoded; None if that is the value. Raises SchemaMismatch."""
+    found: Callable[[Any], Any]
+    if column.kind is ColumnKind.INT:
+        found = partial(_in_bits, column)
+    elif column.kind in _OF_RAW:
+        found = _OF_RAW[column.kind]
+    else:
+        return None
+    for _ in range(column.lists):
+        found = partial(_each, found)
+    return found
+
+
+def _each(finished: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+    return [None if value is None else finished(value) for value in values]
+
+
+def _in_bits(column: Column, value: int) -> int:
+    limit = 1 << (column.bits - 1)
+    if -limit <= value < limit:
+        return value
+    raise SchemaMismatch(
+        f"the result does not fit the output's columns: {value} at `$.{column.field}` "
+        f"is beyond {column.bits} bits"
+    )
+
+
+def _as_json(raw: msgspec.Raw) -> str | None:
+    text = bytes(raw)
+    return None if text == b"null" else text.decode()
+
+
+def _as_plain(raw: msgspec.Raw) -> str | None:
+    return msgspec.json.decode(raw, type=str) if bytes(raw).startswith(b'"') else _as_json(raw)
+
+
+def _as_any(raw: msgspec.Raw) -> Any:
+    kind = shape_of(value := msgspec.json.decode(raw)).kind
+    is_simple = not isinstance(value, dict | list) and kind is not ColumnKind.JSON
+    return value if is_simple else _as_json(raw)
+
+
+_OF_RAW: dict[ColumnKind, Callable[[Any], Any]] = {
+    ColumnKind.JSON: _as_json,
+    ColumnKind.PLAIN: _as_plain,
+    ColumnKind.ANY: _as_any,
+}
 
 
 def _known_as(name: str) -> str:
@@ -142,20 +186,39 @@ def _renamed(result: bytes) -> bytes:
 class Table:
     """Takes results row by row, settles the columns, and gives rows of values.
 
-    What comes before the columns are settled is held as it is.
+    What comes before the columns are settled is held as it is. `unknown`: the kind of a column that has held
+    nothing until then. `has_lists`: the format has columns of lists; others keep them as JSON text.
     """
 
-    def __init__(self, annotation: Any, *, is_loose: bool = False) -> None:
+    def __init__(
+        self,
+        annotation: Any,
+        *,
+        is_loose: bool = False,
+        unknown: ColumnKind = ColumnKind.PLAIN,
+        has_lists: bool = False,
+    ) -> None:
         self._is_loose = is_loose
-        self._annotated = self.columns = of_annotation(annotation)
-        if self.columns is not None and is_loose:
-            self.columns = self._annotated = self._made(self.columns.columns, self.columns.is_single)
+        self._unknown = unknown
+        self._has_lists = has_lists
+        found = of_annotation(annotation)
+        self._annotated = self.columns = None if found is None else self._settled(*found)
         self._first: list[tuple[int, bytes]] = []
         self._rows: list[list[Any]] = []
         self.waiting = 0
 
     def _made(self, columns: Sequence[Column], is_single: bool) -> Columns:
         return Columns(columns, is_single=is_single, is_loose=self._is_loose)
+
+    def _settled(self, shapes: Mapping[str, Shape], is_single: bool) -> Columns:
+        columns = named(self._column(field, shape) for field, shape in shapes.items())
+        return self._made(columns, is_single)
+
+    def _column(self, field: str, shape: Shape) -> Column:
+        kind = self._unknown if shape.kind in (None, ColumnKind.PLAIN) else shape.kind
+        if shape.lists and not self._has_lists:
+            return Column(field, self._unknown if shape.kind is None else ColumnKind.JSON)
+        return Column(field, kind, lists=shape.lists)
 
     def add(self, row: int, result: bytes) -> None:
         """Take a result. Raises SchemaMismatch."""
@@ -168,8 +231,7 @@ class Table:
         self.waiting += len(result)
 
     def _settle(self) -> None:
-        found = of_results(result for _, result in self._first)
-        self.columns = self._made(found.columns, found.is_single)
+        self.columns = self._settled(*of_results(result for _, result in self._first))
         self._rows = [[row, *self.columns.values(result)] for row, result in self._first]
         self._first.clear()
 
@@ -204,11 +266,8 @@ class Table:
             self.columns = self._made(msgspec.convert(state["columns"], list[Column]), state["is_single"])
 
 
-# ── from an annotation ──────────────────────────────────────────────────────────
-
-
-def of_annotation(annotation: Any) -> Columns | None:
-    """The columns that a flow's last step says it returns; None if it does not say."""
+def of_annotation(annotation: Any) -> tuple[dict[str, Shape], bool] | None:
+    """The fields that a flow's last step says it returns, and whether they are one value."""
     if annotation in (Any, object, None) or annotation is dict or get_origin(annotation) in (dict, list):
         return None
     try:
@@ -219,11 +278,11 @@ def of_annotation(annotation: Any) -> Columns | None:
     if fields is not None:
         if getattr(info, "tag_field", None) or getattr(info, "array_like", False):
             return None
-        return Columns(named(Column(f.encode_name, _kind_of(f.type)) for f in fields), is_single=False)
+        return {field.encode_name: shape_of_type(field.type) for field in fields}, False
     if isinstance(info, msgspec.inspect.AnyType | msgspec.inspect.DictType | msgspec.inspect.UnionType):
         kept = _optional_of(annotation)
         return None if kept is None else of_annotation(kept)
-    return Columns([Column(RESULT, _kind_of(info))], is_single=True)
+    return {RESULT: shape_of_type(info)}, True
 
 
 def _optional_of(annotation: Any) -> Any:
@@ -234,59 +293,14 @@ def _optional_of(annotation: Any) -> Any:
     return kept[0] if len(kept) == 1 else None
 
 
-def _kind_of(info: msgspec.inspect.Type) -> ColumnKind:
-    if isinstance(info, msgspec.inspect.UnionType):
-        kinds = {_kind_of(kind) for kind in info.types if not isinstance(kind, msgspec.inspect.NoneType)}
-        if kinds == {ColumnKind.INT, ColumnKind.FLOAT}:
-            return ColumnKind.FLOAT
-        return kinds.pop() if len(kinds) == 1 else ColumnKind.JSON
-    simple = {
-        msgspec.inspect.IntType: ColumnKind.INT,
-        msgspec.inspect.FloatType: ColumnKind.FLOAT,
-        msgspec.inspect.BoolType: ColumnKind.BOOL,
-        msgspec.inspect.StrType: ColumnKind.TEXT,
-        msgspec.inspect.DateTimeType: ColumnKind.TEXT,
-        msgspec.inspect.DateType: ColumnKind.TEXT,
-        msgspec.inspect.TimeType: ColumnKind.TEXT,
-        msgspec.inspect.UUIDType: ColumnKind.TEXT,
-        msgspec.inspect.DecimalType: ColumnKind.TEXT,
-        msgspec.inspect.BytesType: ColumnKind.TEXT,
-    }
-    return simple.get(type(info), ColumnKind.JSON)
-
-
-# ── from results ────────────────────────────────────────────────────────────────
-
-
-def of_results(results: Iterable[bytes]) -> Columns:
-    """The columns that all of these results fit."""
+def of_results(results: Iterable[bytes]) -> tuple[dict[str, Shape], bool]:
+    """The fields that all of these results fit, and whether they are single values."""
     decoded = [msgspec.json.decode(result) for result in results]
     objects = [value for value in decoded if isinstance(value, dict)]
     if not objects or any(not isinstance(value, dict) and value is not None for value in decoded):
-        return Columns(
-            [Column(RESULT, _common({_kind_of_value(value) for value in decoded}))], is_single=True
-        )
-    kinds: dict[str, set[ColumnKind | None]] = {}
+        return {RESULT: common(map(shape_of, decoded))}, True
+    shapes: dict[str, set[Shape]] = {}
     for value in objects:
         for name, item in value.items():
-            kinds.setdefault(name, set()).add(_kind_of_value(item))
-    return Columns(named(Column(name, _common(found)) for name, found in kinds.items()), is_single=False)
-
-
-def _kind_of_value(value: Any) -> ColumnKind | None:
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return ColumnKind.BOOL
-    if isinstance(value, int):
-        return ColumnKind.INT if value in _INT64 else ColumnKind.JSON
-    if isinstance(value, float):
-        return ColumnKind.FLOAT
-    return ColumnKind.TEXT if isinstance(value, str) else ColumnKind.JSON
-
-
-def _common(kinds: set[ColumnKind | None]) -> ColumnKind:
-    known = kinds - {None}
-    if known == {ColumnKind.INT, ColumnKind.FLOAT}:
-        return ColumnKind.FLOAT
-    return next(iter(known)) or ColumnKind.JSON if len(known) == 1 else ColumnKind.JSON
+            shapes.setdefault(name, set()).add(shape_of(item))
+    return {name: common(found) for name, found in shapes.items()}, False

@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, quote, urlencode
 
 import msgspec
 
-from yelpaze.io.columns import Column, ColumnKind
+from yelpaze.io.column_kinds import ColumnKind
+from yelpaze.io.columns import Column
 from yelpaze.model.errors import InputError
 from yelpaze.model.secrets import SECRETS
 

@@ -16,7 +16,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from yelpaze.io.columns import Column, ColumnKind, Columns, Table
+from yelpaze.io.column_kinds import ColumnKind
+from yelpaze.io.columns import Column, Columns, Table
 from yelpaze.io.jsonl import result_line
 from yelpaze.io.lines import Extent, LineFile, sync_folder
 from yelpaze.io.protocol import BadRow, Block, Row
@@ -34,6 +35,7 @@ _TYPES = {
     ColumnKind.BOOL: pa.bool_(),
     ColumnKind.TEXT: pa.string(),
     ColumnKind.JSON: pa.string(),
+    ColumnKind.PLAIN: pa.string(),
 }
 
 
@@ -120,7 +122,7 @@ class ParquetLayout:
         if path.is_file():
             raise InputError(f"{path}: is a file; Parquet results are a folder of part files")
         self.path = path
-        self._table = Table(annotation)
+        self._table = Table(annotation, has_lists=True)
         self._open = LineFile(path / "_open.jsonl")
         self._parts: dict[str, int] = {}
         self._is_part_new = False
@@ -200,8 +202,7 @@ class _Line(msgspec.Struct):
 
 def _write(path: Path, columns: tuple[Column, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """A whole, synced Parquet file; a group of rows in memory at a time."""
-    fields = [("row", pa.int64()), *((column.name, _TYPES[column.kind]) for column in columns)]
-    schema = pa.schema(fields)
+    schema = pa.schema([("row", pa.int64()), *((column.name, _type_of(column)) for column in columns)])
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             while group := list(islice(rows, _GROUP_ROWS)):
@@ -212,3 +213,10 @@ def _write(path: Path, columns: tuple[Column, ...], rows: Iterable[tuple[Any, ..
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _type_of(column: Column) -> Any:
+    found = _TYPES[column.kind]
+    for _ in range(column.lists):
+        found = pa.list_(found)
+    return found

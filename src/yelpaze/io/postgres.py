@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 
-from yelpaze.io.columns import Column, ColumnKind
+from yelpaze.io.column_kinds import ColumnKind
+from yelpaze.io.columns import Column
 from yelpaze.io.database import Database, Place, Rows, place_of, qualified, quoted, replacing
 from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.sql_sink import SqlSink
@@ -45,6 +46,7 @@ class Postgres(Database):
         ColumnKind.BOOL: "boolean",
         ColumnKind.TEXT: "text",
         ColumnKind.JSON: "jsonb",
+        ColumnKind.PLAIN: "text",
     }
     marker = "%s"
     refusals = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
@@ -191,4 +193,4 @@ def postgres_source(url: str) -> Source:
 def postgres_sink(url: str, annotation: object) -> Sink:
     """Results into a table."""
     place = place_of(url)
-    return SqlSink(lambda: Postgres(place), place, annotation)
+    return SqlSink(lambda: Postgres(place), place, annotation, unknown=ColumnKind.PLAIN)

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from yelpaze.io.columns import Column, ColumnKind, Columns, Table
+from yelpaze.io.column_kinds import ColumnKind
+from yelpaze.io.columns import Column, Columns, Table
 from yelpaze.io.database import Database, Place, Rows, first_line, qualified, quoted
 from yelpaze.io.lines import line_of
 from yelpaze.io.protocol import Checkpoint, DeadLetter, FirstError
@@ -25,16 +26,23 @@ RUNS = "yelpaze_runs"
 class SqlSink:
     """A table, made if it is not there; with a key, rows that have it are replaced.
 
-    A table that was there before says itself what its columns are.
+    A table that was there before says itself what its columns are. `unknown`: see `Table`.
     """
 
-    def __init__(self, open_database: Callable[[], Database], place: Place, annotation: object) -> None:
+    def __init__(
+        self,
+        open_database: Callable[[], Database],
+        place: Place,
+        annotation: object,
+        *,
+        unknown: ColumnKind,
+    ) -> None:
         if place.query is not None:
             raise InputError(f"{place.shown}: results go into a table: give table=NAME, not query=")
         self._open = open_database
         self._place = place
         self._name = place.table or "results"
-        self._table = Table(annotation)
+        self._table = Table(annotation, unknown=unknown)
         self._annotated = self._table.columns
         self._db: Database | None = None
         self._is_locked = False

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from yelpaze.io.columns import Column, ColumnKind, Columns
+from yelpaze.io.column_kinds import ColumnKind
+from yelpaze.io.columns import Column, Columns
 from yelpaze.io.database import Place, quoted
 from yelpaze.model.errors import InputError
 
@@ -53,7 +54,7 @@ def creation(place: Place, name: str, columns: Columns, types: Mapping[ColumnKin
     parts = [f"{quoted('row')} {types[ColumnKind.INT]}" + ("" if place.key else " PRIMARY KEY")]
     for column in columns.columns:
         primary = " PRIMARY KEY" if column.name == place.key else ""
-        parts.append(f"{quoted(column.name)} {types[column.kind]}{primary}")
+        parts.append(f"{quoted(column.name)} {types[column.kind]}{primary}".rstrip())
     return f"CREATE TABLE {name} ({', '.join(parts)})"
 
 

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from yelpaze.io.columns import Column, ColumnKind
+from yelpaze.io.column_kinds import ColumnKind
+from yelpaze.io.columns import Column
 from yelpaze.io.database import Database, Place, Rows, place_of, qualified, quoted, replacing
 from yelpaze.io.protocol import Sink, Source
 from yelpaze.io.sql_sink import SqlSink
@@ -30,6 +31,7 @@ class Sqlite(Database):
         ColumnKind.BOOL: "INTEGER",
         ColumnKind.TEXT: "TEXT",
         ColumnKind.JSON: "TEXT",
+        ColumnKind.ANY: "",  # without a type a column keeps each value's own (sqlite.org/datatype3.html §3)
     }
     marker = "?"
     refusals = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
@@ -151,6 +153,8 @@ class Sqlite(Database):
 def _kind_of(declared: str) -> ColumnKind:
     """SQLite's own rules of affinity (sqlite.org/datatype3.html §3.1)."""
     name = declared.upper()
+    if not name:
+        return ColumnKind.ANY
     if "BOOL" in name:
         return ColumnKind.BOOL
     if "INT" in name:
@@ -178,4 +182,4 @@ def sqlite_sink(url: str, annotation: object) -> Sink:
     place = place_of(url)
     if place.table is None:
         place = msgspec.structs.replace(place, shown=path_of(url))
-    return SqlSink(lambda: Sqlite(place, read_only=False), place, annotation)
+    return SqlSink(lambda: Sqlite(place, read_only=False), place, annotation, unknown=ColumnKind.ANY)
