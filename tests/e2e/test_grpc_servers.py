@@ -262,14 +262,33 @@ async def test_a_call_that_ran_is_not_sent_again(request_, idempotent, tmp_path)
     assert notes.read_text() == "begin\n"
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "ABORTED"])
-async def test_a_servicers_own_unavailable_is_not_repeated(code, tmp_path):
-    notes = tmp_path / "notes"
-    async with served(servicers.register_noting) as server, caller(server) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await unary(channel, "Abort")(f"{code} {notes}".encode())
-        assert caught.value.code() is grpc.StatusCode[code]
-    assert notes.read_text() == "begin\n"
+@pytest.mark.parametrize("idempotent", [False, True])
+@pytest.mark.parametrize("threads", [None, 2])
+async def test_a_servicers_own_status_is_not_a_lost_process(threads, idempotent, tmp_path):
+    """Whoever is asked again would say the same, or do it twice."""
+    in_thread = "InThread" if threads else ""
+    async with (
+        served(servicers.register_noting, threads=threads) as server,
+        caller(server, idempotent=idempotent) as channel,
+    ):
+        for code in ("UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED", "ABORTED"):
+            for how in ("Abort", "SetCode"):
+                notes = tmp_path / f"{how}{code}"
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await unary(channel, f"{how}{in_thread}")(f"{code} {notes}".encode())
+                assert caught.value.code() is grpc.StatusCode[code]
+                assert (notes.read_text(), code, how) == ("begin\n", code, how)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_that_succeeds_has_no_mark(kind):
+    async with served(kind) as server, grpc.aio.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(f"/{servicers.SERVICE}/Who")(b"", timeout=40)
+        assert (await call).isdigit()
+        assert not list(await call.trailing_metadata())
+        stream = channel.unary_stream(f"/{servicers.SERVICE}/Count")(b"3", timeout=40)
+        assert len([answer async for answer in stream]) == 3
+        assert not list(await stream.trailing_metadata())
 
 
 RAISING = {

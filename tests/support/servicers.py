@@ -162,6 +162,22 @@ def register_noting(server):
         refused = (("yelpaze-refused-by", "another-1"),) if forward else ()
         await context.abort(grpc.StatusCode[code], "mine", trailing_metadata=refused)
 
+    async def set_code(request, context):
+        code, path = request.decode().split()
+        note(path, "begin")
+        context.set_code(grpc.StatusCode[code])
+
+    def abort_in_thread(request, context):
+        code, path = request.decode().split()
+        note(path, "begin")
+        context.abort(grpc.StatusCode[code], "mine")
+
+    def set_code_in_thread(request, context):
+        code, path = request.decode().split()
+        note(path, "begin")
+        context.set_code(grpc.StatusCode[code])
+        return b""
+
     async def large(request, context):
         note(request.decode(), "begin")
         return bytes(1 << 20)
@@ -175,7 +191,14 @@ def register_noting(server):
         note(path, "end")
         return b""
 
-    methods = {"Abort": abort, "Large": large, "Work": work}
+    methods = {
+        "Abort": abort,
+        "SetCode": set_code,
+        "AbortInThread": abort_in_thread,
+        "SetCodeInThread": set_code_in_thread,
+        "Large": large,
+        "Work": work,
+    }
     _add(server, {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()})
 
 

@@ -112,10 +112,13 @@ class Context:
 
     def __init__(self, code=None):
         self._code = code
-        self.trailing = None
+        self.trailing = ()
 
     def set_trailing_metadata(self, metadata):
         self.trailing = metadata
+
+    def trailing_metadata(self):
+        return self.trailing
 
     def code(self):
         return self._code
@@ -323,6 +326,23 @@ def test_a_long_traceback_is_cut_in_its_middle():
     (notice,) = notices
     assert (notice.kind, notice.level) == ("log.grpc._server", "error")
     assert (notice.text[:5], notice.text[-3:], len(notice.text) < 20_000) == ("begin", "end", True)
+
+
+@pytest.mark.parametrize("own", [None, (("mine", "1"),)])
+@pytest.mark.parametrize("code", [None, grpc.StatusCode.UNAVAILABLE])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_that_fails_says_that_it_ran(kind, code, own):
+    context = context_of(kind)
+
+    def request():
+        assert context.trailing == (("yelpaze-ran", "1"),)
+        context._code = code
+        if own is not None:
+            context.set_trailing_metadata(own)
+        return b""
+
+    await called(kind, Tally(lambda: None, None, None), context, request)
+    assert context.trailing == (own or (() if code is None else (("yelpaze-ran", "1"),)))
 
 
 def test_methods_that_were_not_called_are_not_reported():

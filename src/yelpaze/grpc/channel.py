@@ -11,7 +11,7 @@ from typing import Any, Self
 import grpc
 import msgspec
 
-from yelpaze.grpc.control import REFUSED_BY
+from yelpaze.grpc.control import RAN, REFUSED_BY
 from yelpaze.grpc.peers import Peer, Peers
 from yelpaze.grpc.target import Security
 from yelpaze.model.errors import MisuseError
@@ -78,9 +78,9 @@ class Channel:
 
     - `targets`: `grpc://host:port`, `grpcs://host:port`, `unix:path`; a name with several addresses, or
       several names, are all used.
-    - `idempotent`: calls may be made twice. Those that end with UNAVAILABLE or CANCELLED, as they do when
-      their process is lost, are then sent to another one, up to three times. Otherwise only calls are that a
-      process refused before they ran (`max_concurrent`), whatever a servicer says. Streams are sent once.
+    - `idempotent`: calls may be made twice, so those that are lost with their process are sent to another
+      one, up to three times. Otherwise only calls are that a process refused before they ran
+      (`max_concurrent`). A status from a servicer is never a reason. Streams are sent once.
     - `hedge`: seconds after which a call that has no answer is made a second time, at another process;
       needs `idempotent`.
 
@@ -178,13 +178,13 @@ class Channel:
             try:
                 return await (send(peer) if self._hedge is None else self._hedged(send, peer))
             except grpc.aio.AioRpcError as error:
-                may = self._has_not_run(error) or (error.code() in _LOST and self._idempotent)
+                may = self._is_refused(error) or (self._idempotent and _is_lost(error))
                 if not may or attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("the last attempt has returned or raised")
 
-    def _has_not_run(self, error: grpc.aio.AioRpcError) -> bool:
-        """Whether one of our processes says that it refused the call itself."""
+    def _is_refused(self, error: grpc.aio.AioRpcError) -> bool:
+        """Whether one of our processes says that it refused the call before it ran."""
         metadata = error.trailing_metadata() or ()
         return any(name == REFUSED_BY and self.peers.has(value) for name, value in metadata)
 
@@ -221,6 +221,11 @@ class Channel:
                 raise grpc.aio.AioRpcError(
                     _AGAIN, grpc.aio.Metadata(), grpc.aio.Metadata(), details=f"no process takes calls{why}"
                 ) from None
+
+
+def _is_lost(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the call was lost with its process; a servicer's own status says that it ran."""
+    return error.code() in _LOST and RAN not in (error.trailing_metadata() or ())
 
 
 def _awaited(method: _Method, place: Callable[[_Send, _Deadline], Awaitable[Any]]) -> Callable[..., Any]:

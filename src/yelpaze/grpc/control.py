@@ -11,9 +11,10 @@ from yelpaze.grpc.options import Credentials, Options
 # last place has the sum.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-# In the trailing metadata of a call that a process has refused before it ran: the process's id. So it says
-# nothing to the clients of a servicer that passes on the status of a call of its own.
+# Trailing metadata of calls that failed, by which a client knows whether they ran. A process that refuses a
+# call gives its id, so that this says nothing to the clients of a servicer that passes on what it was told.
 REFUSED_BY = "yelpaze-refused-by"
+RAN = "yelpaze-ran"
 
 
 class ProcessAddress(msgspec.Struct, frozen=True):

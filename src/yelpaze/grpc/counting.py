@@ -15,10 +15,11 @@ from typing import Any
 import grpc
 import msgspec
 
-from yelpaze.grpc.control import BUCKETS, REFUSED_BY, ProcessReport
+from yelpaze.grpc.control import BUCKETS, RAN, REFUSED_BY, ProcessReport
 from yelpaze.grpc.raised import answerable, is_cancelled
 from yelpaze.grpc.threads import Threads
 
+_RAN = ((RAN, "1"),)
 _OVER = "the process has as many calls as it takes (max_concurrent)"
 
 
@@ -129,6 +130,9 @@ class CountedCall(msgspec.Struct, gc=False):
             tally.running += 1
             counts.started += 1
         tally.changed()
+        # Before it begins: what `abort` of an async context says is sent at once.
+        if hasattr(self.context, "trailing_metadata"):
+            self.context.set_trailing_metadata(_RAN)
         self.began = tally.clock()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -136,6 +140,8 @@ class CountedCall(msgspec.Struct, gc=False):
         tally = counts.tally
         status = _status(self.context, error)
         took = tally.clock() - self.began
+        if status == "OK" and getattr(self.context, "trailing_metadata", tuple)() is _RAN:
+            self.context.set_trailing_metadata(())
         with tally.lock:
             tally.running -= 1
             handled, seconds = counts.handled, counts.seconds
