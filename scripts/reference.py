@@ -14,7 +14,7 @@ import click
 import msgspec
 
 import yelpaze
-from yelpaze import rpc, testing
+from yelpaze import blocking, rpc, testing
 from yelpaze.cli.main import cli
 from yelpaze.config.values import Duration, Size
 from yelpaze.live import config
@@ -42,6 +42,7 @@ def names() -> list[str]:
     lines = ["## Python", ""]
     public = [(name, getattr(yelpaze, name)) for name in yelpaze.__all__]
     public += [(f"rpc.{name}", getattr(rpc, name)) for name in rpc.__all__]
+    public.append(("blocking.Engine", blocking.Engine))
     public += [(f"testing.{name}", getattr(testing, name)) for name in testing.__all__]
     for name, value in public:
         if isinstance(value, str):

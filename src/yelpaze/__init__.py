@@ -137,7 +137,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("rpc", "testing"):
+    if name in ("blocking", "rpc", "testing"):
         return import_module(f"yelpaze.{name}")
     module = _MODULE_OF.get(name)
     if module is None:

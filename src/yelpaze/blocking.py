@@ -1,4 +1,4 @@
-"""`yelpaze.run`: the one blocking form."""
+"""For programs without an event loop: `Engine`, which lives on, and `run`, for one piece of work."""
 
 import asyncio
 from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
@@ -6,10 +6,13 @@ from typing import Any, overload
 
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.result import Result
-from yelpaze.http.engine import Engine
+from yelpaze.http.blocking_engine import BlockingEngine as Engine
+from yelpaze.http.engine import Engine as AsyncEngine
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
+
+__all__ = ["Engine", "run"]
 
 
 @overload
@@ -23,7 +26,7 @@ def run(what: Iterable[Request], **options: Any) -> list[Outcome]: ...
 @overload
 def run(what: Coroutine[Any, Any, Any], **options: Any) -> Any: ...
 def run(what: Any, rows: Any = None, **options: Any) -> Any:
-    """The one blocking form: run a flow over rows, or make calls, and wait for all of it.
+    """Run a flow over rows, or make calls, and wait for all of it.
 
     - `run(flow, rows, workers=2)`: a list of results in the rows' order.
     - `run({"user": get(...), "orders": get(...)})`: a dict of outcomes.
@@ -59,7 +62,7 @@ def _refuse_inside_a_loop(what: Any) -> None:
 
 
 async def _call(what: Any, options: dict[str, Any]) -> Any:
-    async with Engine(**options) as engine:
+    async with AsyncEngine(**options) as engine:
         if isinstance(what, Request):
             return await engine.send(what)
         if isinstance(what, Mapping):

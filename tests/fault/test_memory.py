@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from support.nginx import Nginx
-from yelpaze import Engine, Flow, MisuseError, Timeout, get
+from yelpaze import Engine, Flow, MisuseError, Response, Timeout, get
 
 MB = 1 << 20
 BODY = bytes(2 * MB)
@@ -126,7 +126,7 @@ async def test_rows_that_wait_for_slots_of_paused_transfers_get_on(raw):
         return get(f"{server.url}/{row}/second")
 
     @flow.compute
-    def size(first, second):
+    def size(first: Response, second: Response):
         return len(first.body) + len(second.body)
 
     results = await flow.run(range(24), concurrency=16)

@@ -6,7 +6,6 @@ depends on time but the time-outs under test themselves.
 
 import asyncio
 import gzip
-import os
 import resource
 import socket
 import ssl
@@ -16,26 +15,13 @@ from contextlib import suppress
 import brotli
 import pytest
 
-from support.raw import Peer, answers
+from support.raw import Peer, answers, open_sockets
 from yelpaze import Engine, ErrorKind, Retry, Timeout, get, post, put
 
 
 def cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-def open_sockets() -> int:
-    links = (os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _exists(fd))
-    return sum(link.startswith("socket:") for link in links)
-
-
-def _exists(fd: str) -> bool:
-    try:
-        os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return False
-    return True
 
 
 async def turns_while(seconds: float) -> float:

@@ -1,6 +1,7 @@
 """A server that does to each connection exactly what a test's script says."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -82,3 +83,17 @@ async def answers(peer: Peer) -> None:
     """A well-behaved server."""
     while await peer.request():
         await peer.answer()
+
+
+def open_sockets() -> int:
+    """How many sockets this process has."""
+    links = (os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _exists(fd))
+    return sum(link.startswith("socket:") for link in links)
+
+
+def _exists(fd: str) -> bool:
+    try:
+        os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return False
+    return True

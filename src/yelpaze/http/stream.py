@@ -69,7 +69,11 @@ class _Window:
             self._calls.pop(number, None)
             self._arrived(number, outcome)
 
-        call = self._submit(request, on_done, park_listener=self)
+        try:
+            call = self._submit(request, on_done, park_listener=self)
+        except BaseException:
+            self.ahead.held -= 1
+            raise
         if not call.abandoned:
             self._calls[number] = call
 
