@@ -1,6 +1,7 @@
 """How a fetch is shown: its progress, and the table of outcomes at its end."""
 
 import sys
+from collections.abc import Mapping
 
 from yelpaze.app.fetch import Fetch
 from yelpaze.cli.progress import troubles
@@ -40,10 +41,12 @@ class View:
     def requests(self) -> int:
         return self._fetch.engine.statistics(by_host=False).attempts
 
+    @property
+    def failures(self) -> Mapping[str, int]:
+        return self._fetch.job.tally.kinds
+
     def notes(self) -> list[str]:
-        tally = self._fetch.job.tally
-        failures = [f"{kind}: {count:,}" for kind, count in tally.kinds.most_common(3)]
-        return [size(tally.bytes), *failures, *troubles(self._fetch.engine.troubles())]
+        return [size(self._fetch.job.tally.bytes), *troubles(self._fetch.engine.troubles())]
 
 
 def say(lines: list[str]) -> None:

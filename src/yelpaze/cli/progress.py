@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -15,6 +16,11 @@ if TYPE_CHECKING:  # not worth its time where no bar is shown
 _BAR_SECONDS, _LINE_SECONDS = 0.2, 5.0
 _MINUTE, _HOUR = 60, 3600
 _TROUBLES = 3
+_TITLE = 16  # characters
+_BAR_WIDTH = 20
+_BAR_COLUMNS = _BAR_WIDTH + len(" 100% ") + 1  # what the line has beside title and text
+_REASONS = 3
+_NEEDED = 3  # rate, failures and time left
 
 
 class View(Protocol):
@@ -47,6 +53,10 @@ class View(Protocol):
     def requests(self) -> int:
         """How many requests that took."""
 
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Those that failed, by reason."""
+
     def notes(self) -> list[str]:
         """What else is worth saying."""
 
@@ -58,8 +68,8 @@ class Progress:
         self._view = view
         self._terminal = sys.stderr.isatty()
         self._bar = _bar() if self._terminal else None
-        self._began = time.monotonic()
-        self._last = (self._began, 0, 0)
+        self._began: float | None = None
+        self._last = (time.monotonic(), 0, 0)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,17 +86,28 @@ class Progress:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        if self._bar is not None and self._view.has_begun:
+        if self._bar is not None and self._begun():
             # The last line shows rates over all of the time.
-            self._last = (self._began, self._view.before, 0)
+            self._last = (self._began or 0.0, self._view.before, 0)
             self._update()
             self._bar.stop()
 
+    def _begun(self) -> bool:
+        """Whether the work has begun; time counts from then on, not from the start of workers."""
+        if self._began is None and self._view.has_begun:
+            self._began = time.monotonic()
+            self._last = (self._began, self._view.before, 0)
+        return self._began is not None
+
     async def _show(self) -> None:
+        seconds = _BAR_SECONDS if self._terminal else _LINE_SECONDS
+        pause = min(seconds, _BAR_SECONDS)
+        shown = time.monotonic()
         while True:
-            await asyncio.sleep(_BAR_SECONDS if self._terminal else _LINE_SECONDS)
-            if not self._view.has_begun:
+            await asyncio.sleep(pause)
+            if not self._begun() or time.monotonic() - shown < seconds - pause / 2:
                 continue
+            shown = time.monotonic()
             if self._bar is not None:
                 self._update()
             else:
@@ -96,33 +117,61 @@ class Progress:
         assert self._bar is not None
         view = self._view
         if not self._bar.tasks:
-            self._last = (self._last[0], max(self._last[1], view.before), self._last[2])
             self._bar.start()
-            self._bar.add_task(view.title, total=None, text="starting")
-        self._bar.update(self._bar.task_ids[0], total=view.total, completed=view.position, text=self.text())
+            self._bar.add_task(view.title[:_TITLE], total=None, text="starting")
+        width = self._bar.console.width - len(view.title[:_TITLE]) - _BAR_COLUMNS
+        text = self.text(width=width)
+        self._bar.update(self._bar.task_ids[0], total=view.total, completed=view.position, text=text)
 
-    def text(self) -> str:
-        """Where it stands, and how fast it went since this was last asked."""
+    def text(self, *, width: int | None = None) -> str:
+        """Where it stands, and how fast it went since this was last asked, in so many columns."""
         view, (then, done_then, requests_then) = self._view, self._last
         now, done, requests = time.monotonic(), view.done, view.requests
         span = max(now - then, 1e-9)
         self._last = (now, done, requests)
+        left = self._left()
+        failed, reasons = _failed(view.failures)
+        # What matters most has the lowest number, and goes last when there is little room.
         parts = [
-            f"{done:,} {view.unit}",
-            f"{(done - done_then) / span:,.0f} {view.unit}/s",
-            f"{(requests - requests_then) / span:,.0f} requests/s",
-            *view.notes(),
+            (3, f"{done:,} {view.unit}"),
+            (0, f"{(done - done_then) / span:,.0f} {view.unit}/s"),
+            (4, f"{(requests - requests_then) / span:,.0f} requests/s"),
+            *((5 + number, note) for number, note in enumerate(view.notes())),
+            (1, failed),
+            (2, f"{duration(left)} left" if left is not None else ""),
         ]
-        if (left := self._left()) is not None:
-            parts.append(f"{duration(left)} left")
-        return " · ".join(parts)
+        whole = [(rank, f"{text} ({reasons})" if rank == 1 and reasons else text) for rank, text in parts]
+        return _fitted([part for part in whole if part[1]], [part for part in parts if part[1]], width)
 
     def _left(self) -> float | None:
-        """Seconds to go, by the share that is done."""
-        total, position = self._view.total, self._view.position
-        if not total or not position:
+        """Seconds to go, by what was done since the beginning."""
+        view = self._view
+        total, position, done = view.total, view.position, view.done
+        now_done = done - view.before
+        if not total or not position or now_done <= 0 or self._began is None:
             return None
-        return (time.monotonic() - self._began) * (total - position) / position
+        return (time.monotonic() - self._began) * (total - position) / (position * now_done / done)
+
+
+def _failed(failures: Mapping[str, int]) -> tuple[str, str]:
+    """`8 failed`, and by which reasons."""
+    count = sum(failures.values())
+    most = sorted(failures.items(), key=lambda item: -item[1])[:_REASONS]
+    return f"{count:,} failed" if count else "", ", ".join(f"{reason}: {n:,}" for reason, n in most)
+
+
+def _fitted(whole: list[tuple[int, str]], short: list[tuple[int, str]], width: int | None) -> str:
+    """The parts with the lowest ranks that fit, in their order."""
+    for parts in (whole, short):
+        kept = list(parts)
+        while kept:
+            text = " · ".join(part for _, part in kept)
+            if width is None or len(text) <= width:
+                return text
+            if parts is whole and len(kept) <= _NEEDED:
+                break
+            kept.remove(max(kept))
+    return ""
 
 
 def troubles(hosts: dict[str, HostStatistics]) -> list[str]:
@@ -145,7 +194,7 @@ def _bar() -> "Bar":
 
     return Bar(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=_BAR_WIDTH),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[text]}"),
         console=Console(stderr=True),

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -328,44 +328,52 @@ class _View:
     def requests(self) -> int:
         return self._job.engine.statistics(by_host=False).attempts
 
+    @property
+    def failures(self) -> Mapping[str, int]:
+        return self._job.tally.reasons
+
     def notes(self) -> list[str]:
-        failures = [f"{kind}: {count:,}" for kind, count in self._job.tally.failures.most_common(3)]
         stopping = ["stopping"] if self._job.is_stopping else []
         compute = self._job.context.compute.trouble if self._job.context is not None else ""
-        return [compute][: bool(compute)] + stopping + failures + troubles(self._job.engine.troubles())
+        return [compute][: bool(compute)] + stopping + troubles(self._job.engine.troubles())
 
 
 def report(summary: Summary) -> None:
     """The summary, for people."""
     if summary.already_finished:
         say(
-            f"{summary.output}: the run {summary.run} is finished: {summary.rows:,} rows, "
+            f"{summary.output}: the run {summary.run} is finished: {counted(summary.rows, 'row')}, "
             f"{summary.failed:,} of them failed; nothing to do (--restart begins anew)",
             *([f"  retry     yelpaze retry {summary.run}"] if summary.failed else ()),
         )
         return
-    latency = summary.latency_ms
+    latency = " · ".join(f"{name} {value:g} ms" for name, value in summary.latency_ms.items())
     state = "interrupted" if summary.interrupted else "done"
-    rows = summary.ended
-    before = f" (and {summary.rows - rows:,} before)" if summary.rows > rows else ""
+    rows = counted(summary.ended, "row")
+    before = f" (and {summary.rows - summary.ended:,} before)" if summary.rows > summary.ended else ""
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in summary.reasons.items())
     pace = f" ({summary.rows_per_second:,.0f} rows/s)"
     lines = [
-        f"{state}: {rows:,} rows{before} in {duration(summary.seconds)}{pace}",
-        f"  succeeded {summary.succeeded:,} · failed {summary.failed:,}",
+        f"{state}: {rows}{before} in {duration(summary.seconds)}{pace}",
+        f"  succeeded {summary.succeeded:,} · failed {summary.failed:,}{f' ({reasons})' if reasons else ''}",
         f"  requests  {summary.requests:,} · retries {summary.retries:,}",
-        f"  latency   p50 {latency['p50']:g} ms · p95 {latency['p95']:g} ms · p99 {latency['p99']:g} ms",
+        *((f"  latency   {latency} a call",) if summary.requests else ()),
         f"  memory    {summary.peak_rss_mb:,.0f} MB at the most, all processes",
         f"  results   {'stdout' if summary.output == '-' else summary.output}",
     ]
     if summary.failures_file:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in summary.failures.items())
-        lines.append(f"  failures  {summary.failures_file}{f' ({kinds})' if kinds else ''}")
+        lines.append(f"  failures  {summary.failures_file}")
     if summary.run and summary.output != "-":
         if summary.interrupted:
             lines.append("  run       the same command goes on")
         elif summary.failed:
             lines.append(f"  retry     yelpaze retry {summary.run}")
     say(*lines)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def say(*lines: str) -> None:

@@ -114,7 +114,8 @@ class Tally:
         else:
             self.done += 1
             self.bytes += record.bytes
-            self.kinds[record.error.kind if record.error else "?"] += 1
+            kind = record.error.kind if record.error else "?"
+            self.kinds[f"{kind} {record.status}" if kind == "status" else kind] += 1
         if self.takes(ok=record.ok):
             (self.successes if record.ok else self.failures).append(record)
 

@@ -212,7 +212,9 @@ class RowExecution:
 
         def done(outcome: Outcome) -> None:
             self._calls.pop(call, None)
-            context.latency[node.number].add(outcome.timings.total)
+            for attempt in outcome.attempts:
+                if attempt.status:
+                    context.latency[node.number].add(attempt.seconds)
             if outcome.body:
                 self._held += len(outcome.body)
                 context.engine.hold(self._order, self._held)

@@ -62,7 +62,6 @@ class InputFeed:
         if left <= 0 and not again:
             return
         async for cursor, rows in self.source.blocks(start.cursor):
-            self._rows_read += len(rows)
             block = rows
             if rows and rows[0][0] <= start.through:
                 block = [row for row in rows if row[0] > start.through or row[0] in again]
@@ -70,6 +69,7 @@ class InputFeed:
             if fresh > left:
                 block = block[: len(block) - (fresh - int(left))]
             left -= fresh
+            self._rows_read += len(block)
             if block:
                 self._acks.block(cursor, first=block[0][0])
                 yield block
@@ -111,8 +111,9 @@ class InputFeed:
         options = self._options
         if options.limit is not None or options.sample is not None:
             return self._tally.rows, options.limit if options.sample is None else options.sample
-        # Of what was read, the share of the rows that have ended.
-        return self.source.position * self._tally.ended / max(self._rows_read, 1), self.source.size
+        # Of what was read, in this session and before, the share of the rows that have ended.
+        read = self._done_before + self._rows_read
+        return self.source.position * self._tally.rows / max(read, 1), self.source.size
 
     def state(self, *, interrupted: bool) -> str:
         return "interrupted" if interrupted else "finished"

@@ -224,7 +224,7 @@ class Job:
         self._runner.release(row)
 
     def _count(self, number: int, failure: Failure) -> None:
-        self.tally.add_failure(failure.kind)
+        self.tally.add_failure(failure.kind, failure.status)
         self._recorder.failure(number, failure)
 
     def _letter_of(self, row: RowExecution, failure: Failure) -> DeadLetter:
@@ -324,6 +324,7 @@ class Job:
                 f"p{share}": round(latency.quantile(share / 100) * 1000, 2) for share in (50, 95, 99)
             },
             failures=dict(tally.failures.most_common()),
+            reasons=dict(tally.reasons.most_common()),
             output=self.sink.name,
             failures_file=self.sink.failures if tally.failed else None,
             interrupted=self.interrupted,

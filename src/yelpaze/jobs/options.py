@@ -52,7 +52,9 @@ def elsewhere(options: RunOptions) -> RunOptions:
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """How a run went. `rows`, `succeeded`, `failed`: of the whole run; the rest: of this time.
 
-    `ended`: the rows that it ran; `latency_ms` is of calls; `peak_rss_mb` of all processes, summed.
+    `ended`: the rows that it ran; `failures` are by kind, `reasons` by kind and status; `latency_ms` is that
+    of attempts that were answered, from their start to the whole answer; `peak_rss_mb` of all processes,
+    summed.
     """
 
     run: str
@@ -67,6 +69,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     peak_rss_mb: float
     latency_ms: dict[str, float]
     failures: dict[str, int]
+    reasons: dict[str, int]
     output: str
     failures_file: str | None
     interrupted: bool
