@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from yelpaze.flow.flow import Flow
     from yelpaze.flow.result import Result
     from yelpaze.http.engine import Engine
+    from yelpaze.jobs.job import Job
+    from yelpaze.jobs.options import Summary
     from yelpaze.model.errors import (
         Error,
         ErrorKind,
@@ -48,6 +50,8 @@ _HOME = {
     "yelpaze.flow.flow": ("Flow",),
     "yelpaze.flow.result": ("Result",),
     "yelpaze.http.engine": ("Engine",),
+    "yelpaze.jobs.job": ("Job",),
+    "yelpaze.jobs.options": ("Summary",),
     "yelpaze.model.errors": (
         "Error",
         "ErrorKind",
@@ -107,6 +111,7 @@ __all__ = [
     "HostPolicy",
     "HostStatistics",
     "InputError",
+    "Job",
     "Limit",
     "Live",
     "MisuseError",
@@ -117,6 +122,7 @@ __all__ = [
     "Retry",
     "Statistics",
     "StoppedError",
+    "Summary",
     "Timeout",
     "Timings",
     "Tls",

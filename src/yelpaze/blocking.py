@@ -8,6 +8,8 @@ from yelpaze.flow.flow import Flow
 from yelpaze.flow.result import Result
 from yelpaze.http.blocking_engine import BlockingEngine as Engine
 from yelpaze.http.engine import Engine as AsyncEngine
+from yelpaze.jobs.job import Job
+from yelpaze.jobs.options import Summary
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
@@ -17,6 +19,8 @@ __all__ = ["Engine", "run"]
 
 @overload
 def run(what: Flow, rows: Iterable[Any] | AsyncIterable[Any], **options: Any) -> list[Result]: ...
+@overload
+def run(what: Job, *, progress: bool = False) -> Summary: ...
 @overload
 def run(what: Mapping[str, Request], **options: Any) -> dict[str, Outcome]: ...
 @overload
@@ -31,11 +35,14 @@ def run(what: Any, rows: Any = None, **options: Any) -> Any:
     - `run(flow, rows, workers=2)`: a list of results in the rows' order.
     - `run({"user": get(...), "orders": get(...)})`: a dict of outcomes.
     - `run([get(...), get(...)])`: a list of outcomes in order; `run(get(...))`: one outcome.
+    - `run(Job(flow, "rows.jsonl"), progress=True)`: its summary.
     - `run(coroutine)`: what it returns.
 
-    Options are those of `Flow.stream`, or of `Engine`. Not to be called from async code.
+    Other options are those of `Flow.stream`, or of `Engine`. Not to be called from async code.
     """
     _refuse_inside_a_loop(what)
+    if isinstance(what, Job):
+        return asyncio.run(what.run(**options))
     if isinstance(what, Flow):
         return asyncio.run(what.run(rows if rows is not None else (), **options))
     if isinstance(what, Coroutine):

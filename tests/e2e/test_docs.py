@@ -126,8 +126,8 @@ def test_public_names_are_frozen():
     assert yelpaze.__all__ == [
         "AddressGuard", "Attempt", "Breaker", "Budget", "Engine", "EngineCollector", "Error", "ErrorKind", "Failure",
         "FanOutError", "Flow", "FlowError", "Headers", "Hedge", "HostEvent", "HostPolicy", "HostStatistics",
-        "InputError", "Limit", "Live", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
-        "Statistics", "StoppedError", "Timeout", "Timings", "Tls", "YelpazeError", "__version__", "delete",
+        "InputError", "Job", "Limit", "Live", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
+        "Statistics", "StoppedError", "Summary", "Timeout", "Timings", "Tls", "YelpazeError", "__version__", "delete",
         "get", "head", "log_events", "open_telemetry", "patch", "post", "put", "request", "run", "timed",
     ]  # fmt: skip
     for name in yelpaze.__all__:

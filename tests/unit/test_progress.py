@@ -2,9 +2,9 @@
 
 import pytest
 
-from yelpaze.cli import progress
-from yelpaze.cli.progress import Progress
 from yelpaze.cli.running import counted
+from yelpaze.jobs import progress
+from yelpaze.jobs.progress import Progress
 
 
 class View:

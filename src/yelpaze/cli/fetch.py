@@ -14,8 +14,8 @@ from yelpaze.cli.curl import MANY, OUTPUT, REQUEST, TRANSFER, options_of
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.outcomes import View, report, say
 from yelpaze.cli.policies import explain, policy_options
-from yelpaze.cli.progress import Progress
 from yelpaze.fetch.record import Tally
+from yelpaze.jobs.progress import Progress
 from yelpaze.model.errors import MisuseError
 from yelpaze.service.signals import until_stopped
 

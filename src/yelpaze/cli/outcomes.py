@@ -4,8 +4,8 @@ import sys
 from collections.abc import Mapping
 
 from yelpaze.app.fetch import Fetch
-from yelpaze.cli.progress import troubles
 from yelpaze.fetch.record import Record, Tally
+from yelpaze.jobs.progress import troubles
 
 _FIRST_ERROR = 400
 _KILO, _TENTHS = 1000, 10

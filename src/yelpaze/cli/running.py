@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -14,7 +14,6 @@ import msgspec
 from yelpaze.app.observing import observing_options, raise_limits, served_engine_metrics
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import engine_options, explain, host_policies_of, with_options
-from yelpaze.cli.progress import Progress, duration, troubles
 from yelpaze.cli.seconds import Seconds
 from yelpaze.compute.workers import Workers, who
 from yelpaze.config import values
@@ -22,8 +21,9 @@ from yelpaze.flow.context import engine_for
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.loading import find
 from yelpaze.grpc.target import Security
-from yelpaze.jobs.job import Job
+from yelpaze.jobs.job import Session
 from yelpaze.jobs.options import RunOptions, Summary, elsewhere
+from yelpaze.jobs.progress import JobView, Progress, duration, say
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.model.json_text import encode_json
@@ -251,7 +251,11 @@ def found_flow(spec: str, options: RunOptions) -> tuple[Flow, RunOptions]:
 
 
 def carry_out(
-    flow: Flow, options: RunOptions, display: DisplayOptions, make: Callable[[RunOptions], Job], out: TextIO
+    flow: Flow,
+    options: RunOptions,
+    display: DisplayOptions,
+    make: Callable[[RunOptions], Session],
+    out: TextIO,
 ) -> int:
     """Do the job that `make` gives for the options, or explain its policies."""
     if display.explain_only:
@@ -260,12 +264,14 @@ def carry_out(
         return Exit.OK
     with ExitStack() as stack:
         watched = observing_options(display.log, stack, flow.plan.secrets)
-        job = make(msgspec.structs.replace(options, engine=options.engine | watched, stdout=_number_of(out)))
+        job = make(
+            msgspec.structs.replace(options, engine={**options.engine, **watched}, stdout=_number_of(out))
+        )
         stack.enter_context(served_engine_metrics(job.engine, display.metrics))
         return _work(job, quiet=display.quiet, as_json=display.as_json, out=out)
 
 
-def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
+def _work(job: Session, *, quiet: bool, as_json: bool, out: TextIO) -> int:
     """Run the job, show how it goes, and tell how it went."""
     if not quiet:
         job.notes = lambda text: click.echo(f"yelpaze: {text}", err=True)
@@ -282,8 +288,8 @@ def _work(job: Job, *, quiet: bool, as_json: bool, out: TextIO) -> int:
     return _exit_code(summary)
 
 
-async def _run(job: Job, *, quiet: bool) -> Summary:
-    view = Progress(_View(job))
+async def _run(job: Session, *, quiet: bool) -> Summary:
+    view = Progress(JobView(job))
     with on_status_request(lambda: say(view.text())):
         async with nullcontext() if quiet else view:
             return await until_stopped(job, job.run())
@@ -293,49 +299,6 @@ def _exit_code(summary: Summary) -> Exit:
     if summary.interrupted:
         return Exit.INTERRUPTED
     return Exit.SOME_FAILED if summary.failed and not summary.already_finished else Exit.OK
-
-
-class _View:
-    """A run as the progress bar sees it."""
-
-    unit = "rows"
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self.title = job.plan.name
-
-    @property
-    def total(self) -> float | None:
-        return self._job.feed.progress[1]
-
-    @property
-    def position(self) -> float:
-        return self._job.feed.progress[0]
-
-    @property
-    def before(self) -> int:
-        return self._job.feed.counted - self._job.tally.ended
-
-    @property
-    def has_begun(self) -> bool:
-        return self._job.context is not None
-
-    @property
-    def done(self) -> int:
-        return self._job.feed.counted
-
-    @property
-    def requests(self) -> int:
-        return self._job.engine.statistics(by_host=False).attempts
-
-    @property
-    def failures(self) -> Mapping[str, int]:
-        return self._job.tally.reasons
-
-    def notes(self) -> list[str]:
-        stopping = ["stopping"] if self._job.is_stopping else []
-        compute = self._job.context.compute.trouble if self._job.context is not None else ""
-        return [compute][: bool(compute)] + stopping + troubles(self._job.engine.troubles())
 
 
 def report(summary: Summary) -> None:
@@ -374,8 +337,3 @@ def report(summary: Summary) -> None:
 def counted(count: int, what: str) -> str:
     """`1 row`, `2 rows`."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def say(*lines: str) -> None:
-    """On stderr: stdout belongs to results."""
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201

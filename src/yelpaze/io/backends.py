@@ -128,13 +128,10 @@ def absolute(text: str) -> str:
 
 def open_source(inputs: tuple[str, ...]) -> Source:
     """The source for these inputs: files and globs of one format, a URL, or `-`."""
+    if not inputs:
+        raise InputError("the rows came from an iterable in Python, which is not here")
     if any(scheme_of(text) for text in inputs):
-        if len(inputs) > 1:
-            raise InputError("one URL can be the input, or several files; not both")
-        scheme = scheme_of(inputs[0])
-        if scheme not in _URL_SOURCES:
-            raise InputError(f"{SECRETS.url(inputs[0])}: rows come from files or from {_all(_URL_SOURCES)}")
-        return _URL_SOURCES[scheme](inputs[0])
+        return _url_source(inputs)
     paths = _expanded(inputs)
     check_files(paths)
     for path in paths:
@@ -152,6 +149,15 @@ def open_source(inputs: tuple[str, ...]) -> Source:
         elif kind is _delimited_source:
             check_text(path)
     return kind(paths)
+
+
+def _url_source(inputs: tuple[str, ...]) -> Source:
+    if len(inputs) > 1:
+        raise InputError("one URL can be the input, or several files; not both")
+    scheme = scheme_of(inputs[0])
+    if scheme not in _URL_SOURCES:
+        raise InputError(f"{SECRETS.url(inputs[0])}: rows come from files or from {_all(_URL_SOURCES)}")
+    return _URL_SOURCES[scheme](inputs[0])
 
 
 def _all(names: Iterable[str]) -> str:

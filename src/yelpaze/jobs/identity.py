@@ -26,7 +26,9 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         found["flow"] = f"the flow is another one ({', '.join(names) or new['flow']['name']})"
     if old["input"] is None or new["input"] is None:
-        found["input"] = "the input is standard input, which can't be read twice"
+        found["input"] = (
+            "the input can't be read twice: it is standard input, or an iterable without input_id"
+        )
     elif not is_same_input(old, new):
         found["input"] = f"the input is another one ({_input_changes(old['input'], new['input'])})"
     if old["sample"] != new["sample"]:
@@ -52,7 +54,7 @@ def _input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
         names = _marks({**before, **after})
         different = [name for name in names if before.get(name) != after.get(name)]
         if different:
-            where = after.get("file") or after.get("table") or "query"
+            where = after.get("file") or after.get("table") or after.get("input") or "query"
             named = ", ".join(_WORDS.get(name, name) for name in different)
             was = before.get("file")
             other = f", it was {was}" if was and was != after.get("file") else ""

@@ -17,19 +17,19 @@ from yelpaze.jobs.tally import Tally
 from yelpaze.policy.acks import AckState, AckTracker
 
 
-def source_of(options: RunOptions) -> Source:
-    """The input, or the sample of it that is asked for. Raises InputError."""
-    source = open_source(options.inputs)
+def source_of(options: RunOptions, source: Source | None = None) -> Source:
+    """The input: `source`, or what is named; or the sample of it that is asked for. Raises InputError."""
+    source = source or open_source(options.inputs)
     return source if options.sample is None else Sampled(source, options.sample)
 
 
 class InputFeed:
     """See RowFeed. Rows that were done before are passed over. Raises InputError."""
 
-    def __init__(self, plan: Plan, options: RunOptions) -> None:
+    def __init__(self, plan: Plan, options: RunOptions, source: Source | None = None) -> None:
         self._plan = plan
         self._options = options
-        self.source = source_of(options)
+        self.source = source_of(options, source)
         self.run_id = ""
         self._identity: dict[str, Any] = {}
         self._tally = Tally()

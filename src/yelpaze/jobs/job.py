@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from yelpaze.flow.context import ExecutionOptions, RunContext, engine_for, open_context
 from yelpaze.flow.dead_letters import letter_of
@@ -16,28 +17,41 @@ from yelpaze.flow.flow import Flow
 from yelpaze.flow.graph import result_type
 from yelpaze.flow.runner import RowConsumer, Runner
 from yelpaze.io.backends import default_output, open_sink
+from yelpaze.io.iterable import IterableSource
 from yelpaze.io.protocol import Checkpoint, DeadLetter, Row, SchemaMismatch, Sink
 from yelpaze.io.threads import in_thread
 from yelpaze.jobs.committer import Committer
 from yelpaze.jobs.feed import RowFeed
 from yelpaze.jobs.input_feed import InputFeed
 from yelpaze.jobs.opening import Opening
-from yelpaze.jobs.options import RunOptions, Summary
+from yelpaze.jobs.options import JobOptions, RunOptions, Summary, options_of
 from yelpaze.jobs.ordered import InOrder
+from yelpaze.jobs.progress import JobView, Progress, say
 from yelpaze.jobs.recorder import Recorder, RunView, new_record
 from yelpaze.jobs.retry_feed import RetryFeed, Selection
 from yelpaze.jobs.runs import Runs
 from yelpaze.jobs.tally import Tally
-from yelpaze.model.errors import InputError, StoppedError
+from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.model.histogram import Histogram
 from yelpaze.process.memory import peak_of, peak_rss_mb
 
 _FEW_ROWS = 100  # before so many have ended, a share of failures says nothing
 
 
-def run_job(flow: Flow, options: RunOptions, *, runs: Runs | None = None) -> "Job":
+def _names_of(rows: Any) -> tuple[str, ...] | None:
+    """The names of files that stand for rows; None for an iterable of rows."""
+    if isinstance(rows, str | os.PathLike):
+        return (os.fspath(rows),)
+    if isinstance(rows, list | tuple) and rows and all(isinstance(row, os.PathLike) for row in rows):
+        return tuple(map(os.fspath, rows))
+    if not isinstance(rows, Iterable | AsyncIterable):
+        raise MisuseError(f"rows are a path, a URL or an iterable, not {type(rows).__name__}")
+    return None
+
+
+def run_job(flow: Flow, options: RunOptions, *, runs: Runs | None = None) -> "Session":
     """A run over its input. Raises InputError, FlowError."""
-    return Job(flow, options, InputFeed(flow.plan, options), runs=runs)
+    return Session(flow, options, InputFeed(flow.plan, options), runs=runs)
 
 
 def retry_job(
@@ -47,21 +61,22 @@ def retry_job(
     *,
     all_steps: bool = False,
     runs: Runs | None = None,
-) -> "Job":
+) -> "Session":
     """The failed rows of a run once more, into the same output. Raises InputError, FlowError."""
     feed = RetryFeed(flow.plan, options, selection, all_steps=all_steps)
-    return Job(flow, options, feed, runs=runs)
+    return Session(flow, options, feed, runs=runs)
 
 
-class Job:
+class Session:
     """A session of a run; its counters can be read while it works. Raises InputError, FlowError."""
 
     def __init__(self, flow: Flow, options: RunOptions, feed: RowFeed, *, runs: Runs | None = None) -> None:
+        self._has_run = False
         self.plan = plan = flow.plan
         self.options = options
         self.feed = feed
         self.engine = engine_for(
-            plan, concurrency=options.concurrency, overrides={"memory": options.memory} | options.engine
+            plan, concurrency=options.concurrency, overrides={"memory": options.memory, **options.engine}
         )
         self.output = options.output or default_output(options.inputs)
         if plan.file.is_file() and Path(self.output).exists() and plan.file.samefile(self.output):
@@ -83,8 +98,21 @@ class Job:
 
     # ── the session ─────────────────────────────────────────────────────────────
 
-    async def run(self) -> Summary:
-        """Run to the end, or until `stop`. Raises InputError, StoppedError."""
+    async def run(self, *, progress: bool = False) -> Summary:
+        """Run to the end, or until `stop`. Raises InputError, StoppedError.
+
+        `progress`: show on standard error how it goes: a bar on a terminal, else a line every five seconds.
+        """
+        if self._has_run:
+            raise MisuseError("a job runs once: make another one to go on")
+        self._has_run = True
+        if not progress:
+            return await self._run()
+        self.notes = lambda text: say(f"yelpaze: {text}")
+        async with Progress(JobView(self)):
+            return await self._run()
+
+    async def _run(self) -> Summary:
         feed = self.feed
         try:
             if not await in_thread(lambda: feed.begin(self.sink, self.tally, self.notes)):
@@ -173,12 +201,14 @@ class Job:
             on_error=self._cannot_commit,
         )
         committer.start()
+        has_ended = False
         try:
             await runner.drive(self._blocks())
+            has_ended = True
         finally:
             await committer.stop()
             if not isinstance(self._fault, OSError):
-                is_over = not (self.is_stopping or self._fault or runner.stopped)
+                is_over = has_ended and not (self.is_stopping or self._fault or runner.stopped)
                 await committer.commit(is_finished=is_over, is_last=True)
         if self._fault is not None:
             raise self._fault
@@ -330,3 +360,50 @@ class Job:
             interrupted=self.interrupted,
             already_finished=context is None,
         )
+
+
+class Job(Session):
+    """A flow over rows, into a file or database, as `yelpaze run` does it: run again, it goes on.
+
+        job = Job(flow, "rows.jsonl", output="offers.parquet")
+        summary = await job.run(progress=True)
+
+    - `rows`: a path, glob or URL; a list of `Path`s; or an (async) iterable of rows. A run over an iterable
+      goes on only if it is given an `input_id`, and the same rows in the same order.
+    - `output`: a file by its ending (.jsonl .csv .tsv .parquet .db), a URL, or `-` for standard output.
+      Default: `NAME.results.jsonl`, for rows from a file.
+    - `concurrency`: rows under way. `workers`: processes for CPU steps, or addresses of workers; by default
+      one a core, 0 for this process. `batch`: rows sent to a worker at once. `engine`: options of `Engine`
+      that replace the flow's own.
+    - `limit`: the first so many rows; `sample`: so many drawn at random; `ordered`: results in the order of
+      the rows.
+    - `restart`: begins anew and keeps the old output beside; `accept`: what may have changed (`flow`,
+      `input`, `output`).
+    - `row_deadline`: seconds for a row; `row_retries`: runs its failed branches again; `max_failures`: stops
+      when more rows than that, or that share, have failed; `grace`: seconds for rows under way after `stop`;
+      `memory`: bytes of answers that rows hold; `commit_seconds`: between two commits.
+
+    Dead letters, journal and the list of runs are those of the command line; `yelpaze retry` runs what
+    failed. A cancelled or interrupted job (Ctrl-C) keeps what was done.
+
+    Raises InputError, FlowError, MisuseError.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        rows: str | os.PathLike[str] | Iterable[Any] | AsyncIterable[Any],
+        *,
+        output: str | os.PathLike[str] | None = None,
+        input_id: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> None:
+        names = _names_of(rows)
+        if names and input_id is not None:
+            raise MisuseError("input_id is for iterables: files are recognised by themselves")
+        if names is None and output is None:
+            raise MisuseError("give output=…: rows of an iterable have no name of their own")
+        given = options_of(names or (), None if output is None else os.fspath(output), options)
+        iterable: Any = rows
+        source = None if names else IterableSource(iterable, input_id)
+        super().__init__(flow, given, InputFeed(flow.plan, given, source))

@@ -1,11 +1,41 @@
 """What a run is asked for, and what it says at its end."""
 
-from typing import Any
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any, TypedDict
 
 import msgspec
 
-from yelpaze.compute.workers import Workers
+from yelpaze.compute.workers import Who, Workers, who
 from yelpaze.io.backends import absolute, default_output
+from yelpaze.model.cores import usable_cores
+from yelpaze.model.errors import MisuseError
+
+_LEAST = {
+    "concurrency": 1, "batch": 1, "limit": 0, "sample": 1, "row_retries": 0, "memory": 1, "grace": 0,
+}  # fmt: skip
+_POSITIVE = ("row_deadline", "commit_seconds")
+_ACCEPTED = frozenset({"flow", "input", "output"})
+
+
+class JobOptions(TypedDict, total=False):
+    """The keywords of `Job`; see there."""
+
+    concurrency: int
+    workers: Who | None
+    batch: int
+    limit: int | None
+    sample: int | None
+    ordered: bool
+    restart: bool
+    accept: Collection[str]
+    row_deadline: float | None
+    row_retries: int
+    max_failures: int | float | None
+    grace: float
+    memory: int
+    commit_seconds: float
+    engine: Mapping[str, Any]
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +66,34 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 128 << 20
     commit_seconds: float = 1.0
     stdout: int = 1
-    engine: dict[str, Any] = {}
+    engine: Mapping[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and value >= least):
+                raise MisuseError(f"{name} takes a number of at least {least}: {value!r}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and value > 0):
+                raise MisuseError(f"{name} takes a positive number of seconds: {value!r}")
+        if not self.accept <= _ACCEPTED:
+            known = ", ".join(sorted(_ACCEPTED))
+            raise MisuseError(f"accept takes some of {known}: {', '.join(sorted(self.accept))}")
+
+
+def options_of(inputs: tuple[str, ...], output: str | None, given: JobOptions) -> RunOptions:
+    """Options as they are given in Python. Raises MisuseError."""
+    values: dict[str, Any] = dict(given)
+    for name in values:
+        if name not in JobOptions.__annotations__:
+            near = get_close_matches(name, JobOptions.__annotations__, 1)
+            raise MisuseError(f"there is no option {name!r}" + (f": did you mean {near[0]}?" if near else ""))
+    accept = values.get("accept", ())
+    values["accept"] = frozenset((accept,) if isinstance(accept, str) else accept)
+    workers = values.pop("workers", None)
+    values["workers"] = usable_cores() if workers is None else who(workers)
+    return RunOptions(inputs=inputs, output=output, **values)
 
 
 def elsewhere(options: RunOptions) -> RunOptions:

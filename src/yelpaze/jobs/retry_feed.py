@@ -69,7 +69,8 @@ class RetryFeed:
         try:
             return source_of(self._options)
         except InputError as error:
-            return _Gone(error, coerce=self._options.inputs[0].endswith(_DELIMITED))
+            names = self._options.inputs
+            return _Gone(error, coerce=bool(names) and names[0].endswith(_DELIMITED))
 
     def begin(self, sink: Sink, tally: Tally, note: Note) -> bool:
         self._sink, self._tally, self._note = sink, tally, note

@@ -8,6 +8,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from yelpaze.flow.context import RunContext
+from yelpaze.flow.plan import Plan
+from yelpaze.http.engine import Engine
+from yelpaze.jobs.feed import RowFeed
+from yelpaze.jobs.tally import Tally
 from yelpaze.model.statistics import HostStatistics
 
 if TYPE_CHECKING:  # not worth its time where no bar is shown
@@ -59,6 +64,60 @@ class View(Protocol):
 
     def notes(self) -> list[str]:
         """What else is worth saying."""
+
+
+class RunningJob(Protocol):
+    """What is read of a job."""
+
+    plan: Plan
+    feed: RowFeed
+    tally: Tally
+    engine: Engine
+    context: RunContext | None
+    is_stopping: bool
+
+
+class JobView:
+    """A run as the progress bar sees it."""
+
+    unit = "rows"
+
+    def __init__(self, job: RunningJob) -> None:
+        self._job = job
+        self.title = job.plan.name
+
+    @property
+    def total(self) -> float | None:
+        return self._job.feed.progress[1]
+
+    @property
+    def position(self) -> float:
+        return self._job.feed.progress[0]
+
+    @property
+    def before(self) -> int:
+        return self._job.feed.counted - self._job.tally.ended
+
+    @property
+    def has_begun(self) -> bool:
+        return self._job.context is not None
+
+    @property
+    def done(self) -> int:
+        return self._job.feed.counted
+
+    @property
+    def requests(self) -> int:
+        return self._job.engine.statistics(by_host=False).attempts
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        return self._job.tally.reasons
+
+    def notes(self) -> list[str]:
+        stopping = ["stopping"] if self._job.is_stopping else []
+        compute = self._job.context.compute.trouble if self._job.context is not None else ""
+        return [compute][: bool(compute)] + stopping + troubles(self._job.engine.troubles())
 
 
 class Progress:
@@ -209,3 +268,8 @@ def duration(seconds: float) -> str:
     if whole < _HOUR:
         return f"{whole // 60}m{whole % 60:02}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def say(*lines: str) -> None:
+    """On stderr: stdout belongs to results."""
+    print("\n".join(lines), file=sys.stderr)  # noqa: T201
