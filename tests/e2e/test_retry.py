@@ -395,7 +395,8 @@ def test_retry_from_another_folder_finds_its_places(place, service):
           "--workers", 0, code=1)  # fmt: skip
     service.answer = answer_of
     (place.path / "elsewhere").mkdir()
-    place(*RETRY, cwd=place.path / "elsewhere", code=0)
+    run = json.loads(place("runs", "--json", code=0).stdout)["run"]
+    place("retry", run, "--workers", 0, cwd=place.path / "elsewhere", code=0)
     assert sorted(read_sqlite(place.path / "out.db")) == [(1, 11), (2, 11)]
     assert not list((place.path / "elsewhere").iterdir())
 

@@ -6,8 +6,10 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import pexpect
 import pytest
 
+from support.service import YELPAZE
 from support.waiting import until
 
 CALL = """
@@ -354,3 +356,45 @@ def test_graph_as_mermaid_and_svg(place):
     place.flow("flow = Flow('f')\n@flow.request\ndef a(rwo): ...\n", "wrong.py")
     assert "wrong.py:4: step 'a' needs 'rwo'" in place.ask("graph", "wrong.py", code=2).stderr
     assert "'pdf' is not one of" in place.ask("graph", "flow.py", "--format", "pdf", code=2).stderr
+
+
+def test_last_is_the_last_run_of_this_folder(place):
+    place.flow("flow = Flow('f')\n@flow.compute\ndef out(row): return 1 // (row['n'] - 1)\n")
+    for name in ("here", "there", "empty"):
+        (place.path / name).mkdir()
+    place.rows(2, "here/in.jsonl")
+    place.rows(3, "there/in.jsonl")
+    for name in ("here", "there"):
+        place("run", "../flow.py", "in.jsonl", "--workers", 0, cwd=place.path / name, code=1)
+    done = place("retry", "last", "--workers", 0, cwd=place.path / "here", code=1)
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("yelpaze: retrying f-")
+    assert first.endswith(f": 1 failed row of 2 rows, output {place.path / 'here' / 'in.results.jsonl'}")
+    shown = place("runs", "show", "last", cwd=place.path / "there", code=0)
+    assert str(place.path / "there" / "in.results.jsonl") in shown.stdout
+    for command in (["retry", "last"], ["runs", "show", "last"]):
+        done = place(*command, cwd=place.path / "empty", code=2)
+        assert "no run was started in this folder; the last one is f-" in done.stderr
+        assert done.stderr.endswith(f" in {place.path / 'here'}: name it\n")
+
+
+def test_last_asks_where_there_is_somebody_to_ask(place):
+    place.flow("flow = Flow('f')\n@flow.compute\ndef out(row): return 1 // (row['n'] - 1)\n")
+    place.rows(2)
+    place("run", "flow.py", "in.jsonl", "--workers", 0, code=1)
+    (place.path / "elsewhere").mkdir()
+    command = [*YELPAZE[1:], "retry", "last", "--workers", "0"]
+    for answer, said in (("n", "no run was started in this folder"), ("y", "retrying f-")):
+        terminal = pexpect.spawn(
+            YELPAZE[0],
+            command,
+            cwd=str(place.path / "elsewhere"),
+            env=place.env,
+            timeout=60,
+            encoding="utf-8",
+        )
+        terminal.expect(r"Retry it\? \[y/N\]")
+        terminal.sendline(answer)
+        terminal.expect(said)
+        terminal.expect(pexpect.EOF)
+        terminal.close()

@@ -1,15 +1,25 @@
 """`yelpaze retry RUN`."""
 
 import re
+import sys
 from functools import partial
 from typing import Any
 
 import click
 
 from yelpaze.cli.policies import policy_options
-from yelpaze.cli.running import call_options, carry_out, found_flow, own_stdout, row_options, taken_apart
+from yelpaze.cli.running import (
+    call_options,
+    carry_out,
+    counted,
+    found_flow,
+    own_stdout,
+    row_options,
+    taken_apart,
+)
 from yelpaze.flow.failure import KINDS
 from yelpaze.jobs.job import retry_job
+from yelpaze.jobs.progress import say
 from yelpaze.jobs.retry_feed import Selection
 from yelpaze.jobs.runs import RunRecord, Runs
 from yelpaze.model.errors import InputError
@@ -49,12 +59,16 @@ def command(
 ) -> int:
     """Run the failed rows of a run again, into the same output.
 
-    RUN is an id that `yelpaze runs` lists, the beginning of one, the run's output, or `last`.
+    RUN is an id that `yelpaze runs` lists, the beginning of one, the run's output, or `last`: the
+    last run of this folder.
     Of each row only what was not answered is called: the answers that had come were kept.
     """
-    record = Runs().find(run)
+    record = Runs().find(run, elsewhere=_is_meant)
     place = {"inputs": tuple(record.inputs), "output": output or record.output, "sample": record.sample}
     options, display = taken_apart(flags | place)
+    if not display.quiet:
+        failed = f"{counted(record.failed, 'failed row')} of {counted(record.rows, 'row')}"
+        say(f"yelpaze: retrying {record.run}: {failed}, output {place['output']}")
     selection = Selection(kinds=frozenset(kinds), steps=frozenset(steps), statuses=frozenset(statuses))
     with own_stdout() as out:
         found, options = found_flow(flow or _flow_of(record), options)
@@ -66,6 +80,16 @@ def command(
                 )
         make = partial(retry_job, found, selection=selection, all_steps=all_steps)
         return carry_out(found, options, display, make, out)
+
+
+def _is_meant(record: RunRecord) -> bool:
+    """Ask, where there is somebody to ask."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    question = (
+        f"No run was started in this folder. The last one is {record.run} in {record.folder}. Retry it?"
+    )
+    return click.confirm(question, err=True)
 
 
 def _check_words(kinds: tuple[str, ...], statuses: tuple[str, ...]) -> None:

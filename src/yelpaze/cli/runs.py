@@ -71,7 +71,7 @@ def _near(output: str) -> str:
 def show(run: str, html: str | None, as_json: bool) -> None:
     """Tell of a run: failures by kind with examples, latency by step and host, slowest rows.
 
-    RUN is an id, the beginning of one, the run's output, or `last`.
+    RUN is an id, the beginning of one, the run's output, or `last`: the last run of this folder.
     """
     record = Runs().find(run)
     if html is not None:

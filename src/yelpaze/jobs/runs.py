@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -154,11 +154,15 @@ class Runs:
         found = (self.load(path.stem) for path in self.folder.glob("*.json"))
         yield from sorted((run for run in found if run), key=lambda run: run.started, reverse=True)
 
-    def find(self, name: str) -> RunRecord:
-        """A run by its id, the beginning of it, its output, or `last`. Raises InputError."""
+    def find(self, name: str, *, elsewhere: Callable[[RunRecord], bool] = lambda _: False) -> RunRecord:
+        """A run by its id, the beginning of it, its output, or `last`: the last one of this folder.
+
+        If this folder has none, `elsewhere` decides whether the last run of another one is meant.
+        Raises InputError.
+        """
         runs = list(self.all())
         if name == "last" and runs:
-            return max(runs, key=lambda run: run.updated)
+            return _last(runs, elsewhere)
         exact = [run for run in runs if run.run == name]
         path = str(Path(name).resolve())
         by_output = [run for run in runs if run.output in (name, path)]
@@ -170,6 +174,17 @@ class Runs:
             names = ", ".join(run.run for run in begins[:5])
             raise InputError(f"{name}: several runs begin so: {names}")
         raise InputError(f"{name}: there is no such run; `yelpaze runs` lists them")
+
+
+def _last(runs: list[RunRecord], elsewhere: Callable[[RunRecord], bool]) -> RunRecord:
+    here = Path.cwd()
+    near = [run for run in runs if Path(run.folder) == here or Path(run.output).parent == here]
+    last = max(near or runs, key=lambda run: run.updated)
+    if not near and not elsewhere(last):
+        raise InputError(
+            f"last: no run was started in this folder; the last one is {last.run} in {last.folder}: name it"
+        )
+    return last
 
 
 def _state_folder() -> Path:
