@@ -583,3 +583,25 @@ def test_the_help_is_one_people_know(tmp_path):
     for flag in flags.split():
         assert flag in text, flag
     assert Path(tmp_path).exists()
+
+
+def answer_of(call):
+    return {"/empty": b"", "/404": (404, b"")}.get(call.path, b"full")
+
+
+def test_an_empty_body_is_a_failure_where_that_is_asked_for(service, tmp_path):
+    urls = [f"{service.url}/{name}" for name in ("full", "empty", "404")]
+    outputs = ["-o", "full", "-o", "empty", "-o", "404", "--outcomes", "outcomes.jsonl"]
+    assert fetch(*urls, *outputs, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "empty").read_bytes() == b""
+    done = fetch(*urls, *outputs, "--fail-empty", "--clobber", cwd=tmp_path)
+    assert done.returncode == 1
+    assert [(line["ok"], (line["error"] or {}).get("kind")) for line in sorted(lines(tmp_path / "outcomes.jsonl"), key=lambda line: line["n"])] == [
+        (True, None), (False, "empty"), (False, "empty"),
+    ]  # fmt: skip
+    assert "empty: the body is empty" in done.stderr
+    (tmp_path / "empty").unlink()
+    assert fetch(urls[1], "-o", "empty", "--fail-empty", cwd=tmp_path).returncode == 1
+    assert not (tmp_path / "empty").exists()
+    assert fetch(urls[1], "-I", "--fail-empty", cwd=tmp_path).returncode == 0
+    assert fetch(urls[2], "--fail", "--fail-empty", cwd=tmp_path).returncode == 1

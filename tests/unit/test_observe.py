@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import CapturingLogger
 
@@ -301,3 +301,21 @@ async def test_timed_calls_may_overlap():
     assert (
         registry.get_sample_value("yelpaze_timed_seconds_count", {"name": "sleep", "outcome": "success"}) == 3
     )
+
+
+async def test_timed_without_a_name_takes_the_functions():
+    @yelpaze.timed
+    def bare():
+        return 1
+
+    @yelpaze.timed
+    async def bare_too():
+        return 2
+
+    def value(function):
+        labels = {"name": function.__qualname__, "outcome": "success"}
+        return REGISTRY.get_sample_value("yelpaze_timed_seconds_count", labels)
+
+    assert (bare(), await bare_too(), await bare_too()) == (1, 2, 2)
+    assert (value(bare), value(bare_too)) == (1.0, 2.0)
+    assert bare.__name__ == "bare"

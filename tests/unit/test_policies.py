@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from support.simulated import Answer, Simulation
-from yelpaze import Breaker, Budget, Hedge, HostPolicy, Limit, MisuseError, Retry, Timeout, get, post
+from yelpaze import Breaker, Budget, Engine, Hedge, HostPolicy, Limit, MisuseError, Retry, Timeout, get, post
+from yelpaze.testing import MockTransport, NetworkFault, run_simulated
 
 REFUSED = 7  # CURLE_COULDNT_CONNECT
 API = "http://10.0.0.1/x"
@@ -858,3 +859,17 @@ def test_aborted_calls_are_told_to_the_hook():
 def test_settings_of_a_wrong_type_are_refused(make):
     with pytest.raises(MisuseError):
         make()
+
+
+def test_an_open_breaker_says_whose_it_is_and_for_how_long():
+    transport = MockTransport({"http://a.test/": NetworkFault("connect")})
+
+    async def messages():
+        async with Engine(transport=transport, retry=None, breaker=Breaker(calls=1, pause=30)) as engine:
+            await engine.send(get("http://a.test/"))
+            await asyncio.sleep(9.6)
+            return (await engine.send(get("http://a.test/"))).error.message
+
+    assert run_simulated(messages()).startswith(
+        "http://a.test:80 is away: its breaker is open for another 20 s"
+    )

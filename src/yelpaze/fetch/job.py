@@ -43,6 +43,7 @@ class TransferOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     parallel_max: int = 50
     fail: bool = False
+    fail_empty: bool = False
     include: bool = False
     clobber: bool = False
     resume: bool = False
@@ -183,6 +184,7 @@ class FetchJob:
             clobber=self._options.clobber,
             with_head=self._options.include,
             keep_all=not self._options.fail,
+            keep_empty=not self._fails_empty(item),
         )
         self._ahead.held += 1
         call = self.engine.submit(
@@ -244,11 +246,13 @@ class FetchJob:
             self._verbose(described(outcome))
         if error is None:
             size = spool.delivered or len(outcome.body)
-            if outcome.error is None and self._outcomes is None and not self.tally.takes(ok=True):
+            is_empty = not size and self._fails_empty(item)
+            is_good = outcome.error is None and not is_empty
+            if is_good and self._outcomes is None and not self.tally.takes(ok=True):
                 self.tally.count_success(outcome.status, size)
                 self._wake()
                 return
-            kept = outcome.status and (not self._options.fail or outcome.error is None)
+            kept = outcome.status and (not self._options.fail or outcome.error is None) and not is_empty
             self._note(
                 record_of(
                     outcome,
@@ -256,12 +260,17 @@ class FetchJob:
                     size=size,
                     path=item.path if kept else None,
                     fail=self._options.fail,
+                    is_empty=is_empty,
                     key="" if self._outcomes is None else key_of(item),
                 )
             )
         else:
             self._unwritable(item, error)
         self._wake()
+
+    def _fails_empty(self, item: Item) -> bool:
+        """Whether an empty body is a failure; the answer to HEAD has none."""
+        return self._options.fail_empty and item.request is not None and item.request.method != "HEAD"
 
     def _pour(self, buffer: _Buffer, path: str | None) -> None:
         if path is None:

@@ -13,7 +13,10 @@ _FIRST_ERROR = 400
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Why it failed. `kind` is an ErrorKind, or `input` (no request) or `output` (no file)."""
+    """Why it failed.
+
+    `kind` is an ErrorKind, or `input` (no request), `output` (no file) or `empty` (no body).
+    """
 
     kind: str
     message: str
@@ -51,16 +54,23 @@ class Record(msgspec.Struct, frozen=True):
     key: str = ""
 
 
-def record_of(outcome: Outcome, number: int, *, size: int, path: str | None, fail: bool, key: str) -> Record:
-    """The record of an answered or failed call; with `fail` an error status is a failure."""
-    error = outcome.error
-    if error is not None and error.kind is ErrorKind.STATUS and not fail:
-        error = None
+def record_of(
+    outcome: Outcome, number: int, *, size: int, path: str | None, fail: bool, is_empty: bool, key: str
+) -> Record:
+    """The record of an answered or failed call.
+
+    With `fail` an error status is a failure; `is_empty` says that there is no body, and that this is one.
+    """
+    error, reason = outcome.error, None
+    if error is not None and (error.kind is not ErrorKind.STATUS or fail):
+        reason = Reason(str(error.kind), error.message)
+    elif is_empty:
+        reason = Reason("empty", "the body is empty")
     return Record(
         number,
         shown(outcome.url),
         outcome.request.method,
-        error is None,
+        reason is None,
         outcome.status or None,
         size,
         round(outcome.elapsed, 6),
@@ -72,7 +82,7 @@ def record_of(outcome: Outcome, number: int, *, size: int, path: str | None, fai
             )
             for tried in outcome.attempts
         ),
-        None if error is None else Reason(str(error.kind), error.message),
+        reason,
         path,
         outcome.trace_id,
         shown(outcome.request.url) if outcome.request.url != outcome.url else None,

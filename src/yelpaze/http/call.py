@@ -181,7 +181,7 @@ class Call:
             return False
         probing = breaker.state is State.HALF_OPEN and host.queue.busy < host.queue.limit
         if not probing and breaker.state is not State.CLOSED:
-            self._refuse_soon(ErrorKind.BREAKER_OPEN, "the host's breaker is open")
+            self._refuse_soon(ErrorKind.BREAKER_OPEN, self.host.breaker_message(now))
             return False
         return True
 

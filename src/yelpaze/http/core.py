@@ -213,7 +213,7 @@ class Core:
             host.notified_generation = breaker.generation
             self.notify(_EVENTS[breaker.state], host, max(0.0, breaker.until - now))
             if breaker.state is State.OPEN:
-                _refuse(host, ErrorKind.BREAKER_OPEN, "the host's breaker is open", parked=False)
+                _refuse(host, ErrorKind.BREAKER_OPEN, host.breaker_message(now), parked=False)
         if host.paused_until > now >= host.notified_pause:
             host.notified_pause = host.paused_until
             for sibling in host.siblings:

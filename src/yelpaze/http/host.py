@@ -125,6 +125,12 @@ class Host:
         """Of the breaker: to be given back with how the attempt ended."""
         return 0 if self.breaker is None else self.breaker.generation
 
+    def breaker_message(self, now: float) -> str:
+        """Which breaker is open, and for how long."""
+        until = self.breaker.until - now if self.breaker is not None else 0.0
+        when = f"for another {until:.0f} s" if until >= 1 else "until a call that tries it succeeds"
+        return f"{self.label} is away: its breaker is open {when}"
+
     def learn(
         self, now: float, status: int, error: Error | None, seconds: float, headers: Headers, generation: int
     ) -> bool:

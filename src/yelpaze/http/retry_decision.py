@@ -78,7 +78,7 @@ def decide(  # noqa: PLR0911  a list of reasons to end, in order
     if used_up:
         return RetryDecision(error)
     if host.breaker_open:
-        return RetryDecision(_ended_by(ErrorKind.BREAKER_OPEN, error, "the host's breaker is open"))
+        return RetryDecision(_ended_by(ErrorKind.BREAKER_OPEN, error, host.breaker_message(now)))
     if now + delay > failed.deadline_at:
         why = "the pause" if after is None else f"Retry-After asks for {delay:g} s and that"
         return RetryDecision(_ended_by(ErrorKind.DEADLINE_TIMEOUT, error, f"{why} would pass the deadline"))

@@ -25,16 +25,17 @@ _NAMELESS: int | None = getattr(os, "O_TMPFILE", None) if os.path.isdir("/proc/s
 class Spool:
     """One call's body target over all its attempts.
 
-    With `clobber=False` an existing file is never replaced: FileExistsError. With `with_head`
-    the answer's header block comes before the body, with `keep_all` the body of a redirect or
-    an error status is wanted as well. A callable that has a method `restart`
-    can take back what it got, so that another attempt may be made.
+    With `clobber=False` an existing file is never replaced: FileExistsError. With `with_head` the answer's
+    header block comes before the body, with `keep_all` the body of a redirect or an error status is wanted
+    as well, without `keep_empty` no empty body is. A callable that has a method `restart` can take back what
+    it got, so that another attempt may be made.
     """
 
     __slots__ = (
         "_clobber",
         "_descriptor",
         "_keep_all",
+        "_keep_empty",
         "_part",
         "_path",
         "_restart",
@@ -45,7 +46,13 @@ class Spool:
     )
 
     def __init__(
-        self, target: Destination, *, clobber: bool = True, with_head: bool = False, keep_all: bool = False
+        self,
+        target: Destination,
+        *,
+        clobber: bool = True,
+        with_head: bool = False,
+        keep_all: bool = False,
+        keep_empty: bool = True,
     ) -> None:
         self._write: Callable[[bytes], object] | None = target if callable(target) else None
         self._restart: Callable[[], object] | None = getattr(target, "restart", None)
@@ -53,6 +60,7 @@ class Spool:
         self._clobber = clobber
         self._with_head = with_head
         self._keep_all = keep_all
+        self._keep_empty = keep_empty
         self._part = ""
         self._descriptor = -1
         self.delivered = 0
@@ -110,6 +118,8 @@ class Spool:
 
     def _wants(self, outcome: Outcome) -> bool:
         error = outcome.error
+        if not (self._keep_empty or self.delivered or outcome.body):
+            return False
         if error is None and outcome.status < _FIRST_REDIRECT:
             return True
         # What a policy ended is a failure, not an answer, even if there was one before.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 760, 220, 70, 28, 12
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 760, 240, 70, 28, 32  # the colour key stands above the lines
 _MANY = 100
 _ANCHORS = {0: "start", 0.5: "middle", 1: "end"}
 COLOURS = ("#0b6e6e", "#d97706", "#b91c1c")
@@ -32,23 +32,32 @@ def lines(times: Sequence[float], series: Sequence[tuple[str, Sequence[float]]],
             f'<text x="{x(time):.0f}" y="{_HEIGHT - 8}" text-anchor="{_ANCHORS[share]}">'
             f"{_number(time)} s</text>"
         )
-    for number, (name, values) in enumerate(series):
+    for number, (_, values) in enumerate(series):
         points = " ".join(f"{x(time):.1f},{y(value):.1f}" for time, value in zip(times, values, strict=True))
-        colour = COLOURS[number]
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[number]}" stroke-width="2"/>')
+    return "".join([*parts, _key([f"{name} ({unit})" for name, _ in series]), "</svg>"])
+
+
+def _key(names: Sequence[str]) -> str:
+    """What the colours stand for, in one line at the top."""
+    parts, left = [], _LEFT
+    for number, name in enumerate(names):
         parts.append(
-            f'<text x="{_LEFT + 10}" y="{_TOP + 14 + 16 * number}" fill="{colour}">'
-            f"{escape(name)} ({escape(unit)})</text>"
+            f'<rect x="{left}" y="6" width="12" height="12" rx="2" fill="{COLOURS[number % 3]}"/>'
+            f'<text x="{left + 18}" y="16">{escape(name)}</text>'
         )
-    return "".join([*parts, "</svg>"])
+        left += 18 + 8 * len(name) + 24
+    return "".join(parts)
 
 
 def bars(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit: str) -> str:
     """For each name some values, each a bar beside its label."""
     most = max([value for _, values in groups for _, value in values] or [1.0]) or 1.0
     row, left = 18, 220
-    height = sum(len(values) * row + 10 for _, values in groups) + 10
-    parts, top = [_frame(height)], 10
+    labels = [label for label, _ in groups[0][1] if label] if groups else []
+    head = 30 if labels else 10
+    height = head + sum(len(values) * row + 10 for _, values in groups)
+    parts, top = [_frame(height), _key(labels)], head
     for name, values in groups:
         middle = top + len(values) * row / 2 + 4
         parts.append(f'<text x="{left - 60}" y="{middle:.0f}" text-anchor="end">{escape(name)}</text>')

@@ -240,7 +240,7 @@ class Session:
             self.sink.fail(self._letter_of(row, failure))
         resolved = feed.done(number, is_failed=failure is not None)
         if resolved is not None:
-            self._recorder.resolved(resolved)
+            self._recorder.resolved(resolved, is_repaired=failure is None)
         if failure is not None:
             self._count(number, failure)
             self._check_failures()

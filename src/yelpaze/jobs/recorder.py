@@ -89,8 +89,9 @@ class Recorder:
         if len(examples) < _EXAMPLES:
             examples.append(Example(number, failure.step, failure.message))
 
-    def resolved(self, letter: DeadLetter) -> None:
-        """A row that had failed was run again."""
+    def resolved(self, letter: DeadLetter, *, is_repaired: bool) -> None:
+        """A row that had failed was run again, and has a result now if it `is_repaired`."""
+        self._record.repaired += is_repaired
         examples = self._record.examples
         left = [example for example in examples.pop(letter.kind, ()) if example.row != letter.row]
         if left:

@@ -27,6 +27,8 @@ def summary(record: RunRecord) -> list[tuple[str, str]]:
         ("rows", f"{record.rows:,}: {record.succeeded:,} succeeded, {record.failed:,} failed"),
         ("requests", f"{record.requests:,}, of them {record.retries:,} retries"),
     ]
+    if record.repaired:
+        facts.append(("repaired", f"{record.repaired:,} of the succeeded had failed, and were retried"))
     if record.failed:
         facts.append(("dead letters", record.failures_file))
     return facts
@@ -97,6 +99,7 @@ def page(record: RunRecord) -> str:
     title = f"{escape(record.run)} · Yelpaze"
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>"
+        "<link rel='icon' href='data:,'>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
@@ -118,7 +121,12 @@ def _throughput(record: RunRecord) -> str:
         before = (point.seconds, point.rows, point.failed)
     if not times:
         return "<p>It was over before anything could be measured.</p>"
-    return charts.lines(times, [("rows", rows), ("failed rows", failed)], unit="/s")
+    return _wide(charts.lines(times, [("rows", rows), ("failed rows", failed)], unit="/s"))
+
+
+def _wide(content: str) -> str:
+    """On a narrow screen it is scrolled, not shrunk."""
+    return f"<div class='wide'>{content}</div>"
 
 
 def _latency(record: RunRecord) -> str:
@@ -128,7 +136,7 @@ def _latency(record: RunRecord) -> str:
         for what, name, values in latencies(record)
         if what == "step"
     ]
-    return charts.bars(groups, unit="ms") if groups else "<p>The flow makes no calls.</p>"
+    return _wide(charts.bars(groups, unit="ms")) if groups else "<p>The flow makes no calls.</p>"
 
 
 def _hosts(record: RunRecord) -> str:
@@ -143,7 +151,7 @@ def _hosts(record: RunRecord) -> str:
         + " ms</td></tr>"
         for name, host in record.hosts.items()
     )
-    return (
+    return _wide(
         "<table><tr><th>host</th><th>requests</th><th>retries</th><th>failures</th><th>statuses</th>"
         f"<th>p50 / p95 / p99</th></tr>{rows}</table>"
     )
@@ -160,7 +168,8 @@ def _failures(record: RunRecord) -> str:
         for kind, _ in kinds
         for example in record.examples.get(kind, ())
     )
-    return f"{chart}<table><tr><th>kind</th><th>row</th><th>step</th><th>an example</th></tr>{rows}</table>"
+    head = "<tr><th>kind</th><th>row</th><th>step</th><th>an example</th></tr>"
+    return f"{_wide(chart)}{_wide(f'<table>{head}{rows}</table>')}"
 
 
 def _slowest(record: RunRecord) -> str:
@@ -180,6 +189,7 @@ th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #e4e
 overflow-wrap:anywhere}
 th{font-weight:600;white-space:nowrap}
 svg text{fill:#1f2933}svg .quiet{fill:#7b8794}svg .rule{stroke:#e4e7eb}
+.wide{overflow-x:auto}.wide>*{min-width:600px}
 p.finished{color:#0b6e6e}p.interrupted,p.stopped,p.killed{color:#b91c1c}
 @media(prefers-color-scheme:dark){body{background:#14181d;color:#e4e7eb}svg text{fill:#e4e7eb}
 th,td{border-color:#323f4b}svg .rule{stroke:#323f4b}}

@@ -48,7 +48,10 @@ class Example(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
-    """A run, as its file keeps it. Times are UNIX times; `seconds` is what it has worked."""
+    """A run, as its file keeps it.
+
+    Times are UNIX times; `seconds` is what it has worked; `repaired` rows had failed and were retried.
+    """
 
     run: str
     flow: str
@@ -68,6 +71,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     rows: int = 0
     succeeded: int = 0
     failed: int = 0
+    repaired: int = 0
     requests: int = 0
     retries: int = 0
     peak_rss_mb: float = 0.0

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
@@ -14,12 +14,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _HISTOGRAMS: dict[CollectorRegistry, Histogram] = {}
 
 
-class timed:  # noqa: N801  used as a decorator and in `with`, both of which read better so
+@overload
+def timed(name: F, /) -> F: ...
+@overload
+def timed(name: str, *, registry: CollectorRegistry | None = None, logger: Any = None) -> "Timed": ...
+def timed(name: Any, *, registry: CollectorRegistry | None = None, logger: Any = None) -> Any:
     """Time a function, a coroutine function, or the block of a `with` or `async with`.
 
     Prometheus gets `yelpaze_timed_seconds{name, outcome}`, outcome being success or failure;
     structlog, once it is configured or with a `logger`, gets a `timed` event, at debug level
-    where it succeeded. `registry` is Prometheus's own by default.
+    where it succeeded. `registry` is Prometheus's own by default. Without a name, `@timed` alone,
+    it is the function's.
 
     >>> import yelpaze
     >>> @yelpaze.timed("user_dashboard")
@@ -27,6 +32,13 @@ class timed:  # noqa: N801  used as a decorator and in `with`, both of which rea
     >>> with yelpaze.timed("render"):
     ...     page = "<p>"
     """
+    if callable(name):
+        return Timed(name.__qualname__, registry=registry, logger=logger)(name)
+    return Timed(name, registry=registry, logger=logger)
+
+
+class Timed:
+    """What `timed` gives: a decorator and a context manager."""
 
     def __init__(self, name: str, *, registry: CollectorRegistry | None = None, logger: Any = None) -> None:
         self._name = name
@@ -56,8 +68,8 @@ class timed:  # noqa: N801  used as a decorator and in `with`, both of which rea
 
         return call  # type: ignore[return-value]
 
-    def _again(self) -> "timed":
-        return timed(self._name, registry=self._registry, logger=self._logger)
+    def _again(self) -> "Timed":
+        return Timed(self._name, registry=self._registry, logger=self._logger)
 
     def __enter__(self) -> Self:
         self._began.append(time.perf_counter())
