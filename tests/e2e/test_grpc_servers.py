@@ -645,3 +645,64 @@ def test_a_script_without_the_guard_is_told_so(tmp_path):
     )
     assert done.returncode == 1
     assert 'put what starts it under `if __name__ == "__main__":`' in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_interceptors_are_made_in_each_process(kind):
+    interceptors = servicers.guards if kind == "threads" else servicers.async_guards
+    async with served(kind, interceptors=interceptors) as server, caller(server) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await unary(channel, "Who")()
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        who = unary(channel, "Who", metadata=(("token", "good"),))
+        assert len({await who() for _ in range(20)}) == 2
+
+
+async def bytes_for_an_answer(port):
+    """What the server sends for an answer of 100,000 equal bytes."""
+    received = 0
+
+    async def pass_on(reader, writer):
+        nonlocal received
+        upstream, to_server = await asyncio.open_connection("127.0.0.1", port)
+
+        async def answers():
+            nonlocal received
+            while data := await upstream.read(65536):
+                received += len(data)
+                writer.write(data)
+            writer.close()
+
+        answering = asyncio.create_task(answers())
+        while data := await reader.read(65536):
+            to_server.write(data)
+        to_server.close()
+        await answering
+
+    proxy = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    async with proxy, grpc.aio.insecure_channel(f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}") as channel:
+        echo = channel.stream_stream(f"/{servicers.SERVICE}/Echo")
+
+        async def requests():
+            yield b"x" * 100_000
+
+        answers = [answer async for answer in echo(requests(), timeout=40)]
+        assert [len(answer) for answer in answers] == [100_000]
+    return received
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate", None])
+async def test_answers_are_compressed_where_that_is_asked_for(compression):
+    async with served(processes=1, compression=compression) as server:
+        port = int(server.address.rpartition(":")[2])
+        size = await bytes_for_an_answer(port)
+    assert (size < 20_000) is (compression is not None)
+
+
+def test_interceptors_and_compression_that_cannot_be_used():
+    with pytest.raises(MisuseError, match="compression takes"):
+        Options(compression="br")
+    with pytest.raises(MisuseError, match="interceptors takes a function"):
+        Options(interceptors=[servicers.Guard()])
+    with pytest.raises(MisuseError, match="at the top level of a module"):
+        MultiProcessServer(servicers.register, "127.0.0.1:0", Options(interceptors=lambda: [servicers.Guard()]))

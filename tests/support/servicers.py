@@ -234,3 +234,35 @@ async def with_life(server):
 
 def broken(server):
     raise LookupError("no database at hand")
+
+
+class AsyncGuard(grpc.aio.ServerInterceptor):
+    async def intercept_service(self, continuation, details):
+        return await continuation(details) if _has_token(details) else _refusing(is_async=True)
+
+
+class Guard(grpc.ServerInterceptor):
+    def intercept_service(self, continuation, details):
+        return continuation(details) if _has_token(details) else _refusing(is_async=False)
+
+
+def _has_token(details):
+    return not details.method.startswith(f"/{SERVICE}/") or ("token", "good") in details.invocation_metadata
+
+
+def _refusing(*, is_async):
+    async def refuse_async(request, context):
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+
+    def refuse(request, context):
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+
+    return grpc.unary_unary_rpc_method_handler(refuse_async if is_async else refuse)
+
+
+def async_guards():
+    return [AsyncGuard()]
+
+
+def guards():
+    return [Guard()]

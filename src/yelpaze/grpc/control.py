@@ -29,7 +29,7 @@ class ServerTask(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     place: int
-    register: bytes  # pickled: what it names is imported where failing can be told
+    program: bytes  # pickled: what it names is imported where failing can be told
     preparation: dict[str, Any]
     options: Options
     credentials: Credentials | None

@@ -8,9 +8,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Self
 
+import msgspec
+
 from yelpaze.grpc.address import Address
 from yelpaze.grpc.options import Options
-from yelpaze.grpc.program import pickled
+from yelpaze.grpc.program import Program, pickled
 from yelpaze.grpc.server_group import ServerGroup
 from yelpaze.grpc.server_process import ServerProcess
 from yelpaze.grpc.totals import ServerTotals, summed, totals
@@ -47,9 +49,9 @@ class MultiProcessServer:
             )
         self._options = options
         self._group = ServerGroup(
-            pickled(register),
+            pickled(Program(register, options.interceptors)),
             Address.parse(listen),
-            options,
+            msgspec.structs.replace(options, interceptors=None),
             report=report,
             processes=lambda: self._supervisor.processes,
         )

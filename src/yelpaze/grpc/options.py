@@ -1,6 +1,8 @@
 """What a server is asked for, and what gRPC is told of it."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,6 +31,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         max_message: Bytes of one message, in both directions.
         tls: Paths of the certificate chain and the key, PEM.
         client_ca: Path of the authorities whose clients are let in (mTLS).
+        compression: `gzip` or `deflate` of answers, for clients that take it; None: none.
+        interceptors: A function at the top level of a module; each process calls it for the list of its
+            gRPC server interceptors, those of `grpc.aio` where servicers are async.
         reflection: Whether clients may ask for the services' descriptors.
         private_ports: The ports from which processes take their own; None: any.
         arguments: More of gRPC's channel arguments; they win.
@@ -48,6 +53,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_message: int = 64 << 20
     tls: tuple[str, str] | None = None
     client_ca: str | None = None
+    compression: Literal["gzip", "deflate"] | None = None
+    interceptors: Callable[[], Sequence[Any]] | None = None
     reflection: bool = True
     private_ports: tuple[int, int] | None = None
     arguments: tuple[tuple[str, int | str], ...] = ()
@@ -72,8 +79,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.max_message > _LARGEST_MESSAGE:
             raise MisuseError(f"max_message takes at most {_LARGEST_MESSAGE:,} bytes: {self.max_message:,}")
+        self._check_functions()
         if self.client_ca is not None and self.tls is None:
             raise MisuseError("client_ca needs tls: a certificate and a key of the server's own")
+
+    def _check_functions(self) -> None:
+        if self.compression not in (None, "gzip", "deflate"):
+            raise MisuseError(f'compression takes "gzip", "deflate" or None: {self.compression!r}')
+        if self.interceptors is not None and not callable(self.interceptors):
+            raise MisuseError("interceptors takes a function that makes them: each process calls it")
 
 
 def server_arguments(options: Options) -> list[tuple[str, int | str]]:

@@ -23,6 +23,7 @@ from yelpaze.grpc.address import Address
 from yelpaze.grpc.control import Members, ProcessReport, ServerTask
 from yelpaze.grpc.counting import Counts, Registrar, Tally
 from yelpaze.grpc.options import Credentials, server_arguments
+from yelpaze.grpc.program import Program
 from yelpaze.grpc.threads import Threads
 from yelpaze.grpc.watching import SERVICE, Watching
 from yelpaze.model.errors import YelpazeError
@@ -30,6 +31,7 @@ from yelpaze.model.notice import Level, Notice, NoticeHandler
 from yelpaze.process.messages import Drain, Failed, Ready
 from yelpaze.process.parenthood import Parent, loading
 
+_COMPRESSIONS = {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 _REPORT_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 _LAST_SECONDS = 0.2
@@ -43,7 +45,7 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     if task is None:
         return
     try:
-        register = _load(task)
+        program = _load(task)
     except BaseException as error:  # noqa: BLE001  reported, then gone
         parent.send(_failed(error))
         return
@@ -52,17 +54,18 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        asyncio.run(Process(parent, task).run(register, messages))
+        asyncio.run(Process(parent, task).run(program, messages))
     except Exception as error:  # noqa: BLE001  reported, then gone
         parent.send(_failed(error))
 
 
-def _load(task: ServerTask) -> Any:
+def _load(task: ServerTask) -> Program:
     from multiprocessing.spawn import prepare  # noqa: PLC0415  as its children find __main__ again
 
     with loading():
         prepare(task.preparation)
-        return pickle.loads(task.register)  # noqa: S301  our own parent's
+        program: Program = pickle.loads(task.program)  # noqa: S301  our own parent's
+        return program
 
 
 def _failed(error: BaseException) -> Failed:
@@ -138,23 +141,27 @@ class Process:
         self.wants_replacement = False
         self._watching: Watching | None = None
 
-    async def run(self, register: Any, messages: Any) -> None:
+    async def run(self, program: Program, messages: Any) -> None:
         """Serve until told to drain, or the supervisor is gone."""
         loop = self._loop = asyncio.get_running_loop()
         options, task = self._options, self._task
         # Of what servicers raise, gRPC tells nobody else: its logger has a handler that drops it.
         for name in ("grpc", "yelpaze"):
             logging.getLogger(name).addHandler(NoticeHandler(self.report))
-        arguments = server_arguments(options)
+        given: dict[str, Any] = {
+            "options": server_arguments(options),
+            "interceptors": None if program.interceptors is None else tuple(program.interceptors()),
+            "compression": _COMPRESSIONS[options.compression],
+        }
         is_async = self._threads is None
         self._server: Any
         if self._threads is None:
-            self._server = grpc.aio.server(options=arguments)
+            self._server = grpc.aio.server(**given)
         else:
-            self._server = grpc.server(cast(Any, self._threads), options=arguments)
+            self._server = grpc.server(cast(Any, self._threads), **given)
         self._watching = Watching(self.load_now, task.id, is_async=is_async, loop=loop)
         registrar = Registrar(self._server, self.tally)
-        async with _lifespan(register(Server(self, registrar))):
+        async with _lifespan(program.register(Server(self, registrar))):
             self._add_own(registrar)
             port = self._listen(task)
             await _done(self._server.start())

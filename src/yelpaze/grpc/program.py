@@ -2,16 +2,30 @@
 
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from yelpaze.model.errors import MisuseError
 
 
-def pickled(register: Callable[..., Any]) -> bytes:
-    """The function as other processes find it. Raises MisuseError if they can't."""
+class Program(NamedTuple):
+    """A server's own code, as its processes find it."""
+
+    register: Callable[..., Any]
+    interceptors: Callable[[], Sequence[Any]] | None
+
+
+def pickled(program: Program) -> bytes:
+    """The program for other processes. Raises MisuseError if they can't find its functions."""
+    for function in program:
+        if function is not None:
+            _check_findable(function)
+    return pickle.dumps(program)
+
+
+def _check_findable(register: Callable[..., Any]) -> None:
     inner = getattr(register, "func", register)  # of a partial
     if getattr(inner, "__module__", "") == "__main__" and not _main_has_file():
         raise MisuseError(
@@ -19,7 +33,7 @@ def pickled(register: Callable[..., Any]) -> bytes:
             "`python -c`, standard input or a notebook has no file; put it into a module, and import it"
         )
     try:
-        return pickle.dumps(register)
+        pickle.dumps(register)
     except Exception as error:  # noqa: BLE001  pickling runs user code
         name = getattr(register, "__qualname__", repr(register))
         raise MisuseError(

@@ -22,19 +22,19 @@ from yelpaze.process.messages import Ready
 class ServerGroup:
     """The processes, and the address that they share. Raises InputError.
 
-    `register` is pickled; `processes` returns those that have not ended.
+    `program` is pickled; `processes` returns those that have not ended.
     """
 
     def __init__(
         self,
-        register: bytes,
+        program: bytes,
         listen: Address,
         options: Options,
         *,
         report: Report,
         processes: Callable[[], list[ServerProcess]],
     ) -> None:
-        self._register = register
+        self._program = program
         self._options = options
         self._report = report
         self._credentials = credentials_of(options)
@@ -65,7 +65,7 @@ class ServerGroup:
             ServerTask(
                 id=f"{self._run_id}-{self._numbers}",
                 place=place,
-                register=self._register,
+                program=self._program,
                 preparation=preparation(),
                 options=self._options,
                 credentials=self._current_credentials(),
