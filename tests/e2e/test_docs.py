@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,39 @@ def test_links_lead_somewhere():
 
 def test_the_architecture_fits_on_its_page():
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
+
+
+def test_the_table_of_extras_has_all_of_them():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (
+        (ROOT / "docs" / "how-to.md")
+        .read_text()
+        .partition("## Install what you need")[2]
+        .partition("\n## ")[0]
+    )
+    for name in extras:
+        assert f"`{name}`" in page, name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell, tmp_path):
+    command = [sys.executable, "-m", "yelpaze"]
+    script = subprocess.run(
+        [*command, "completion", shell], capture_output=True, text=True, timeout=60
+    ).stdout
+    assert "_YELPAZE_COMPLETE" in script
+
+    def completed(words):
+        asked = {
+            "_YELPAZE_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        done = subprocess.run(
+            command, env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+        )
+        return done.stdout.split()
+
+    assert completed("yelpaze ru") == ["plain,run", "plain,runs"]
+    assert "plain,--row-deadline" in completed("yelpaze run --row")
+    assert completed("yelpaze run flow.p") == ["file,flow.p"]

@@ -705,4 +705,6 @@ def test_interceptors_and_compression_that_cannot_be_used():
     with pytest.raises(MisuseError, match="interceptors takes a function"):
         Options(interceptors=[servicers.Guard()])
     with pytest.raises(MisuseError, match="at the top level of a module"):
-        MultiProcessServer(servicers.register, "127.0.0.1:0", Options(interceptors=lambda: [servicers.Guard()]))
+        MultiProcessServer(
+            servicers.register, "127.0.0.1:0", Options(interceptors=lambda: [servicers.Guard()])
+        )

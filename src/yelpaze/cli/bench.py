@@ -21,9 +21,9 @@ def command() -> None:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 60),
-    default=3.0,
+    default=6.0,
     show_default=True,
-    help="For each rung.",
+    help="For each rung, in three turns.",
 )
 @click.option("--connections", type=click.IntRange(1, 2000), default=64, show_default=True)
 @click.option(
@@ -40,7 +40,7 @@ def ladder(seconds: float, connections: int, chart_file: str, as_json: bool) -> 
     console = Console(stderr=True)
     if not Path(chart_file).parent.is_dir() or Path(chart_file).is_dir():
         raise InputError(f"{chart_file}: is no file in a folder that exists; give another --chart")
-    with console.status("climbing: about ten measurements"):
+    with console.status("climbing: nine measurements, three times"):
         result = asyncio.run(climb(seconds=seconds, connections=connections))
     try:
         Path(chart_file).write_text(chart(result), encoding="utf-8")
@@ -67,6 +67,11 @@ def _show(result: Climb, console: Console) -> None:
             f"{reading.memory_mb:,.0f}",
         )
     console.print(table)
-    console.print(f"\nA million requests a second takes, in machines of this size ({result.cores} cores):")
+    cores = f"{result.cores} core" + ("s" if result.cores != 1 else "")
+    console.print(f"\nA million requests a second takes, in machines of this size ({cores}):")
     for kind, machines in result.machines.items():
         console.print(f"  {kind:<28}{machines:>6,.1f}")
+    console.print(
+        "\nComputed as CPU time a request * 1,000,000 / cores: the client's CPU time alone, on all cores.\n"
+        "Servers, networks and your own code come on top."
+    )

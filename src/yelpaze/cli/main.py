@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from yelpaze.cli.exits import Exit, code_of, show
 from yelpaze.model.errors import StoppedError
@@ -26,6 +27,7 @@ _COMMANDS = {
     "graph": ("yelpaze.cli.graph", "Draw a flow's graph."),
     "demo": ("yelpaze.cli.demo", "Local services with set delays and faults, to try things on."),
     "bench": ("yelpaze.cli.bench", "Measure on this machine."),
+    "completion": ("yelpaze.cli.completion", "Completion of commands and flags for your shell."),
 }
 
 
@@ -42,11 +44,23 @@ class _Lazy(click.Group):
             raise click.UsageError(f"there is no command {cmd_name!r}{hint}", ctx)
         module = importlib.import_module(_COMMANDS[cmd_name][0])
         command: click.Command = module.command
+        _complete_files(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _complete_files(command: click.Command) -> None:
+    """Let the shell complete file names wherever a parameter takes any text."""
+    for parameter in command.params:
+        if isinstance(parameter.type, click.types.StringParamType):
+            parameter.shell_complete = _files  # type: ignore[method-assign, assignment]
+
+
+def _files(_context: click.Context, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -44,7 +44,8 @@ def command(flow: str, dry_run: bool, **flags: Any) -> int:
     FLOW is path.py or path.py:name. INPUT: files or globs (.jsonl .csv .tsv, with .gz or .zst;
     .parquet), a database (sqlite:///file.db?table=t&key=id, postgresql://…?query=…&key=id),
     or - for JSON Lines on stdin. Failed rows go to a .failures.jsonl file beside the results.
-    Parquet results are a folder. SIGUSR1 (kill -USR1) prints where the run is.
+    Parquet results are a folder. OUTPUT.journal says how far the run has come: keep it with the
+    results for `retry`, or delete it with them. SIGUSR1 (kill -USR1) prints where the run is.
     """
     options, display = taken_apart(flags)
     if display.as_json and options.output == "-":
