@@ -9,6 +9,7 @@ difference, divided by the difference of the counts, is the cost of one. What st
 cancels out. Only public commands and names are used, so that any version can be measured.
 
 request   Engine.stream over plain HTTP, keep-alive, 64 connections
+gzip      the same, with answers of 10 KB of JSON in gzip
 row       `yelpaze run`: JSON Lines, one call, one inline CPU step, JSON Lines
 delivery  `yelpaze live`: a publication over the server API, to 50 plain WebSockets, by delivery
 """
@@ -16,6 +17,7 @@ delivery  `yelpaze live`: a publication over the server API, to 50 plain WebSock
 import argparse
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -30,12 +32,19 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OURS = HERE.parent / "src"
-COUNTS = {"request": (300, 1500), "row": (300, 1500), "delivery": (40, 240)}
-CPU_COUNTS = {"request": (2000, 22000), "row": (2000, 22000), "delivery": (200, 2200)}
+COUNTS = {"request": (300, 1500), "gzip": (300, 1500), "row": (300, 1500), "delivery": (40, 240)}
+CPU_COUNTS = {"request": (2000, 22000), "gzip": (2000, 12000), "row": (2000, 22000), "delivery": (200, 2200)}
 SPENT = [0.0]  # nanoseconds, by all children until now
 VALGRIND = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
 READERS = 50
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"value": 42}'
+PACKED = gzip.compress(
+    json.dumps([{"id": n, "name": f"item {n}", "cents": n * 7} for n in range(230)]).encode(), 6, mtime=0
+)
+PACKED_ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(PACKED), PACKED)
+)
 FLOW = """
 from yelpaze import Flow, get
 flow = Flow("bench", engine={{"per_host": 64}})
@@ -64,11 +73,17 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 class Answers(asyncio.Protocol):
     """Answers every request at once with the same JSON."""
 
+    answer = ANSWER
+
     def connection_made(self, transport):
         self.transport = transport
 
     def data_received(self, data):
-        self.transport.write(ANSWER * data.count(b"\r\n\r\n"))
+        self.transport.write(self.answer * data.count(b"\r\n\r\n"))
+
+
+class PackedAnswers(Answers):
+    answer = PACKED_ANSWER
 
 
 def command(source, *words):
@@ -107,6 +122,11 @@ async def request(source, count, folder):
         return await counted(source, "-c", REQUESTS, url, count)
 
 
+async def packed(source, count, folder):
+    async with serving(PackedAnswers) as url:
+        return await counted(source, "-c", REQUESTS, url, count)
+
+
 async def row(source, count, folder):
     async with serving() as url:
         (folder / "flow.py").write_text(FLOW.format(url=url))
@@ -116,8 +136,8 @@ async def row(source, count, folder):
 
 
 @contextlib.asynccontextmanager
-async def serving():
-    server = await asyncio.get_running_loop().create_server(Answers, "127.0.0.1", 0)
+async def serving(protocol=Answers):
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
@@ -171,7 +191,7 @@ def publish(port, count):
         urllib.request.urlopen(call, timeout=60).read()
 
 
-SCENARIOS = {"request": request, "row": row, "delivery": delivery}
+SCENARIOS = {"request": request, "gzip": packed, "row": row, "delivery": delivery}
 
 
 def cost(name, source):
