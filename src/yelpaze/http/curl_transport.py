@@ -106,13 +106,10 @@ class CurlTransport:
             handle.easy.close()
             raise
         self._active[handle.easy] = handle
-        self._add(handle, shard)
-        return handle
-
-    def _add(self, handle: Handle, shard: Shard) -> None:
         shard.multi.add_handle(handle.easy)
         self._starting.append(handle)
         self._kick(shard)
+        return handle
 
     def _handle(self, shape: Shape) -> Handle:
         idle = self._idle.get(shape)
@@ -292,7 +289,7 @@ class CurlTransport:
             for _ in range(_ROUNDS):
                 if not self._kicked:
                     break
-                if self._stale:
+                if self._stale.found:
                     self._check_starting()
                 self._starting.clear()
                 kicked, self._kicked = self._kicked, {}
@@ -352,7 +349,9 @@ class CurlTransport:
         if handle.met_stale:  # nothing was sent
             handle.met_stale = False
             self._active[easy] = handle
-            self._add(handle, shard)
+            shard.multi.add_handle(easy)
+            self._starting.append(handle)
+            self._kick(shard)
             return
         self._memory.ended(handle)
         self._unpaused(handle)

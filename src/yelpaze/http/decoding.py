@@ -19,7 +19,7 @@ _MAX_CODINGS = 5  # as libcurl
 _GZIP = 31  # zlib's wbits: a gzip header and trailer
 _ZSTD_WINDOW_LOG = 23  # RFC 9659 §3: a content coding's window is at most 8 MB
 _DEFLATE = 8  # the compression method in a zlib header (RFC 1950 §2.2)
-_FIELD = b"\ncontent-encoding:"
+CODED = b"\ncontent-encoding:"  # in lower case
 
 
 class UndecodableError(Exception):
@@ -93,17 +93,17 @@ def codings_of(head: bytearray | bytes) -> list[str]:
     ['gzip']
     """
     lower = head.lower()
-    at = lower.find(_FIELD)
+    at = lower.find(CODED)
     if at < 0:
         return []
     last = lower.rfind(b"\nhttp/")
     found: list[str] = []
     while at >= 0:
         if at > last:
-            end = lower.find(b"\n", at + len(_FIELD))
-            value = lower[at + len(_FIELD) : end if end >= 0 else None].decode("latin-1")
+            end = lower.find(b"\n", at + len(CODED))
+            value = lower[at + len(CODED) : end if end >= 0 else None].decode("latin-1")
             found += [name.strip() for name in value.split(",")]
-        at = lower.find(_FIELD, at + 1)
+        at = lower.find(CODED, at + 1)
     return [name for name in found if name not in ("", "identity")]
 
 

@@ -5,7 +5,7 @@ import re
 import pycurl
 
 from yelpaze.http.causes import error_of
-from yelpaze.http.decoding import UndecodableError, codings_of, decode
+from yelpaze.http.decoding import CODED, UndecodableError, codings_of, decode
 from yelpaze.http.handle import Handle, TransportConfig
 from yelpaze.http.transport import AttemptRequest, AttemptResult, status_error
 from yelpaze.model.errors import Error, ErrorKind
@@ -73,9 +73,11 @@ def read(
         status = 0
     else:
         error = status_error(status)
-        body, undecodable = _decoded_body(handle, config)
-        if undecodable is not None:
-            error, status = undecodable, 0
+        body = bytes(handle.body)
+        if handle.decoder is not None or (body and CODED in handle.head.lower()):
+            body, undecodable = _decoded_body(handle, config)
+            if undecodable is not None:
+                error, status = undecodable, 0
     looked_up, connected, secured = dns, 0.0, 0.0
     if info(pycurl.NUM_CONNECTS) > 0:
         looked_up += info(pycurl.NAMELOOKUP_TIME)

@@ -17,37 +17,37 @@ Address = tuple[str, int]
 
 
 class StaleConnections:
-    """Which connections, by their local address, have been found readable while idle."""
+    """Which connections have been found readable while idle.
 
-    __slots__ = ("_found",)
+    `found`: by their local address, until when they are checked, and whether they have ended.
+    """
+
+    __slots__ = ("found",)
 
     def __init__(self) -> None:
-        self._found: dict[Address, tuple[float, bool]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
+        self.found: dict[Address, tuple[float, bool]] = {}
 
     def add(self, fd: int, now: float) -> None:
         """Something has arrived on the idle connection `fd`."""
         try:
             with socket.socket(fileno=socket.dup(fd)) as connection:
                 host, port, *_ = connection.getsockname()
-                self._found[host, port] = (now + _UNCHECKED, _has_ended(connection))
+                self.found[host, port] = (now + _UNCHECKED, _has_ended(connection))
         except (OSError, ValueError):  # closed since
             return
 
     def take(self, local: Address, *, http2: bool) -> bool:
         """Whether a transfer that was given this connection must not use it; it is closed then."""
-        _, has_ended = self._found.get(local, (0.0, False))
-        if local not in self._found or (http2 and not has_ended):
+        _, has_ended = self.found.get(local, (0.0, False))
+        if local not in self.found or (http2 and not has_ended):
             return False
         if not http2:  # libcurl keeps an HTTP/2 connection for the other transfers that it carries
-            del self._found[local]
+            del self.found[local]
         return True
 
     def forget_old(self, now: float) -> None:
         """Leave to libcurl what it checks itself by now."""
-        self._found = {local: found for local, found in self._found.items() if found[0] > now}
+        self.found = {local: found for local, found in self.found.items() if found[0] > now}
 
 
 def _has_ended(connection: socket.socket) -> bool:
