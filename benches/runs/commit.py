@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from yelpaze.flow.loading import find
-from yelpaze.jobs.job import run_job
+from yelpaze.jobs.session import run_job
 from yelpaze.jobs.options import RunOptions
 
 rows, output, seconds = sys.argv[1:]

@@ -18,10 +18,10 @@ from yelpaze.cli.running import (
     taken_apart,
 )
 from yelpaze.flow.failure import KINDS
-from yelpaze.jobs.job import retry_job
 from yelpaze.jobs.progress import say
 from yelpaze.jobs.retry_feed import Selection
 from yelpaze.jobs.runs import RunRecord, Runs
+from yelpaze.jobs.session import retry_job
 from yelpaze.model.errors import InputError
 
 

@@ -8,7 +8,7 @@ import click
 from yelpaze.cli.exits import Exit
 from yelpaze.cli.policies import policy_options
 from yelpaze.cli.running import call_options, carry_out, found_flow, own_stdout, row_options, taken_apart
-from yelpaze.jobs.job import run_job
+from yelpaze.jobs.session import run_job
 
 
 @click.command("run")

@@ -21,9 +21,9 @@ from yelpaze.flow.context import engine_for
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.loading import find
 from yelpaze.grpc.target import Security
-from yelpaze.jobs.job import Session
 from yelpaze.jobs.options import RunOptions, Summary, elsewhere
 from yelpaze.jobs.progress import JobView, Progress, duration, say
+from yelpaze.jobs.session import Session
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.model.json_text import encode_json
