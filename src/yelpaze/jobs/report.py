@@ -99,7 +99,6 @@ def page(record: RunRecord) -> str:
     title = f"{escape(record.run)} · Yelpaze"
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>"
-        "<link rel='icon' href='data:,'>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
