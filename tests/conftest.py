@@ -33,6 +33,17 @@ for _number, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signa
         signal.signal(_number, _handler)
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_they_were():
+    """A command that a test runs in this process ignores signals at its end, and so would later processes."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler and handler is not None:
+            signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _runs_of_their_own(tmp_path_factory: pytest.TempPathFactory):
     """Tests list their runs, and have their local workers, elsewhere than the user does."""

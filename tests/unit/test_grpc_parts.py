@@ -29,7 +29,7 @@ async def process(*, place=0, calls=None, since=0.0):
     task = ServerTask(
         id="id",
         place=place,
-        register=b"",
+        program=b"",
         preparation={},
         options=Options(),
         credentials=None,
