@@ -344,7 +344,7 @@ def test_standard_input_cannot_be_gone_on_with(place):
     run = ("run", "flow.py", "-", "--workers", 0)
     place(*run, "--limit", 1, input='{"n": 1}\n{"n": 2}\n', code=0)
     done = place(*run, input='{"n": 1}\n{"n": 2}\n', code=2)
-    assert "the input can't be read twice: standard input" in done.stderr
+    assert "the input can't be read twice: it is standard input" in done.stderr
     assert "--restart" in done.stderr
     place(*run, "--restart", input='{"n": 1}\n{"n": 2}\n', code=0)
     assert place.numbers("stdin.results.jsonl") == [1, 2]
