@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from yelpaze.flow.loading import find
-from yelpaze.jobs.session import run_job
 from yelpaze.jobs.options import RunOptions
+from yelpaze.jobs.session import run_job
 
 rows, output, seconds = sys.argv[1:]
 source = Path(f"{rows}.jsonl")
