@@ -10,7 +10,7 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, RequestReceived, StreamEnded
 
 from support.raw import Peer
-from yelpaze import Engine, ErrorKind, Retry, post
+from yelpaze import Engine, ErrorKind, Retry, get, post
 
 REFUSE, GOAWAY, DIE, ANSWER = "refuse", "goaway", "die", "answer"
 
@@ -117,3 +117,49 @@ async def test_a_connection_that_dies_may_have_processed_the_request(served):
     assert outcomes[2].error.kind == ErrorKind.PROTOCOL
     assert len(outcomes[2].attempts) == 1
     assert server.requests == 4
+
+
+class HalfClosing:
+    """Answers one request, pings and ends its side, but goes on reading, and notes whole requests."""
+
+    def __init__(self, *, pings):
+        self.pings = pings
+        self.whole: list[tuple[int, int]] = []
+        self.half_closed = asyncio.Event()
+
+    async def __call__(self, peer: Peer) -> None:
+        h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        h2.initiate_connection()
+        await peer.send(h2.data_to_send())
+        while data := await peer.reader.read(1 << 16):
+            for event in h2.receive_data(data):
+                if not isinstance(event, StreamEnded):
+                    continue
+                self.whole.append((peer.number, event.stream_id))
+                if peer.number == 1 and self.half_closed.is_set():
+                    continue  # it can't answer any more
+                h2.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+                if peer.number == 1:
+                    await peer.send(h2.data_to_send())
+                    if self.pings:
+                        h2.ping(b"12345678")
+                        await peer.send(h2.data_to_send())
+                    peer.writer.write_eof()
+                    self.half_closed.set()
+            await peer.send(h2.data_to_send())
+
+
+@pytest.mark.parametrize("pings", [False, True])
+@pytest.mark.parametrize("make", [post, get])
+async def test_a_connection_whose_end_has_come_gets_no_request(raw, pings, make):
+    script = HalfClosing(pings=pings)
+    server = await raw(script)
+    options = {"body": b"x"} if make is post else {}
+    async with Engine(http_version="2", retry=None) as engine:
+        assert (await engine.send(make(server.url, **options))).ok
+        await script.half_closed.wait()
+        while engine._core.transport._released:  # it has been noticed
+            await asyncio.sleep(0)
+        outcome = await engine.send(make(server.url, **options))
+        assert outcome.ok, outcome.error
+    assert [number for number, _ in script.whole] == [1, 2]

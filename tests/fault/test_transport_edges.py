@@ -9,14 +9,16 @@ import gzip
 import resource
 import socket
 import ssl
+import threading
 import zlib
 from contextlib import suppress
 
 import brotli
 import pytest
 
+import yelpaze
 from support.raw import Peer, answers, open_sockets
-from yelpaze import Engine, ErrorKind, Retry, Timeout, get, post, put
+from yelpaze import Engine, ErrorKind, Flow, Response, Retry, Timeout, get, post, put
 
 
 def cpu() -> float:
@@ -142,11 +144,12 @@ async def test_a_post_on_a_dying_kept_connection_is_never_sent_twice(raw):
     assert sum(b'"pay":2' in data for data in posts) == 1
 
 
-async def test_a_post_without_a_body_gets_a_fresh_connection(raw):
+@pytest.mark.parametrize("options", [{}, {"body": b""}, {"form": {}}], ids=str)
+async def test_a_post_without_a_body_gets_a_fresh_connection(raw, options):
     server = await raw(answers)
     async with Engine() as engine:
         for _ in range(3):
-            assert (await engine.send(post(server.url))).ok
+            assert (await engine.send(post(server.url, **options))).ok
     assert server.connections == 3
 
 
@@ -402,3 +405,88 @@ async def test_a_coding_that_nobody_asked_for_is_named(raw):
     async with Engine(retry=None) as engine:
         outcome = await engine.send(get(server.url))
     assert outcome.error.message == "Content-Encoding: 'compress' can't be decoded"
+
+
+def test_what_arrives_while_a_callback_works_is_nobodys_answer(tmp_path):
+    """A flow's second step works while its first answer's connection gets a second one."""
+    sent, listener = threading.Event(), socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        for number in range(2):
+            peer, _ = listener.accept()
+            with peer:
+                while data := peer.recv(65536):
+                    path = data.split(b" ")[1]
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
+                    if not number:
+                        stepping.wait(60)
+                        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY")
+                        sent.set()
+                        break
+
+    stepping = threading.Event()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    flow = Flow("f")
+
+    @flow.request
+    def first(row):
+        return get(f"{url}/first")
+
+    @flow.request
+    def second(first):
+        stepping.set()
+        assert sent.wait(60)
+        return get(f"{url}/second")
+
+    @flow.compute
+    def last(second: Response):
+        return second.text
+
+    (result,) = yelpaze.run(flow, [1])
+    assert result.value == "/second"
+    listener.close()
+    thread.join(60)
+
+
+async def test_libcurls_own_resending_uses_no_stale_connection(raw):
+    """One kept connection dies when the request comes, and a stray answer waits on another one."""
+    both, strayed = asyncio.Barrier(2), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if peer.number <= 2:
+            await both.wait()
+        await peer.answer()
+        if peer.number == 1:
+            await strayed.wait()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY")
+        while await peer.request():
+            if peer.number == 2:
+                strayed.set()
+                await asyncio.sleep(0)
+                peer.reset()
+                return
+            await peer.answer()
+
+    server = await raw(script)
+    async with Engine() as engine:
+        outcomes = await engine.gather({"a": get(server.url), "b": get(server.url)})
+        assert all(outcome.ok for outcome in outcomes.values())
+        assert (await engine.send(get(server.url))).body == b"ok"
+
+
+async def test_a_range_of_a_coded_body_is_given_as_it_is(raw):
+    seen = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.request())
+        headers = "Content-Encoding: gzip\r\nContent-Range: bytes 3-7/100\r\n"
+        await peer.answer(b"\x08\x00\x00\x00\x00", status="206 Partial Content", headers=headers)
+
+    server = await raw(script)
+    async with Engine(retry=None) as engine:
+        outcome = await engine.send(get(server.url, headers={"Range": "bytes=3-7"}))
+    assert (outcome.status, outcome.body) == (206, b"\x08\x00\x00\x00\x00")
+    assert b"accept-encoding" not in seen[0].lower()

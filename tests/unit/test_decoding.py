@@ -104,6 +104,32 @@ def test_a_bomb_is_stopped_at_the_limit(how):
     assert largest <= 512 << 10  # brotli's own buffer goes past the limit
 
 
+def test_what_lies_between_two_codings_is_bounded_too():
+    packed = gzip.compress(gzip.compress(b"") * 100_000)  # 2 MB in between, and nothing at the end
+    assert len(packed) < 20_000
+    assert decode(packed, ["gzip", "gzip"], 4 << 20) == b""
+    with pytest.raises(UndecodableError) as failure:
+        decode(packed, ["gzip", "gzip"], 1 << 20)
+    assert failure.value.error.kind is ErrorKind.TOO_LARGE
+
+
+def test_very_many_members_are_copied_in_slices(monkeypatch):
+    """Each member's end copies what is left of the data: of a slice, not of the whole."""
+    copied = 0
+    unused = decoding._Zlib.unused_data.fget
+
+    def counted(self):
+        nonlocal copied
+        rest = unused(self)
+        copied += len(rest)
+        return rest
+
+    monkeypatch.setattr(decoding._Zlib, "unused_data", property(counted))
+    packed = gzip.compress(b"") * 20_000
+    assert decode(packed, ["gzip"], 100) == b""
+    assert copied < 20_000 * decoding._SLICE
+
+
 def test_codings_are_taken_off_in_reverse_order():
     packed = brotli.compress(gzip.compress(TEXT))
     assert decode(packed, ["gzip", "br"], 1 << 20) == TEXT
@@ -137,6 +163,9 @@ def test_a_large_window_of_zstd_is_refused():
         (b"HTTP/1.1 200 OK\r\nX-Content-Encoding: gzip\r\n\r\n", []),
         # A proxy's block, an interim one: the last counts.
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\n", []),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: none\r\n\r\n", []),
+        # A trailer field does not count.
+        (b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nContent-Encoding: gzip\r\n\r\n", []),
         (b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", ["gzip"]),
     ],
 )

@@ -76,6 +76,7 @@ class CurlTransport:
         self._kicked: dict[Shard, None] = {}
         self._starting: list[Handle] = []  # libcurl has given them no connection yet
         self._stale = StaleConnections()
+        self._has_started = False
         self._wake: asyncio.TimerHandle | None = None
         self._pumping = False
         self._soon = False
@@ -91,7 +92,7 @@ class CurlTransport:
 
     def start(self, attempt: AttemptRequest, on_done: OnAttemptDone) -> Transfer:
         """Begin an attempt."""
-        handle = self._handle((attempt.method, attempt.body is not None, attempt.replayable, attempt.tls))
+        handle = self._handle((attempt.method, bool(attempt.body), attempt.replayable, attempt.tls))
         pool = self._pools.get(attempt.host) or self._new_pool(attempt.host)
         number = pool.take()
         shard = self._shards[number] if number < len(self._shards) else self._new_shard_at(number)
@@ -108,6 +109,7 @@ class CurlTransport:
         self._active[handle.easy] = handle
         shard.multi.add_handle(handle.easy)
         self._starting.append(handle)
+        self._has_started = True
         self._kick(shard)
         return handle
 
@@ -264,11 +266,14 @@ class CurlTransport:
         return 0  # SOCKOPT_OK
 
     def _forget(self, fd: int) -> None:
+        self._unwatch(fd)
+        self._connected.discard(fd)
+
+    def _unwatch(self, fd: int) -> None:
         if self._interest.pop(fd, None) is not None:
             self._poller.forget(fd)
         self._watched.pop(fd, None)
         self._released.discard(fd)
-        self._connected.discard(fd)
 
     # ── the pump ────────────────────────────────────────────────────────────────
 
@@ -289,6 +294,8 @@ class CurlTransport:
             for _ in range(_ROUNDS):
                 if not self._kicked:
                     break
+                if self._has_started:  # by a callback, since sockets were looked at
+                    self._feed()
                 if self._stale.found:
                     self._check_starting()
                 self._starting.clear()
@@ -317,12 +324,14 @@ class CurlTransport:
         """Give libcurl the sockets' events, then collect what they finished."""
         touched: dict[Shard, None] = {}
         watched, released, memory = self._watched, self._released, self._memory
-        for fd, bits in self._poller.poll():
+        self._has_started = False
+        events = self._poller.poll()
+        idle = [fd for fd, _ in events if fd in released or fd not in watched]
+        if idle:  # first: libcurl may send on a kept connection what it hears on another one
+            self._note_stale(idle)
+        for fd, bits in events:
             shard = watched.get(fd)
-            if shard is None or fd in released:
-                if fd in self._connected:
-                    self._stale.add(fd, self._loop.time())
-                self._forget(fd)
+            if shard is None:
                 continue
             shard.multi.socket_action(fd, bits)
             memory.unweighed += 1
@@ -330,6 +339,17 @@ class CurlTransport:
                 self._weigh()
             touched[shard] = None
         self._collect(touched)
+
+    def _note_stale(self, idle: list[int]) -> None:
+        """Something has arrived on sockets that no transfer uses."""
+        now = self._loop.time()
+        for fd in idle:
+            if fd in self._connected:
+                self._stale.add(fd, now)
+            self._unwatch(fd)
+        if self._stale.found:  # what is under way may be sent again, on one of them
+            self._starting += [handle for handle in self._active.values() if not handle.has_begun]
+            self._check_starting()
 
     def _collect(self, shards: dict[Shard, None]) -> None:
         for shard in shards:
@@ -348,6 +368,8 @@ class CurlTransport:
         shard.multi.remove_handle(easy)
         if handle.met_stale:  # nothing was sent
             handle.met_stale = False
+            if handle.one_time is not None:
+                handle.one_time.restart()
             self._active[easy] = handle
             shard.multi.add_handle(easy)
             self._starting.append(handle)
@@ -361,6 +383,7 @@ class CurlTransport:
         result = read(handle, attempt, code, message, self._config)
         if handle.pool is not None and result.http_version:
             handle.pool.http2 = result.http_version == "2"
+            handle.pool.has_http1 |= not handle.pool.http2
         self._give(handle)
         self._release(handle)
         try:

@@ -7,6 +7,7 @@ gzip and deflate are in the standard library. br (RFC 7932) and zstd (RFC 8878) 
 and `zstd`, and are offered in Accept-Encoding only where these are installed.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -14,11 +15,14 @@ from typing import Any, Protocol
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.extras import is_installed, zstd_module
 
+_SLICE = 16 << 10  # bytes that are decoded at a time: what is left after each member is copied
 _PIECE = 256 << 10  # bytes that a decoder gives at a time
 _MAX_CODINGS = 5  # as libcurl
 _GZIP = 31  # zlib's wbits: a gzip header and trailer
 _ZSTD_WINDOW_LOG = 23  # RFC 9659 §3: a content coding's window is at most 8 MB
 _DEFLATE = 8  # the compression method in a zlib header (RFC 1950 §2.2)
+_IDENTITY = ("", "identity", "none")  # the last is libcurl's, too
+_END = re.compile(rb"\n\r?\n")
 CODED = b"\ncontent-encoding:"  # in lower case
 
 
@@ -44,25 +48,23 @@ class BodyDecoder:
     def __init__(self, codings: list[str], max_body: int) -> None:
         if len(codings) > _MAX_CODINGS:
             raise _protocol(f"Content-Encoding: the body is encoded {len(codings)} times")
-        self._chain = [_new(coding) for coding in reversed(codings)]
-        self._max_body = max_body
-        self._size = 0
+        self._chain = [_Stage(_new(coding), max_body) for coding in reversed(codings)]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decoded pieces of what has come.
 
         Raises UndecodableError for damaged data, or if the body becomes too large.
         """
-        for piece in _through(self._chain, data):
-            self._size += len(piece)
-            if self._size > self._max_body:
-                raise UndecodableError(ErrorKind.TOO_LARGE, too_large(self._max_body))
-            yield piece
+        if not self._chain:
+            yield data
+            return
+        for at in range(0, len(data), _SLICE):
+            yield from _through(self._chain, data[at : at + _SLICE])
 
     def finish(self) -> None:
         """The body is whole by HTTP's framing. Raise UndecodableError unless it is by its codings, too."""
-        for decompressor in self._chain:
-            decompressor.finish()
+        for stage in self._chain:
+            stage.decompressor.finish()
 
 
 def decode(data: bytes | bytearray, codings: list[str], max_body: int) -> bytes:
@@ -92,19 +94,15 @@ def codings_of(head: bytearray | bytes) -> list[str]:
     >>> codings_of(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, identity\r\n\r\n")
     ['gzip']
     """
-    lower = head.lower()
-    at = lower.find(CODED)
-    if at < 0:
+    lower = bytes(head.lower())
+    if CODED not in lower:
         return []
-    last = lower.rfind(b"\nhttp/")
-    found: list[str] = []
-    while at >= 0:
-        if at > last:
-            end = lower.find(b"\n", at + len(CODED))
-            value = lower[at + len(CODED) : end if end >= 0 else None].decode("latin-1")
-            found += [name.strip() for name in value.split(",")]
-        at = lower.find(CODED, at + 1)
-    return [name for name in found if name not in ("", "identity")]
+    fields = _END.split(lower[lower.rfind(b"\nhttp/") + 1 :], maxsplit=1)[0]  # trailers come after it
+    _, *values = (b"\n" + fields).split(CODED)
+    names = [
+        name.strip() for value in values for name in value.partition(b"\n")[0].decode("latin-1").split(",")
+    ]
+    return [name for name in names if name not in _IDENTITY]
 
 
 def offered() -> str:
@@ -129,10 +127,22 @@ def _damaged(coding: str, error: Exception) -> UndecodableError:
     return _protocol(f"the {coding} body is damaged: {error}")
 
 
-def _through(chain: list[_Decompressor], data: bytes) -> Iterator[bytes]:
-    if not chain:
-        yield data
-        return
+class _Stage:
+    """One coding of several. What it gives is bounded, too: a small body may be large in between."""
+
+    def __init__(self, decompressor: _Decompressor, max_body: int) -> None:
+        self.decompressor = decompressor
+        self._left = self._max_body = max_body
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for piece in self.decompressor.feed(data):
+            self._left -= len(piece)
+            if self._left < 0:
+                raise UndecodableError(ErrorKind.TOO_LARGE, too_large(self._max_body))
+            yield piece
+
+
+def _through(chain: list[_Stage], data: bytes) -> Iterator[bytes]:
     first, *others = chain
     for piece in first.feed(data):
         if others:

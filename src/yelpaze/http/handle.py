@@ -39,6 +39,7 @@ _VERSIONS = {
 _SUPPRESSED = ("Expect:",)
 _SUPPRESSED_IN_POST = ("Expect:", "Content-Type:")
 _DNS_CACHE_SECONDS = 900
+_RANGE = ("range:", b"range:")
 _WITH_EMPTY_BODY = ("POST", "PUT", "PATCH")
 
 
@@ -146,9 +147,11 @@ class Handle:
             easy.setopt(pycurl.URL, attempt.url)
             self.url = attempt.url
         headers = attempt.header_lines
+        if len(headers) > 1 and any(line[:6].lower() in _RANGE for line in headers):
+            headers.append("Accept-Encoding:")  # a part of a coded body can't be decoded
         headers.extend(self._suppressed)
         easy.setopt(pycurl.HTTPHEADER, headers)
-        if body is not None and self.shape[1]:
+        if body and self.shape[1]:
             if attempt.replayable:
                 easy.setopt(pycurl.POSTFIELDS, body)  # sets the size, too
             else:
@@ -177,13 +180,12 @@ class Handle:
     def check_connection(self, stale: StaleConnections) -> None:
         """Break off before anything is sent, if libcurl gives this transfer a connection that is stale."""
 
-        def is_usable(_remote: str, local: str, _remote_port: int, local_port: int) -> int:
-            http2 = self.pool is not None and bool(self.pool.http2)
-            if not stale.take((local, local_port), http2=http2):
-                return int(pycurl.PREREQFUNC_OK)
-            if http2:  # libcurl will find its end itself, and then use another one
-                if self.one_time is not None:
-                    self.one_time.is_unprocessed = True
+        def is_usable(remote: str, local: str, remote_port: int, local_port: int) -> int:
+            http2 = self.pool is not None and self.pool.http2 is True and not self.pool.has_http1
+            is_stale = stale.take((local, local_port), (remote, remote_port), http2=http2)
+            if self.one_time is not None:
+                self.one_time.is_unsendable = is_stale and http2
+            if not is_stale or http2:  # libcurl finds out that it is shut down, and uses another one
                 return int(pycurl.PREREQFUNC_OK)
             self.met_stale = True
             return int(pycurl.PREREQFUNC_ABORT)

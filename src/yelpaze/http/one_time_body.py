@@ -18,23 +18,31 @@ _REFUSED = b"refused by server"
 class OneTimeBody:
     """Gives libcurl `data` once, and again after a stream that was refused.
 
-    `is_unprocessed`: the server has not processed what was sent last.
+    `is_unprocessed`: the server says that it has not processed what was sent last. `is_unsendable`: the
+    connection that libcurl uses is shut down, so nothing reaches the server.
     """
 
-    __slots__ = ("_reader", "is_unprocessed", "read")
+    __slots__ = ("_reader", "is_unprocessed", "is_unsendable")
 
     def __init__(self, data: bytes) -> None:
         self._reader = io.BytesIO(data)
-        self.read = self._reader.read
+        self.is_unprocessed = self.is_unsendable = False
+
+    def read(self, size: int) -> bytes:
+        """Called when libcurl sends: what a server said of an earlier sending does not hold for this one."""
         self.is_unprocessed = False
+        return self._reader.read(size)
 
     def seek(self, offset: int, _origin: int) -> int:
         """Called when libcurl asks for the body again."""
-        if not self.is_unprocessed:
+        if not (self.is_unprocessed or self.is_unsendable):
             return int(pycurl.SEEKFUNC_CANTSEEK)
-        self.is_unprocessed = False
         self._reader.seek(offset)
         return int(pycurl.SEEKFUNC_OK)
+
+    def restart(self) -> None:
+        """Nothing of it was sent: begin anew."""
+        self._reader.seek(0)
 
     def on_trace(self, kind: int, text: bytes) -> None:
         """Read a line of libcurl's trace."""

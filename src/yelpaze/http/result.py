@@ -13,6 +13,7 @@ from yelpaze.model.headers import Headers
 from yelpaze.model.outcome import Timings
 
 _FIRST_FINAL_STATUS = 200
+_PARTIAL = 206
 _REFUSED_BY_PROXY = range(400, 500)
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _VERSIONS = {
@@ -74,7 +75,7 @@ def read(
     else:
         error = status_error(status)
         body = bytes(handle.body)
-        if handle.decoder is not None or (body and CODED in handle.head.lower()):
+        if handle.decoder is not None or (body and status != _PARTIAL and CODED in handle.head.lower()):
             body, undecodable = _decoded_body(handle, config)
             if undecodable is not None:
                 error, status = undecodable, 0

@@ -30,7 +30,7 @@ class Shard:
 class HostPool:
     """Which shards the transfers of a host (`name:port`) are in, and what libcurl knows of its addresses."""
 
-    __slots__ = ("_addresses", "_entry", "_free", "_host", "_shards", "http2")
+    __slots__ = ("_addresses", "_entry", "_free", "_host", "_shards", "has_http1", "http2")
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -38,7 +38,8 @@ class HostPool:
         self._shards = 0
         self._addresses: tuple[str, ...] = ()
         self._entry = ""
-        self.http2: bool | None = None  # what the host speaks, once it is known
+        self.http2: bool | None = None  # what its last answer was in, once there is one
+        self.has_http1 = False  # whether any was in HTTP/1: a balancer may lead to both
 
     @property
     def is_idle(self) -> bool:
