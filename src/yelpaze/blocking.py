@@ -13,6 +13,7 @@ from yelpaze.jobs.options import Summary
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
+from yelpaze.process.parenthood import is_loading
 
 __all__ = ["Engine", "run"]
 
@@ -40,11 +41,18 @@ def run(what: Any, rows: Any = None, **options: Any) -> Any:
 
     Other options are those of `Flow.stream`, or of `Engine`. Not to be called from async code.
     """
+    if is_loading():
+        raise MisuseError(
+            "run() would run this file's work while it is imported, by a command or a worker process: "
+            'put the call under `if __name__ == "__main__":`'
+        )
     _refuse_inside_a_loop(what)
     if isinstance(what, Job):
         return asyncio.run(what.run(**options))
     if isinstance(what, Flow):
-        return asyncio.run(what.run(rows if rows is not None else (), **options))
+        if rows is None:
+            raise MisuseError("run(flow, rows): give the rows")
+        return asyncio.run(what.run(rows, **options))
     if isinstance(what, Coroutine):
         return asyncio.run(what)
     return asyncio.run(_call(what, options))
@@ -61,6 +69,8 @@ def _refuse_inside_a_loop(what: Any) -> None:
     instead = (
         "await flow.run(rows)"
         if isinstance(what, Flow)
+        else "await job.run()"
+        if isinstance(what, Job)
         else "await it"
         if isinstance(what, Coroutine)
         else "async with Engine() as engine: await engine.send(…), or engine.gather({…})"

@@ -300,3 +300,30 @@ async def test_a_callback_that_raises_costs_no_other_call(backend):
     ((value, _),) = await results(backend, ["fine"])
     assert value.text == "done fine"
     assert await asyncio.wait_for(told.get(), 60)  # the other worker may be the later one
+
+
+async def test_what_was_answered_before_a_batch_that_cannot_be_read_is_answered():
+    """Answers and the refusal of the next batch may come in one piece."""
+    backend = processes(batch=50, workers=1)
+    await backend.start()
+    await results(backend, ["warm up"])
+    backend._seconds_a_call = 0.001  # so that the next batch is given before the first is answered
+    problems = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    try:
+        ready = asyncio.gather(results(backend, ["a"] * 3))
+        await asyncio.sleep(0)  # they are given out
+        (worker,) = backend._supervisor.processes
+        received, worker.received = worker.received, lambda messages: kept.extend(messages)
+        kept = []
+        late = asyncio.gather(results(backend, [flows.OnlyHere()]))
+        while not any(type(message).__name__ == "UnreadableBatch" for message in kept):
+            await asyncio.sleep(0)
+        worker.received = received
+        received(kept)
+        (first,), (second,) = await ready, await late
+    finally:
+        await backend.close()
+    assert [value.text for value, _ in first] == ["done a"] * 3
+    assert second[0][1].message.startswith("the arguments cannot be read in a worker")
+    assert problems == []

@@ -193,6 +193,8 @@ def test_misuse(place):
         ("in.jsonl", {"input_id": "x"}, "input_id is for iterables"),
         ([{"n": 1}], {}, "give output="),
         (7, {"output": "x.jsonl"}, "a path, a URL or an iterable, not int"),
+        ([{"n": 1}], {"output": ""}, "give output="),
+        ("in.jsonl", {"max_failures": "many"}, "max_failures takes a number of rows, or a share"),
         ("in.jsonl", {"concurency": 7}, "did you mean concurrency"),
         ("in.jsonl", {"concurrency": 0}, "concurrency takes a number of at least 1"),
         ("in.jsonl", {"grace": -1}, "grace takes a number of at least 0"),
@@ -203,6 +205,46 @@ def test_misuse(place):
             Job(flow, rows, **options)
     with pytest.raises(InputError, match="no such file"):
         Job(flow, "none.jsonl")
+    with pytest.raises(MisuseError, match="a job runs a Flow, not str"):
+        Job("flow.py", "in.jsonl")
+    with pytest.raises(MisuseError, match="give the rows"):
+        yelpaze.run(flow)
+
+
+async def test_a_job_inside_a_loop_says_what_to_write(place):
+    place.rows(1)
+    with pytest.raises(MisuseError, match=r"await job\.run\(\)"):
+        yelpaze.run(Job(flow_of(place.service), "in.jsonl", workers=0))
+
+
+def test_rows_of_an_iterable_on_standard_output(place):
+    place.flow("""
+        import yelpaze
+        flow = Flow("f")
+        @flow.compute
+        def out(row): return row
+        if __name__ == "__main__":
+            yelpaze.run(yelpaze.Job(flow, [1, 2], output="-", workers=0, max_failures="5%"))
+    """)
+    done = subprocess.run(
+        [sys.executable, "flow.py"], cwd=place.path, env=place.env, capture_output=True, timeout=60
+    )
+    assert done.stdout == b'{"row":1,"result":1}\n{"row":2,"result":2}\n', done.stderr
+
+
+@pytest.mark.parametrize(
+    "work", ["yelpaze.run(yelpaze.Job(flow, 'in.jsonl'))", "yelpaze.run(flow, [1], workers=1)"]
+)
+def test_work_without_a_guard_says_where_to_put_it(place, work):
+    place.rows(1)
+    place.flow(f"import yelpaze\nflow = Flow('f')\n@flow.compute\ndef out(row): return 1\n{work}\n")
+    done = subprocess.run(
+        [sys.executable, "flow.py"], cwd=place.path, env=place.env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert 'put the call under `if __name__ == "__main__":`' in done.stderr
+    for command in (["check", "flow.py"], ["run", "flow.py", "in.jsonl"]):
+        assert 'put the call under `if __name__ == "__main__":`' in place(*command, code=2).stderr
 
 
 def test_an_interrupted_iterable_has_no_name_for_retry(place):

@@ -81,7 +81,7 @@ def test_one_run_by_its_id_its_beginning_its_output_or_last(place, service):
         "status ",
         f"row 2 (call): 422 Unprocessable Entity (GET {service.url}/call/2)",
         "step call",
-        f"host {service.url}: 4 requests, 0 retries; 200: 2, 422: 2",
+        f"host {service.url}: 4 requests, and 0 retries; 200: 2, 422: 2",
         "slowest rows: ",
     ):
         assert part in done.stdout
@@ -398,3 +398,12 @@ def test_last_asks_where_there_is_somebody_to_ask(place):
         terminal.expect(said)
         terminal.expect(pexpect.EOF)
         terminal.close()
+
+
+def test_a_graph_in_a_format_that_is_not_known_is_refused(place):
+    place.flow("flow = Flow('f')\n@flow.compute\ndef out(row): return 1\n")
+    done = place("graph", "flow.py", "-o", "graph.png", code=2)
+    assert done.stderr == (
+        "yelpaze: graph.png: there is no format .png: graphs are written as .svg, .mmd, .mermaid, .md, .txt\n"
+    )
+    assert not (place.path / "graph.png").exists()

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from support.service import YELPAZE
+from yelpaze import Flow
 
 INLINE_AND_NOT = pytest.mark.parametrize("workers", [0, 1], ids=["inline", "processes"])
 LAST = "@flow.compute\ndef out(row): return row\n"
@@ -70,6 +72,37 @@ def test_names_mean_the_same_after_a_change_of_folder_at_import(place, output):
         assert place.lines() == [{"row": 1, "result": {"a": 1}}]
     assert run(place, "graph", "flows/flow.py", "-o", "graph.svg").returncode == 0
     assert (place.path / "graph.svg").exists()
+
+
+def test_a_flow_that_goes_to_a_folder_below_runs_in_processes_too(place):
+    for name in ("flows/data", "other"):
+        (place.path / name).mkdir(parents=True)
+    place.rows([{"a": 1}])
+    place.rows([{"a": 1}], "other/in.jsonl")
+    (place.path / "flows" / "data" / "price").write_text("7")
+    place.flow(
+        "import os\nos.chdir('flows/data')\nflow = Flow('f')\n"
+        "@flow.compute\ndef out(row): return int(open('price').read())\n"
+    )
+    assert run(place, "run", "flow.py", "in.jsonl", "--workers", 1).returncode == 0
+    assert place.lines() == [{"row": 1, "result": 7}]
+    # It was started here, wherever the flow has gone.
+    assert b"in.results.jsonl" in run(place, "runs", "show", "last").stdout
+    done = subprocess.run(
+        [*YELPAZE, "runs", "show", "last"], cwd=place.path / "other", env=place.env, capture_output=True
+    )
+    assert b"no run was started in this folder" in done.stderr
+
+
+async def test_what_cannot_be_copied_is_passed_on():
+    flow = Flow("f")
+
+    @flow.compute
+    def out(row):
+        return type(row["lock"]).__name__
+
+    (result,) = await flow.run([{"lock": threading.Lock()}])
+    assert result.value == "lock"
 
 
 def test_the_folder_may_go_away_at_import(place):
@@ -234,6 +267,29 @@ def test_results_that_cannot_be_written_stop_the_run(place, streams):
     assert done.returncode == 3
     assert b"yelpaze: -: cannot be written: " in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("streams", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("command", [["runs", "--json"], ["check", "flow.py"]])
+def test_output_that_cannot_be_written_is_named(place, streams, command):
+    place.rows(1)
+    place.flow(f"flow = Flow('f')\n{LAST}")
+    run(place, "run", "flow.py", "in.jsonl", "--workers", 0)
+    done = run(place, *command, shell=streams)
+    if streams == ">/dev/full":
+        assert (done.returncode, done.stderr.count(b"\n")) == (3, 1), done.stderr
+        assert done.stderr == b"yelpaze: standard output: cannot be written: No space left on device\n"
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_gone_is_not_some_items_failed(place):
+    place.flow(f"flow = Flow('f')\n{LAST}")
+    script = 'set -o pipefail; "$@" | true'
+    command = ["bash", "-c", script, "bash", *YELPAZE, "check", "flow.py"]
+    for _ in range(5):  # `true` may end later than the command
+        done = subprocess.run(command, cwd=place.path, env=place.env, capture_output=True, timeout=60)
+        assert done.returncode in (0, 3), done.stderr
+        assert b"Traceback" not in done.stderr
 
 
 def test_closed_standard_input_is_no_empty_input(place):

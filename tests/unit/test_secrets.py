@@ -183,6 +183,9 @@ def test_messages_about_bad_requests_have_no_secrets():
         lambda: request("GET", f"http://me:{SECRET}@a b.test/"),
         lambda: request("GET", f"http://me:{SECRET}@a.test:x/"),
         lambda: request("GET", f"ftp://me:{SECRET}@a.test/"),
+        lambda: request("GET", f"http://me:{SECRET}\n@a.test/"),
+        lambda: request("GET", f"http://me:{SECRET} x@a.test:x/"),
+        lambda: request("GET", f"me:{SECRET}@a.test/"),
         lambda: request("GET", "http://a.test/", headers={"Authorization": f"{SECRET}\n"}),
     ):
         with pytest.raises(MisuseError) as refused:

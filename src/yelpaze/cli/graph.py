@@ -9,6 +9,8 @@ from yelpaze.flow.drawing import mermaid, svg
 from yelpaze.flow.loading import find
 from yelpaze.model.errors import InputError
 
+_ENDINGS = ("", ".svg", ".mmd", ".mermaid", ".md", ".txt")
+
 
 @click.command("graph")
 @click.argument("flow")
@@ -22,6 +24,11 @@ from yelpaze.model.errors import InputError
 def command(flow: str, kind: str | None, output: str | None) -> None:
     """Draw the graph of FLOW: as Mermaid (Markdown of GitHub and GitLab shows it) or SVG."""
     is_svg = kind == "svg" or (kind is None and output is not None and output.endswith(".svg"))
+    ending = "" if output is None else Path(output).suffix.lower()
+    if ending not in _ENDINGS:
+        raise InputError(
+            f"{output}: there is no format {ending}: graphs are written as {', '.join(_ENDINGS[1:])}"
+        )
     path = None if output in (None, "-") else Path(output).absolute()
     with own_stdout() as out:
         plan = find(flow).plan

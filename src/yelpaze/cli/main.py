@@ -31,8 +31,21 @@ _COMMANDS = {
 }
 
 
+_UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EPIPE)
+
+
+class _ReaderGoneError(Exception):
+    """Nobody reads our standard output any more."""
+
+
 class _Lazy(click.Group):
     """Knows the commands by name, and imports one when it is called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would exit with 1, which means that some items failed
+            raise _ReaderGoneError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
@@ -84,7 +97,7 @@ def main(arguments: list[str] | None = None) -> Any:
         code = Exit.MISUSE
     except (click.Abort, KeyboardInterrupt):
         code = Exit.INTERRUPTED
-    except BrokenPipeError:
+    except _ReaderGoneError:
         # The reader of our stdout has gone; point it elsewhere, or the flush at exit fails too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.STOPPED
@@ -94,7 +107,10 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _ended_by(error: Exception) -> Exit:
-    known = Exit.STOPPED if getattr(error, "errno", None) == errno.ENOSPC else code_of(error)
+    known = code_of(error)
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        error = StoppedError(f"{error.filename or 'standard output'}: cannot be written: {error.strerror}")
+        known = Exit.STOPPED
     if known is None:
         traceback.print_exception(error)
         error = StoppedError("this is a defect of Yelpaze: please report it with the lines above")

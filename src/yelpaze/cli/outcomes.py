@@ -42,11 +42,15 @@ class View:
         return self._fetch.engine.statistics(by_host=False).attempts
 
     @property
+    def failed(self) -> int:
+        return self._fetch.job.tally.failed
+
+    @property
     def failures(self) -> Mapping[str, int]:
         return self._fetch.job.tally.kinds
 
     def notes(self) -> list[str]:
-        return [size(self._fetch.job.tally.bytes), *troubles(self._fetch.engine.troubles())]
+        return troubles(self._fetch.engine.troubles())
 
 
 def say(lines: list[str]) -> None:

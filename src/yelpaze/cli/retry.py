@@ -66,9 +66,6 @@ def command(
     record = Runs().find(run, elsewhere=_is_meant)
     place = {"inputs": tuple(record.inputs), "output": output or record.output, "sample": record.sample}
     options, display = taken_apart(flags | place)
-    if not display.quiet:
-        failed = f"{counted(record.failed, 'failed row')} of {counted(record.rows, 'row')}"
-        say(f"yelpaze: retrying {record.run}: {failed}, output {place['output']}")
     selection = Selection(kinds=frozenset(kinds), steps=frozenset(steps), statuses=frozenset(statuses))
     with own_stdout() as out:
         found, options = found_flow(flow or _flow_of(record), options)
@@ -78,6 +75,9 @@ def command(
                 raise InputError(
                     f"--step {step}: no step of {found.plan.name}; steps are: {', '.join(found.plan.steps)}"
                 )
+        if not display.quiet:
+            failed = f"{counted(record.failed, 'failed row')} of {counted(record.rows, 'row')}"
+            say(f"yelpaze: retrying {record.run}: {failed}, output {place['output']}")
         make = partial(retry_job, found, selection=selection, all_steps=all_steps)
         return carry_out(found, options, display, make, out)
 

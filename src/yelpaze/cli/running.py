@@ -21,7 +21,7 @@ from yelpaze.flow.context import engine_for
 from yelpaze.flow.flow import Flow
 from yelpaze.flow.loading import find
 from yelpaze.grpc.target import Security
-from yelpaze.jobs.options import RunOptions, Summary, elsewhere
+from yelpaze.jobs.options import RunOptions, Summary, max_failures_of, with_absolute_names
 from yelpaze.jobs.progress import JobView, Progress, duration, say
 from yelpaze.jobs.session import Session
 from yelpaze.model.cores import usable_cores
@@ -31,7 +31,6 @@ from yelpaze.process.streams import results_on_stdout
 from yelpaze.service.signals import on_status_request, until_stopped
 
 F = TypeVar("F", bound=Callable[..., Any])
-_PERCENT = 100
 
 
 class MaxFailures(click.ParamType[int | float]):
@@ -40,14 +39,9 @@ class MaxFailures(click.ParamType[int | float]):
     name = "N|P%"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
-        text = str(value)
-        try:
-            if text.endswith("%") and 0 <= float(text[:-1]) <= _PERCENT:
-                return float(text[:-1]) / _PERCENT
-            if int(text) >= 0:
-                return int(text)
-        except ValueError:
-            pass
+        most = max_failures_of(str(value))
+        if not isinstance(most, str):
+            return most
         return self.fail(f"{value!r} is neither a number of rows nor a share such as 5%", param, ctx)
 
 
@@ -240,6 +234,7 @@ def found_flow(spec: str, options: RunOptions) -> tuple[Flow, RunOptions]:
     """
     before = Path.cwd()
     flow = find(spec)
+    options = msgspec.structs.replace(options, folder=str(before))
     try:
         if Path.cwd() == before:
             return flow, options
@@ -247,7 +242,7 @@ def found_flow(spec: str, options: RunOptions) -> tuple[Flow, RunOptions]:
         os.chdir(before)
         return flow, options
     with chdir(before):
-        return flow, elsewhere(options)
+        return flow, with_absolute_names(options)
 
 
 def carry_out(
@@ -315,6 +310,7 @@ def report(summary: Summary) -> None:
     rows = counted(summary.ended, "row")
     before = f" (and {summary.rows - summary.ended:,} before)" if summary.rows > summary.ended else ""
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in summary.reasons.items())
+    reasons += ", this time" if reasons and before else ""
     pace = f" ({summary.rows_per_second:,.0f} rows/s)"
     lines = [
         f"{state}: {rows}{before} in {duration(summary.seconds)}{pace}",

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from yelpaze.compute.protocol import EntryPoint, Fault, OnResult, Refused
+from yelpaze.compute.protocol import EntryPoint, Fault, OnResult, UnreadableBatch
 from yelpaze.model.errors import MisuseError
 from yelpaze.policy.restart import Restart
 from yelpaze.process.frames import Unreadable, encode
@@ -105,15 +105,24 @@ class _Worker(Supervised):
         self.send(frame)
 
     def received(self, messages: list[Any]) -> None:
-        messages = [_unread(message) if isinstance(message, Unreadable) else message for message in messages]
-        results = [message for message in messages if isinstance(message, tuple)]
-        if len(results) < len(messages):
-            super().received([message for message in messages if not isinstance(message, tuple)])
+        results: list[Result] = []
+        for message in messages:
+            if isinstance(message, tuple):
+                results.append(message)
+            elif isinstance(message, Unreadable):
+                results.append(_unread(message))
+            else:  # in order: what was answered before it is answered
+                self._take(results)
+                results = []
+                super().received([message])
+        self._take(results)
+
+    def _take(self, results: "list[Result]") -> None:
         if results:
             self._on_results(self, results)
 
     def on_message(self, message: Any) -> None:
-        if isinstance(message, Refused):
+        if isinstance(message, UnreadableBatch):
             self._on_refused(self, message.why)
 
     def drain(self) -> None:

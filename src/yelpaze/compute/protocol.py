@@ -33,7 +33,7 @@ class Fault(msgspec.Struct, frozen=True):
     source: str = ""
 
 
-class Refused(msgspec.Struct, frozen=True):
+class UnreadableBatch(msgspec.Struct, frozen=True):
     """A worker process's answer to a batch that it cannot unpickle; it ran none of its calls."""
 
     why: str

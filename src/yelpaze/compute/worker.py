@@ -1,10 +1,11 @@
 """A worker process: read a batch, run its calls one after the other, answer each at once."""
 
 from yelpaze.compute.handler import call, fault_of, load
-from yelpaze.compute.protocol import EntryPoint, Fault, Refused
+from yelpaze.compute.protocol import EntryPoint, Fault, UnreadableBatch
+from yelpaze.model.errors import YelpazeError
 from yelpaze.process.frames import Unreadable, encode
 from yelpaze.process.messages import Failed, Ready
-from yelpaze.process.parenthood import Parent
+from yelpaze.process.parenthood import Parent, loading
 
 
 def main(channel_fd: int, lifeline_fd: int) -> None:
@@ -15,7 +16,11 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     if target is None:  # stopped before there was any work
         return
     try:
-        handler = load(target)
+        with loading():
+            handler = load(target)
+    except YelpazeError as error:  # its message says all
+        parent.send(Failed(str(error)))
+        return
     except BaseException as error:  # noqa: BLE001  reported, then gone
         fault = fault_of(error)
         parent.send(Failed(fault.message, fault.traceback))
@@ -24,7 +29,7 @@ def main(channel_fd: int, lifeline_fd: int) -> None:
     send = parent.socket.sendall
     for batch in messages:
         if isinstance(batch, Unreadable):
-            parent.send(Refused(batch.why))
+            parent.send(UnreadableBatch(batch.why))
             continue
         for number, function, payload in batch:
             send(_answer(number, *call(handler, function, payload)))

@@ -41,7 +41,12 @@ def _pack_item(item: Any, *, whole: bool) -> Any:
 
 def own(value: Any) -> Any:
     """A copy of JSON-like data: a step that changes what it was given changes it for no other step."""
-    return deepcopy(value) if type(value) in (dict, list) else value
+    if type(value) not in (dict, list):
+        return value
+    try:
+        return deepcopy(value)
+    except Exception:  # noqa: BLE001  it holds something that can't be copied, such as a lock
+        return value
 
 
 def pack_row(parameter: Parameter, raw: bytes | None, value: Any, *, coerce: bool = False) -> Packed:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,15 +15,22 @@ import msgspec
 from yelpaze.compute.protocol import Handler
 from yelpaze.flow.arguments import Packed, encoded, unpack
 from yelpaze.flow.plan import Plan
-from yelpaze.model.errors import FlowError
+from yelpaze.model.errors import FlowError, MisuseError
+from yelpaze.process.parenthood import loading
+
+_FOLDER = "__yelpaze_folder__"
 
 
 class FlowRef(msgspec.Struct, frozen=True):
-    """Where a worker finds a flow: a file, the module name to load it under, the variable."""
+    """Where a worker finds a flow: a file, the module name to load it under, the variable.
+
+    `folder`: the working folder in which the file was imported, if a path on the command line named it.
+    """
 
     path: str
     module: str
     variable: str
+    folder: str | None = None
 
 
 def load_module(path: Path, name: str) -> ModuleType:
@@ -36,13 +44,17 @@ def load_module(path: Path, name: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)  # modules beside the file, as `python path.py` would find them
     sys.modules[name] = module
+    setattr(module, _FOLDER, str(Path.cwd()))
     try:
-        spec.loader.exec_module(module)
+        with loading():
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         place = f"{error.filename or path}:{error.lineno or 1}"
         raise FlowError(f"{place}: syntax error: {error.msg}") from None
     except (FlowError, KeyboardInterrupt):
         raise
+    except MisuseError as error:  # its message says all
+        raise FlowError(f"{path}: cannot be imported: {error}") from None
     except BaseException as error:  # noqa: BLE001  whatever a user's file raises
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = f":{frames[-1].lineno}" if frames else ""
@@ -62,11 +74,13 @@ def reference(plan: Plan) -> FlowRef:
             f"{plan.where}: worker processes can't find the flow {plan.name!r}: define it at the top "
             "level of a file, or run it with workers=0"
         )
-    return FlowRef(str(plan.file.resolve()), plan.module, names[0])
+    return FlowRef(str(plan.file.resolve()), plan.module, names[0], getattr(module, _FOLDER, None))
 
 
 def build_handler(ref: FlowRef) -> Handler:
     """In a worker: import the flow, and give the function that runs its CPU steps."""
+    if ref.folder is not None:
+        os.chdir(ref.folder)  # the file may change it again
     plan: Plan = getattr(_import_again(ref), ref.variable).plan
     return handler_of(plan)
 

@@ -7,10 +7,12 @@ policies and kept connections are shared by all threads that call.
 import asyncio
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from itertools import islice
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -20,6 +22,7 @@ from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
 from yelpaze.model.statistics import Statistics
+from yelpaze.policy.look_ahead import some_of
 
 T = TypeVar("T")
 
@@ -97,11 +100,12 @@ class BlockingEngine:
         try:
             while (outcomes := thread.wait_for(exchange.next())) != []:
                 if outcomes is None:
-                    thread.loop.call_soon_threadsafe(exchange.supply, list(islice(source, size)))
+                    thread.loop.call_soon_threadsafe(exchange.supply, some_of(source, size, time.monotonic))
                 else:
                     yield from outcomes
         finally:
-            thread.wait_for(exchange.close())
+            with suppress(MisuseError):  # the engine was closed, and has ended it
+                thread.wait_for(exchange.close())
 
     def statistics(self, *, by_host: bool = True) -> Statistics:
         """See `Engine.statistics`."""
@@ -125,13 +129,13 @@ class BlockingEngine:
     def _opened(self) -> "_LoopThread":
         with self._lock:
             if self._is_closed:
-                raise MisuseError("the engine is closed")
+                raise _closed()
             if self._thread is None:
                 thread = _LoopThread()
                 try:
                     thread.wait_for(self._engine.__aenter__())
                 except BaseException:
-                    thread.end()
+                    _shut(thread, self._engine)
                     raise
                 self._thread = thread
                 self._finalizer = weakref.finalize(self, _shut, thread, self._engine)
@@ -141,8 +145,7 @@ class BlockingEngine:
 def _shut(thread: "_LoopThread", engine: Engine, drain: float = 0.0) -> None:
     """Also where nobody closed the engine: at its collection, or the end of the process."""
     if not thread.is_of_another_process:
-        thread.wait_for(engine.close(drain=drain))
-        thread.end()
+        thread.end(engine.close(drain=drain))
 
 
 class _LoopThread:
@@ -151,6 +154,8 @@ class _LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._process = os.getpid()
+        self._submitting = threading.Lock()
+        self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="yelpaze engine", daemon=True)
         self._thread.start()
 
@@ -160,24 +165,26 @@ class _LoopThread:
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 
-    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Its result, waited for in the calling thread; Ctrl-C there cancels it. Raises MisuseError."""
-        try:
-            self._check()
-        except MisuseError:
-            work.close()
-            raise
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
     @property
     def is_of_another_process(self) -> bool:
         """Whether this process was forked from the one whose thread it is."""
         return os.getpid() != self._process
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Its result, waited for in the calling thread; Ctrl-C there cancels it. Raises MisuseError."""
+        try:
+            self._check()
+            future = self._submit(work)
+        except MisuseError:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except BaseException as error:
+            future.cancel()
+            if isinstance(error, CancelledError) and self._is_ending:
+                raise _closed() from None
+            raise
 
     def _check(self) -> None:
         if self.is_of_another_process:
@@ -185,18 +192,48 @@ class _LoopThread:
                 "the engine was opened before this process was forked: open one in each process, "
                 "or make the first call after the fork"
             )
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        raise MisuseError(
-            "a blocking engine would hold up the event loop that is running here: use yelpaze.Engine"
-        )
+        if _has_running_loop():
+            raise MisuseError(
+                "a blocking engine would hold up the event loop that is running here: use yelpaze.Engine"
+            )
 
-    def end(self) -> None:
-        """Stop the loop and wait for the thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+    def _submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        with self._submitting:  # what is submitted runs, before the loop ends
+            if self._is_ending:
+                raise _closed()
+            return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def end(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Close, cancel what else runs, and end the thread; wait for it, unless an event loop runs here."""
+        with self._submitting:
+            self._is_ending = True
+            ended = asyncio.run_coroutine_threadsafe(self._end(closing), self.loop)
+        if not _has_running_loop():
+            ended.result()
+            self._thread.join()
+
+    async def _end(self, closing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await closing
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            await asyncio.sleep(0)  # those that the engine's end has ended
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        finally:
+            self.loop.call_soon(self.loop.stop)
+
+
+def _closed() -> MisuseError:
+    return MisuseError("the engine is closed")
+
+
+def _has_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Exchange:

@@ -145,9 +145,9 @@ class Engine:
         _at_least_one(concurrency=concurrency, max_body=max_body)
         omit_headers = tuple(omit_headers)
         check_headers([(name, "x") for name in omit_headers])
-        if proxy is not None and not _PROXY.match(proxy):
+        if proxy is not None and not (isinstance(proxy, str) and _PROXY.match(proxy)):
             raise MisuseError(
-                f"proxy takes a URL such as http://proxy.test:3128 or socks5h://…: {shown(proxy)!r}"
+                f"proxy takes a URL such as http://proxy.test:3128 or socks5h://…: {shown(str(proxy))!r}"
             )
         if address_guard is not None and not isinstance(address_guard, AddressGuard):
             raise MisuseError(f"address_guard takes AddressGuard(…), not {type(address_guard).__name__}")
@@ -483,6 +483,8 @@ class Engine:
         `ordered=True` keeps the input's order and parks none.
         """
         self._open()
+        if isinstance(requests, Request):
+            raise MisuseError("stream takes requests, many of them; send makes one call")
         size = concurrency or self._rules.concurrency
         _at_least_one(concurrency=size)
         return stream(self.submit, requests, size=size, ordered=ordered)

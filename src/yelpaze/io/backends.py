@@ -196,8 +196,8 @@ def _ending(path: str) -> str:
 
 def default_output(inputs: tuple[str, ...]) -> str:
     """`rows.results.jsonl` in the folder one is in, for `any/where/rows.csv.gz`."""
-    first = inputs[0]
-    if scheme_of(first):
+    first = inputs[0] if inputs else ""  # none: rows of an iterable
+    if not first or scheme_of(first):
         return "results.jsonl"
     stem = "stdin" if first == "-" else stem_of(_expanded(inputs)[0])
     return f"{stem}.results.jsonl"

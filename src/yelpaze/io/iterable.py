@@ -1,10 +1,13 @@
 """Rows from a Python iterable."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
 from itertools import islice
 from typing import Any
 
 from yelpaze.io.protocol import Block
+from yelpaze.policy.look_ahead import some_of
 
 _BLOCK = 256
 
@@ -37,8 +40,9 @@ class IterableSource:
     async def _from(self, begin: int) -> AsyncIterator[list[Any]]:
         if not isinstance(self._rows, AsyncIterable):
             rest = islice(self._rows, begin, None)
-            while rows := list(islice(rest, _BLOCK)):
+            while rows := some_of(rest, _BLOCK, time.monotonic):
                 yield rows
+                await asyncio.sleep(0)
             return
         number = 0
         async for row in self._rows:

@@ -51,7 +51,9 @@ class Job(Session):
         names = _names_of(rows)
         if names and input_id is not None:
             raise MisuseError("input_id is for iterables: files are recognised by themselves")
-        if names is None and output is None:
+        if not isinstance(flow, Flow):
+            raise MisuseError(f"a job runs a Flow, not {type(flow).__name__}")
+        if output == "" or (names is None and output is None):
             raise MisuseError("give output=…: rows of an iterable have no name of their own")
         given = options_of(names or (), None if output is None else os.fspath(output), options)
         iterable: Any = rows

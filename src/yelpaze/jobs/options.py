@@ -14,6 +14,7 @@ from yelpaze.model.errors import MisuseError
 _LEAST = {
     "concurrency": 1, "batch": 1, "limit": 0, "sample": 1, "row_retries": 0, "memory": 1, "grace": 0,
 }  # fmt: skip
+_PERCENT = 100
 _POSITIVE = ("row_deadline", "commit_seconds")
 _ACCEPTED = frozenset({"flow", "input", "output"})
 
@@ -31,7 +32,7 @@ class JobOptions(TypedDict, total=False):
     accept: Collection[str]
     row_deadline: float | None
     row_retries: int
-    max_failures: int | float | None
+    max_failures: int | float | str | None
     grace: float
     memory: int
     commit_seconds: float
@@ -46,7 +47,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     - `restart`: begin anew; `accept`: which changes (`flow`, `input`, `output`) are all right.
     - `max_failures`: rows (`100`) or a share (`0.05`, a float); `grace`: seconds for rows under
       way when the run is stopped; `memory`: bytes of answers that rows under way may hold.
-    - `stdout`: the descriptor that the output `-` means.
+    - `stdout`: the descriptor that the output `-` means; `folder`: where the run was started, if a flow may
+      have left it.
     """
 
     inputs: tuple[str, ...]
@@ -66,6 +68,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 128 << 20
     commit_seconds: float = 1.0
     stdout: int = 1
+    folder: str | None = None
     engine: Mapping[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -73,6 +76,11 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and value >= least):
                 raise MisuseError(f"{name} takes a number of at least {least}: {value!r}")
+        most = self.max_failures
+        if most is not None and not (isinstance(most, int | float) and most >= 0):
+            raise MisuseError(
+                f"max_failures takes a number of rows, or a share such as 0.05 or '5%': {most!r}"
+            )
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and value > 0):
@@ -80,6 +88,18 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         if not self.accept <= _ACCEPTED:
             known = ", ".join(sorted(_ACCEPTED))
             raise MisuseError(f"accept takes some of {known}: {', '.join(sorted(self.accept))}")
+
+
+def max_failures_of(text: str) -> int | float | str:
+    """`100` as a number of rows, `5%` as a share; the text itself if it is neither."""
+    try:
+        if text.endswith("%") and 0 <= float(text[:-1]) <= _PERCENT:
+            return float(text[:-1]) / _PERCENT
+        if int(text) >= 0:
+            return int(text)
+    except ValueError:
+        pass
+    return text
 
 
 def options_of(inputs: tuple[str, ...], output: str | None, given: JobOptions) -> RunOptions:
@@ -91,12 +111,14 @@ def options_of(inputs: tuple[str, ...], output: str | None, given: JobOptions) -
             raise MisuseError(f"there is no option {name!r}" + (f": did you mean {near[0]}?" if near else ""))
     accept = values.get("accept", ())
     values["accept"] = frozenset((accept,) if isinstance(accept, str) else accept)
+    if isinstance(values.get("max_failures"), str):
+        values["max_failures"] = max_failures_of(values["max_failures"])
     workers = values.pop("workers", None)
     values["workers"] = usable_cores() if workers is None else who(workers)
     return RunOptions(inputs=inputs, output=output, **values)
 
 
-def elsewhere(options: RunOptions) -> RunOptions:
+def with_absolute_names(options: RunOptions) -> RunOptions:
     """The same, with names of files that are right in any working folder."""
     output = options.output
     if output is None:

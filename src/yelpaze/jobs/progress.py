@@ -25,7 +25,8 @@ _TITLE = 16  # characters
 _BAR_WIDTH = 20
 _BAR_COLUMNS = _BAR_WIDTH + len(" 100% ") + 1  # what the line has beside title and text
 _REASONS = 3
-_NEEDED = 3  # rate, failures and time left
+_NEEDED = 3  # rate, failures and time left, or what is wrong
+_FAILED = 2  # the rank of failures
 
 
 class View(Protocol):
@@ -59,8 +60,12 @@ class View(Protocol):
         """How many requests that took."""
 
     @property
+    def failed(self) -> int:
+        """How many failed, of all that are done."""
+
+    @property
     def failures(self) -> Mapping[str, int]:
-        """Those that failed, by reason."""
+        """Those that failed since this began, by reason."""
 
     def notes(self) -> list[str]:
         """What else is worth saying."""
@@ -109,6 +114,10 @@ class JobView:
     @property
     def requests(self) -> int:
         return self._job.engine.statistics(by_host=False).attempts
+
+    @property
+    def failed(self) -> int:
+        return self._job.tally.failed
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -188,18 +197,22 @@ class Progress:
         now, done, requests = time.monotonic(), view.done, view.requests
         span = max(now - then, 1e-9)
         self._last = (now, done, requests)
-        left = self._left()
-        failed, reasons = _failed(view.failures)
+        notes = view.notes()
+        left = None if notes else self._left()  # a host that is away, or a stop: nobody knows
+        failed = f"{view.failed:,} failed" if view.failed else ""
+        reasons = _reasons(view.failures)
         # What matters most has the lowest number, and goes last when there is little room.
         parts = [
-            (3, f"{done:,} {view.unit}"),
+            (4, f"{done:,} {view.unit}"),
             (0, f"{(done - done_then) / span:,.0f} {view.unit}/s"),
-            (4, f"{(requests - requests_then) / span:,.0f} requests/s"),
-            *((5 + number, note) for number, note in enumerate(view.notes())),
-            (1, failed),
-            (2, f"{duration(left)} left" if left is not None else ""),
+            (5, f"{(requests - requests_then) / span:,.0f} requests/s"),
+            *((1 if not number else 5 + number, note) for number, note in enumerate(notes)),
+            (2, failed),
+            (3, f"{duration(left)} left" if left is not None else ""),
         ]
-        whole = [(rank, f"{text} ({reasons})" if rank == 1 and reasons else text) for rank, text in parts]
+        whole = [
+            (rank, f"{text} ({reasons})" if rank == _FAILED and reasons else text) for rank, text in parts
+        ]
         return _fitted([part for part in whole if part[1]], [part for part in parts if part[1]], width)
 
     def _left(self) -> float | None:
@@ -212,11 +225,9 @@ class Progress:
         return (time.monotonic() - self._began) * (total - position) / (position * now_done / done)
 
 
-def _failed(failures: Mapping[str, int]) -> tuple[str, str]:
-    """`8 failed`, and by which reasons."""
-    count = sum(failures.values())
+def _reasons(failures: Mapping[str, int]) -> str:
     most = sorted(failures.items(), key=lambda item: -item[1])[:_REASONS]
-    return f"{count:,} failed" if count else "", ", ".join(f"{reason}: {n:,}" for reason, n in most)
+    return ", ".join(f"{reason}: {count:,}" for reason, count in most)
 
 
 def _fitted(whole: list[tuple[int, str]], short: list[tuple[int, str]], width: int | None) -> str:
@@ -236,11 +247,12 @@ def _fitted(whole: list[tuple[int, str]], short: list[tuple[int, str]], width: i
 def troubles(hosts: dict[str, HostStatistics]) -> list[str]:
     """Hosts that are away or asked for a pause, a few of them."""
     lines = []
-    for name, host in hosts.items():
+    for place, host in hosts.items():
+        name = place.removeprefix("http://").removeprefix("https://")
         if host.state == "down":
             lines.append(f"{name} given up")
         elif host.state == "open":
-            lines.append(f"{name} away, asked again in {host.paused:.0f}s")
+            lines.append(f"{name} away for {host.paused:.0f}s")
         elif host.paused >= 1 and host.waiting:
             lines.append(f"{name} paused for {host.paused:.0f}s")
     return lines[:_TROUBLES]

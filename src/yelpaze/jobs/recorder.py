@@ -61,7 +61,9 @@ class Recorder:
         """The session begins."""
         new = self._record
         record = self._runs.load(run) or new
-        record.run, record.output, record.failures_file = run, _absolute(sink.name), sink.failures
+        record.run, record.output, record.failures_file = (
+            run, _absolute(sink.name), _absolute(sink.failures),
+        )  # fmt: skip
         record.limit, record.sample = new.limit, new.sample
         record.state, record.reason = "running", ""
         record.sessions += 1
@@ -164,7 +166,7 @@ def new_record(plan: Plan, options: RunOptions) -> RunRecord:
         inputs=[_absolute(text) for text in options.inputs],
         output="",
         failures_file="",
-        folder=str(Path.cwd()),
+        folder=options.folder or str(Path.cwd()),
         limit=options.limit,
         sample=options.sample,
         started=time.time(),

@@ -25,7 +25,7 @@ def summary(record: RunRecord) -> list[tuple[str, str]]:
         ("started", when(record.started)),
         ("worked", f"{duration(record.seconds)}, started {times}"),
         ("rows", f"{record.rows:,}: {record.succeeded:,} succeeded, {record.failed:,} failed"),
-        ("requests", f"{record.requests:,}, of them {record.retries:,} retries"),
+        ("requests", f"{record.requests:,}, and {record.retries:,} retries"),
     ]
     if record.repaired:
         facts.append(("repaired", f"{record.repaired:,} of the succeeded had failed, and were retried"))
@@ -75,7 +75,8 @@ def text(record: RunRecord) -> list[str]:
         lines.append(f"  {what} {name:<35} " + " ".join(f"{value:>10,.2f}" for value in values))
     for name, host in record.hosts.items():
         statuses = ", ".join(f"{status}: {count:,}" for status, count in sorted(host.statuses.items()))
-        lines.append(f"  host {name}: {host.requests:,} requests, {host.retries:,} retries; {statuses}")
+        answers = f"; {statuses}" if statuses else ""
+        lines.append(f"  host {name}: {host.requests:,} requests, and {host.retries:,} retries{answers}")
     if record.slowest:
         slowest = ", ".join(f"{row} ({seconds:.3g} s)" for seconds, row in record.slowest[:5])
         lines += ["", f"slowest rows: {slowest}"]

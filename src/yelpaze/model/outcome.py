@@ -44,7 +44,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
 
 # Bytes that JSON begins with; no byte order mark does.
 _PLAIN = frozenset(bytes([byte]) for byte in b'{["-0123456789tfn \t\r\n') | {b""}
-_CHARSET = b"harset="  # in either case
+_CHARSET, _UPPER_CHARSET = b"harset=", b"HARSET="
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -108,7 +108,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     @property
     def text(self) -> str:
         """The body as text, by the charset of Content-Type, else UTF-8; bad bytes replaced."""
-        _, found, charset = self.headers.get("content-type", "").partition("charset=")
+        _, found, charset = self.headers.get("content-type", "").lower().partition("charset=")
         name = charset.split(";")[0].strip("\"' ") if found else "utf-8"
         try:
             return self.body.decode(name, "replace")
@@ -130,11 +130,15 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         except msgspec.DecodeError as error:
             raise msgspec.DecodeError(f"the body is not JSON: {explained(data, error)}") from None
 
+    def _names_charset(self) -> bool:
+        raw = self.headers.raw
+        return _CHARSET in raw or _UPPER_CHARSET in raw
+
     @property
     def utf8(self) -> bytes:
         """The body as text in UTF-8 without a byte order mark."""
         body = self.body
-        if body[:1] in _PLAIN and _CHARSET not in self.headers.raw:  # nearly always
+        if body[:1] in _PLAIN and not self._names_charset():  # nearly always
             return body
         return _converted(body, self.headers.get("content-type", ""))
 

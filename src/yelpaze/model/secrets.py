@@ -12,7 +12,9 @@ _NAMES = frozenset(
         "authorization", "proxy_authorization", "www_authenticate", "cookie", "set_cookie",
         "api_key", "apikey", "x_api_key", "x_auth_token", "access_token", "refresh_token", "id_token",
         "auth_token", "bearer_token", "token", "secret", "client_secret", "secret_key", "access_key",
-        "private_key", "password", "passwd", "passphrase", "credentials",
+        "private_key", "private_token", "x_goog_api_key", "x_vault_token", "x_gitlab_token",
+        "x_amz_security_token", "ocp_apim_subscription_key",
+        "password", "passwd", "passphrase", "credentials",
     }
 )  # fmt: skip
 

@@ -65,18 +65,18 @@ def checked(url: str) -> str:
         return url
     if _CONTROL.search(url) or "\\" in url:
         raise MisuseError(
-            f"the URL holds a control character, a lone surrogate or a backslash: {shown(url)!r}"
+            f"the URL holds a control character, a lone surrogate or a backslash: {_shown(url)!r}"
         )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise MisuseError(f"the URL {shown(url)!r} cannot be read: {error}") from None
+        raise MisuseError(f"the URL {_shown(url)!r} cannot be read: {error}") from None
     if parts.scheme.lower() not in ("http", "https"):
-        raise MisuseError(f"only http:// and https:// URLs can be called: {shown(url)!r}")
+        raise MisuseError(f"only http:// and https:// URLs can be called: {_shown(url)!r}")
     host = parts.hostname or ""
     if not host:
-        raise MisuseError(f"the URL has no host: {shown(url)!r}")
+        raise MisuseError(f"the URL has no host: {_shown(url)!r}")
     userinfo, at, _ = parts.netloc.rpartition("@")
     netloc = quote(userinfo, safe="!$%&'()*+,;=:~") + at + _encoded_host(host, url)
     netloc += f":{port}" if port is not None else ""
@@ -89,17 +89,24 @@ def _encoded_host(host: str, url: str) -> str:
         try:
             ipaddress.IPv6Address(host.partition("%")[0])
         except ValueError:
-            raise MisuseError(f"the URL's host is not an IPv6 address: {shown(url)!r}") from None
+            raise MisuseError(f"the URL's host is not an IPv6 address: {_shown(url)!r}") from None
         return f"[{host}]"
     try:
         if "%" in host:
             host = unquote(host, errors="strict").lower()
         name = host if host.isascii() else _to_ascii(host)
     except UnicodeError as error:
-        raise MisuseError(f"the URL's host is not a valid name: {shown(url)!r}: {error}") from None
+        raise MisuseError(f"the URL's host is not a valid name: {_shown(url)!r}: {error}") from None
     if not _HOST.fullmatch(name):
-        raise MisuseError(f"the URL's host is not a valid name: {shown(url)!r}")
+        raise MisuseError(f"the URL's host is not a valid name: {_shown(url)!r}")
     return name
+
+
+def _shown(url: str) -> str:
+    """A URL that cannot be read, for a message: nothing of it up to its last `@`, which may be a password."""
+    before, at, rest = url.rpartition("@")
+    scheme, separator, _ = before.partition("://")
+    return SECRETS.url(scheme + separator + rest if at and separator else rest)
 
 
 def _to_ascii(host: str) -> str:
