@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yelpaze.io.column_kinds import ColumnKind, common, shape_of
+from yelpaze.io.column_kinds import ColumnKind, column_type_of, common
 from yelpaze.io.columns import Table
 
 LEAVES = (
@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 @given(st.lists(LISTS | VALUES, max_size=6), st.randoms())
 def test_a_columns_shape_does_not_depend_on_the_order_of_its_values(values, rng):
-    shapes = [shape_of(value) for value in values]
+    shapes = [column_type_of(value) for value in values]
     found = common(shapes)
     rng.shuffle(shapes)
     assert common(shapes) == found

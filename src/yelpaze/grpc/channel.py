@@ -80,7 +80,8 @@ class Channel:
       several names, are all used.
     - `idempotent`: calls may be made twice, so those that are lost with their process are sent to another
       one, up to three times. Otherwise only calls are that a process refused before they ran
-      (`max_concurrent`). A status from a servicer is never a reason. Streams are sent once.
+      (`max_concurrent`). A status that a servicer set itself is no
+      reason, where its process could mark it (docs/decisions/0023). Streams are sent once.
     - `hedge`: seconds after which a call that has no answer is made a second time, at another process;
       needs `idempotent`.
 

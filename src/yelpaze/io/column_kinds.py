@@ -27,40 +27,40 @@ class ColumnKind(StrEnum):
     """Texts, numbers and booleans as they are, anything else as JSON text."""
 
 
-class Shape(msgspec.Struct, frozen=True):
+class ColumnType(msgspec.Struct, frozen=True):
     """`kind` within so many lists; None where nothing says which, as for a null or an empty list."""
 
     kind: ColumnKind | None = None
     lists: int = 0
 
 
-_NOTHING = Shape()
-_JSON = Shape(ColumnKind.JSON)
+_NOTHING = ColumnType()
+_JSON = ColumnType(ColumnKind.JSON)
 _NUMBERS = frozenset({ColumnKind.INT, ColumnKind.FLOAT})
 
 
-def common(shapes: Iterable[Shape]) -> Shape:
+def common(shapes: Iterable[ColumnType]) -> ColumnType:
     """What holds the values of all of these."""
     return reduce(_both, shapes, _NOTHING)
 
 
-def _both(one: Shape, other: Shape) -> Shape:
+def _both(one: ColumnType, other: ColumnType) -> ColumnType:
     if one.kind is None or other.kind is None:
         less, more = (one, other) if one.kind is None else (other, one)
         if more.kind is None:
             return max(one, other, key=lambda shape: shape.lists)
         return more if more.lists >= less.lists else _JSON
     if one.lists == other.lists and {one.kind, other.kind} == _NUMBERS:
-        return Shape(ColumnKind.FLOAT, one.lists)
+        return ColumnType(ColumnKind.FLOAT, one.lists)
     return one if one == other else _JSON
 
 
-def _list_of(shapes: Iterable[Shape]) -> Shape:
+def _list_of(shapes: Iterable[ColumnType]) -> ColumnType:
     """A list whose elements have these shapes."""
     inner = common(shapes)
     if inner.kind in (ColumnKind.JSON, ColumnKind.PLAIN) or inner.lists >= _DEEPEST:
         return _JSON
-    return Shape(inner.kind, inner.lists + 1)
+    return ColumnType(inner.kind, inner.lists + 1)
 
 
 _OF_VALUES: dict[type, ColumnKind] = {
@@ -71,17 +71,17 @@ _OF_VALUES: dict[type, ColumnKind] = {
 }
 
 
-def shape_of(value: Any) -> Shape:
+def column_type_of(value: Any) -> ColumnType:
     """The shape of a value as JSON has it."""
     if value is None:
         return _NOTHING
     if isinstance(value, list):
-        return _list_of(map(shape_of, value))
+        return _list_of(map(column_type_of, value))
     if isinstance(value, dict):
-        return _JSON if value else Shape(ColumnKind.PLAIN)  # an empty one says as little as nothing does
+        return _JSON if value else ColumnType(ColumnKind.PLAIN)  # an empty one says as little as nothing does
     if type(value) is int and value not in _INT64:
         return _JSON
-    return Shape(_OF_VALUES.get(type(value), ColumnKind.JSON))
+    return ColumnType(_OF_VALUES.get(type(value), ColumnKind.JSON))
 
 
 _SIMPLE: dict[type[inspect.Type], ColumnKind] = {
@@ -98,21 +98,21 @@ _SIMPLE: dict[type[inspect.Type], ColumnKind] = {
 }
 
 
-def shape_of_type(info: inspect.Type) -> Shape:
+def column_type_of_annotation(info: inspect.Type) -> ColumnType:
     """The shape of the values that a type has in JSON."""
     match info:
         case inspect.NoneType():
             found = _NOTHING
         case inspect.UnionType():
-            found = common(map(shape_of_type, info.types))
+            found = common(map(column_type_of_annotation, info.types))
         case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
-            found = _list_of([shape_of_type(info.item_type)])
+            found = _list_of([column_type_of_annotation(info.item_type)])
         case inspect.TupleType():
-            found = _list_of(map(shape_of_type, info.item_types))
+            found = _list_of(map(column_type_of_annotation, info.item_types))
         case inspect.LiteralType():
-            found = common(map(shape_of, info.values))
+            found = common(map(column_type_of, info.values))
         case inspect.EnumType():
-            found = common(shape_of(member.value) for member in info.cls)
+            found = common(column_type_of(member.value) for member in info.cls)
         case _:
-            found = Shape(_SIMPLE.get(type(info), ColumnKind.JSON))
+            found = ColumnType(_SIMPLE.get(type(info), ColumnKind.JSON))
     return found

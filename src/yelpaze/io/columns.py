@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
-from yelpaze.io.column_kinds import ColumnKind, Shape, common, shape_of, shape_of_type
+from yelpaze.io.column_kinds import ColumnKind, ColumnType, column_type_of, column_type_of_annotation, common
 from yelpaze.io.protocol import SchemaMismatch
 
 RESULT = "result"
@@ -161,7 +161,7 @@ def _as_plain(raw: msgspec.Raw) -> str | None:
 
 
 def _as_any(raw: msgspec.Raw) -> Any:
-    kind = shape_of(value := msgspec.json.decode(raw)).kind
+    kind = column_type_of(value := msgspec.json.decode(raw)).kind
     is_simple = not isinstance(value, dict | list) and kind is not ColumnKind.JSON
     return value if is_simple else _as_json(raw)
 
@@ -210,11 +210,11 @@ class Table:
     def _made(self, columns: Sequence[Column], is_single: bool) -> Columns:
         return Columns(columns, is_single=is_single, is_loose=self._is_loose)
 
-    def _settled(self, shapes: Mapping[str, Shape], is_single: bool) -> Columns:
+    def _settled(self, shapes: Mapping[str, ColumnType], is_single: bool) -> Columns:
         columns = named(self._column(field, shape) for field, shape in shapes.items())
         return self._made(columns, is_single)
 
-    def _column(self, field: str, shape: Shape) -> Column:
+    def _column(self, field: str, shape: ColumnType) -> Column:
         kind = self._unknown if shape.kind in (None, ColumnKind.PLAIN) else shape.kind
         if shape.lists and not self._has_lists:
             return Column(field, self._unknown if shape.kind is None else ColumnKind.JSON)
@@ -266,7 +266,7 @@ class Table:
             self.columns = self._made(msgspec.convert(state["columns"], list[Column]), state["is_single"])
 
 
-def of_annotation(annotation: Any) -> tuple[dict[str, Shape], bool] | None:
+def of_annotation(annotation: Any) -> tuple[dict[str, ColumnType], bool] | None:
     """The fields that a flow's last step says it returns, and whether they are one value."""
     if annotation in (Any, object, None) or annotation is dict or get_origin(annotation) in (dict, list):
         return None
@@ -278,11 +278,11 @@ def of_annotation(annotation: Any) -> tuple[dict[str, Shape], bool] | None:
     if fields is not None:
         if getattr(info, "tag_field", None) or getattr(info, "array_like", False):
             return None
-        return {field.encode_name: shape_of_type(field.type) for field in fields}, False
+        return {field.encode_name: column_type_of_annotation(field.type) for field in fields}, False
     if isinstance(info, msgspec.inspect.AnyType | msgspec.inspect.DictType | msgspec.inspect.UnionType):
         kept = _optional_of(annotation)
         return None if kept is None else of_annotation(kept)
-    return {RESULT: shape_of_type(info)}, True
+    return {RESULT: column_type_of_annotation(info)}, True
 
 
 def _optional_of(annotation: Any) -> Any:
@@ -293,14 +293,14 @@ def _optional_of(annotation: Any) -> Any:
     return kept[0] if len(kept) == 1 else None
 
 
-def of_results(results: Iterable[bytes]) -> tuple[dict[str, Shape], bool]:
+def of_results(results: Iterable[bytes]) -> tuple[dict[str, ColumnType], bool]:
     """The fields that all of these results fit, and whether they are single values."""
     decoded = [msgspec.json.decode(result) for result in results]
     objects = [value for value in decoded if isinstance(value, dict)]
     if not objects or any(not isinstance(value, dict) and value is not None for value in decoded):
-        return {RESULT: common(map(shape_of, decoded))}, True
-    shapes: dict[str, set[Shape]] = {}
+        return {RESULT: common(map(column_type_of, decoded))}, True
+    shapes: dict[str, set[ColumnType]] = {}
     for value in objects:
         for name, item in value.items():
-            shapes.setdefault(name, set()).add(shape_of(item))
+            shapes.setdefault(name, set()).add(column_type_of(item))
     return {name: common(found) for name, found in shapes.items()}, False

@@ -127,7 +127,7 @@ class RedisBroker:
         self._pubsub = f"{self._prefix}:{_database(settings.address, self._redis)}"
         report = report or (lambda notice: print(notice, file=sys.stderr))  # noqa: T201
         refusals = Refusals(report, clock)
-        self._pipeline = Pipeline(self._redis, _SCRIPTS, refusals.tell)
+        self._pipeline = Pipeline(self._redis, _SCRIPTS, refusals.report)
         self._do, self._script = self._pipeline.do, self._pipeline.run
         self._listener = Listener(
             self._redis,
@@ -135,7 +135,7 @@ class RedisBroker:
             before=self._pipeline.load,
             on_message=self._message,
             on_reconnected=self._reconnected,
-            on_error=refusals.tell,
+            on_error=refusals.report,
             report=report,
         )
 

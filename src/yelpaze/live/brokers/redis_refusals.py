@@ -61,7 +61,7 @@ class Refusals:
         self._clock = clock
         self._reported: dict[str, float] = {}
 
-    def tell(self, error: BaseException) -> None:
+    def report(self, error: BaseException) -> None:
         """Report an error, if it is a refusal."""
         if not is_refusal(error):
             return
