@@ -106,7 +106,7 @@ class CentrifugeJs:
         await bob.act("unsubscribe", channel="chat:1")
         assert (await ada.until("leave", "chat:1"))["info"]["user"] == "bob"
         assert await refusal_of(bob.act("publish", channel="chat:1", data=1)) == 103
-        assert await refusal_of(bob.act("rpc", method="nothing", data={})) == 104
+        assert await refusal_of(bob.act("rpc", method="nothing", data={})) == 108
 
     async def test_what_is_refused_is_told_and_not_tried_for_ever(self, js, gateways):
         gateway = gateways(CONFIG)
