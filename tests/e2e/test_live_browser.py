@@ -179,7 +179,7 @@ async def test_an_event_source_gets_what_it_missed_when_the_gateway_was_killed(
                 window.EventSource.CLOSED = 2;
                 follow('{here.url}/sse/{channel}', tokens, (d) => seen.push(d), () => ends.push('missed')); 1"""
             )
-        await readers(here, channel)
+        await page.until("window.source?.readyState === 1")  # answered: it is a member, not only present
         other.publish(channel, {"n": 1})
         await page.until("seen.length === 1")
         here.kill()
