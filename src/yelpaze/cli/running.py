@@ -22,7 +22,8 @@ from yelpaze.flow.flow import Flow
 from yelpaze.flow.loading import find
 from yelpaze.grpc.target import Security
 from yelpaze.jobs.options import RunOptions, Summary, max_failures_of, with_absolute_names
-from yelpaze.jobs.progress import JobView, Progress, duration, say
+from yelpaze.jobs.progress import JobView, Progress, say
+from yelpaze.jobs.report import duration
 from yelpaze.jobs.session import Session
 from yelpaze.model.cores import usable_cores
 from yelpaze.model.errors import InputError, MisuseError

@@ -52,7 +52,7 @@ def _row(run: RunRecord) -> tuple[str, ...]:
         run.state,
         f"{run.rows:,}",
         f"{run.failed:,}",
-        duration(run.seconds),
+        duration(run.seconds, digits=1),
         when(run.started).removesuffix(" UTC")[:-3],
         _near(run.output),
     )

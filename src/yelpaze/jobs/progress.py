@@ -12,6 +12,7 @@ from yelpaze.flow.context import RunContext
 from yelpaze.flow.plan import Plan
 from yelpaze.http.engine import Engine
 from yelpaze.jobs.feed import RowFeed
+from yelpaze.jobs.report import duration
 from yelpaze.jobs.tally import Tally
 from yelpaze.model.statistics import HostStatistics
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:  # not worth its time where no bar is shown
     from rich.progress import Progress as Bar
 
 _BAR_SECONDS, _LINE_SECONDS = 0.2, 5.0
-_MINUTE, _HOUR = 60, 3600
 _TROUBLES = 3
 _TITLE = 16  # characters
 _BAR_WIDTH = 20
@@ -270,16 +270,6 @@ def _bar() -> "Bar":
         TextColumn("{task.fields[text]}"),
         console=Console(stderr=True),
     )
-
-
-def duration(seconds: float) -> str:
-    """`45s`, `3m20s`, `2h05m`."""
-    whole = int(seconds + 0.5)
-    if whole < _MINUTE:
-        return f"{whole}s"
-    if whole < _HOUR:
-        return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
 def say(*lines: str) -> None:

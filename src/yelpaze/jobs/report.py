@@ -9,7 +9,7 @@ from yelpaze.jobs.runs import RunRecord
 from yelpaze.model.histogram import Histogram
 
 _QUANTILES = (0.5, 0.95, 0.99)
-_MINUTE, _HOUR = 60, 3600
+_MINUTE = 60
 
 
 def summary(record: RunRecord) -> list[tuple[str, str]]:
@@ -23,7 +23,7 @@ def summary(record: RunRecord) -> list[tuple[str, str]]:
         ("input", ", ".join(record.inputs)),
         ("output", record.output),
         ("started", when(record.started)),
-        ("worked", f"{duration(record.seconds)}, started {times}"),
+        ("worked", f"{duration(record.seconds, digits=1)}, started {times}"),
         ("rows", f"{record.rows:,}: {record.succeeded:,} succeeded, {record.failed:,} failed"),
         ("requests", f"{record.requests:,}, and {record.retries:,} retries"),
     ]
@@ -39,12 +39,12 @@ def when(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def duration(seconds: float) -> str:
-    """`4.2s`, `3m20s`, `2h05m`."""
-    if seconds < _MINUTE:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), _MINUTE)
-    return f"{minutes}m{rest:02}s" if seconds < _HOUR else f"{minutes // 60}h{minutes % 60:02}m"
+def duration(seconds: float, *, digits: int = 0) -> str:
+    """`45s` (`45.2s` with one digit), `3m20s`, `2h05m`."""
+    if round(seconds, digits) < _MINUTE:
+        return f"{seconds:.{digits}f}s"
+    minutes, rest = divmod(round(seconds), _MINUTE)
+    return f"{minutes}m{rest:02}s" if minutes < _MINUTE else f"{minutes // 60}h{minutes % 60:02}m"
 
 
 def latencies(record: RunRecord) -> Iterator[tuple[str, str, list[float]]]:
