@@ -35,7 +35,7 @@ class Supervisor(Generic[P]):
         on_ready: A process serves now; it is called before those who wait are notified.
         on_gone: A process has ended: how, and its peak memory in MB. Called for each one.
         on_change: The processes that serve have changed.
-        on_broken: No process can be started any more, and why.
+        on_broken: No process can be started any more, and why; called once.
 
     `restarts` counts replaced processes by reason; `broken` is the reason why no process can be started any
     more. `processes` holds those that have not ended.
@@ -238,7 +238,9 @@ class Supervisor(Generic[P]):
             self._start_again(place, Ending.SILENT, what, str(error))
 
     def _give_up(self, why: str) -> None:
-        """No process can be started any more."""
+        """No process can be started any more; the first reason is the one that is told."""
+        if self.broken is not None:
+            return
         self.broken = why
         self._on_broken(why)
         self._changed.set()
