@@ -81,7 +81,8 @@ class Engine:
     - `http_version`: "auto" uses HTTP/2 over TLS where the server offers it; "2" uses only
       that, from the first call with many streams on one connection.
     - `proxy`: URL of a proxy for all calls; the environment's is not read.
-    - `max_body`: bytes of a decoded body at most. `max_redirects`: 0 follows none.
+    - `max_body`: bytes of a decoded body at most; with `truncate`, which takes `compressed=False`, no
+      more is read of a longer one, and the answer counts as whole. `max_redirects`: 0 follows none.
     - `memory`: bytes of answers that are being received, or held by rows under way; beyond that
       younger transfers wait, and flows start no rows. The oldest always goes on.
     - `compressed=False`: asks for bodies as they are, and decodes none.
@@ -124,6 +125,7 @@ class Engine:
         http_version: HttpVersion = "auto",
         proxy: str | None = None,
         max_body: int = _MAX_BODY,
+        truncate: bool = False,
         max_redirects: int = 10,
         memory: int = 256 << 20,
         compressed: bool = True,
@@ -143,6 +145,7 @@ class Engine:
         transport: Transport | None = None,
     ) -> None:
         _at_least_one(concurrency=concurrency, max_body=max_body)
+        _check_truncate(truncate=truncate, compressed=compressed)
         omit_headers = tuple(omit_headers)
         check_headers([(name, "x") for name in omit_headers])
         if proxy is not None and not (isinstance(proxy, str) and _PROXY.match(proxy)):
@@ -207,6 +210,7 @@ class Engine:
             http_version=http_version,
             proxy=proxy,
             max_body=max_body,
+            truncate=truncate,
             keep_alive=self._connections > 0,
             accept_encoding=offered() if compressed else "",
             user_agent=user_agent,
@@ -542,6 +546,11 @@ def _at_least_one(**values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise MisuseError(f"{name} takes a whole number of at least 1: {value!r}")
+
+
+def _check_truncate(*, truncate: bool, compressed: bool) -> None:
+    if truncate and compressed:
+        raise MisuseError("truncate takes compressed=False: a part of a coded body cannot be decoded")
 
 
 def _trace_id(given: str | None) -> str | None:

@@ -52,6 +52,7 @@ class TransportConfig(msgspec.Struct, frozen=True, kw_only=True):
     http_version: HttpVersion
     proxy: str | None
     max_body: int
+    truncate: bool
     keep_alive: bool
     accept_encoding: str  # empty: bodies are asked for as they are, and none is decoded
     user_agent: str
@@ -62,6 +63,7 @@ class Handle:
     """An easy handle with the buffers that collect its answer."""
 
     __slots__ = (
+        "_collect",
         "_config",
         "_suppressed",
         "attempt",
@@ -74,6 +76,7 @@ class Handle:
         "has_connected",
         "head",
         "is_checked",
+        "is_cut",
         "is_traced",
         "met_stale",
         "on_cancel",
@@ -120,7 +123,10 @@ class Handle:
         _set_config(self.easy, config, shape[3])
         _set_shape(self.easy, shape)
         self.easy.setopt(pycurl.HEADERFUNCTION, self.head.extend)
-        self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
+        self.is_cut = False  # enough of the body has come
+        collect: Callable[[bytes], int | None] = self.body.extend
+        self._collect = self._collect_some if config.truncate else collect
+        self.easy.setopt(pycurl.WRITEFUNCTION, self._collect)
 
     @property
     def order(self) -> int:
@@ -211,6 +217,15 @@ class Handle:
 
         self.easy.setopt(pycurl.WRITEFUNCTION, guarded)
 
+    def _collect_some(self, data: bytes) -> int | None:
+        """Collect `max_body` bytes, then break off: what has come is enough."""
+        self.body.extend(data)
+        if len(self.body) <= self._config.max_body:
+            return None
+        del self.body[self._config.max_body :]
+        self.is_cut = True
+        return -1
+
     def _decoded(self, data: bytes) -> Iterable[bytes]:
         if self.decoder is None:
             codings = codings_of(self.head) if self._config.accept_encoding else []
@@ -242,7 +257,7 @@ class Handle:
         """Make ready for the next use."""
         if self.attempt is not None and self.attempt.write is not None:
             self.write_error = self.decoder = self.decode_error = None
-            self.easy.setopt(pycurl.WRITEFUNCTION, self.body.extend)
+            self.easy.setopt(pycurl.WRITEFUNCTION, self._collect)
         if self.is_traced:
             self.easy.setopt(pycurl.VERBOSE, 0)
             self.easy.unsetopt(pycurl.SEEKFUNCTION)
@@ -251,6 +266,7 @@ class Handle:
             self.easy.unsetopt(pycurl.PREREQFUNCTION)
             self.is_checked = self.met_stale = False
         self.paused = self.paused_since = 0.0
+        self.is_cut = False
         self.head.clear()
         self.body.clear()
         self.attempt = self.on_done = self.shard = self.pool = self.blocked = self.one_time = None
@@ -276,7 +292,8 @@ def _set_config(easy: pycurl.Curl, config: TransportConfig, tls: Tls | None) -> 
     easy.setopt(pycurl.HTTP09_ALLOWED, 0)
     easy.setopt(pycurl.USERAGENT, config.user_agent)
     easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(config.connect_timeout * 1000)))
-    easy.setopt(pycurl.MAXFILESIZE_LARGE, config.max_body)
+    if not config.truncate:
+        easy.setopt(pycurl.MAXFILESIZE_LARGE, config.max_body)
     easy.setopt(pycurl.DNS_CACHE_TIMEOUT, _DNS_CACHE_SECONDS)
     _set_tls(easy, config.tls if tls is None else tls, config.authorities)
     easy.setopt(pycurl.TCP_NODELAY, 1)

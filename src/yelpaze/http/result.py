@@ -50,6 +50,7 @@ def read(
     dns, body = attempt.dns, b""
     error: Error | None = None
     status = info(pycurl.RESPONSE_CODE)
+    code = 0 if handle.is_cut else code  # libcurl was told to break off, and has no other error to tell
     if code and handle.blocked is not None and not handle.has_connected:
         error, status = Error(ErrorKind.BLOCKED_ADDRESS, handle.blocked), 0
     elif code and info(pycurl.HTTP_CONNECTCODE) in _REFUSED_BY_PROXY:

@@ -1,0 +1,1 @@
+"""Durable delivery of messages to endpoints: signed webhooks, chat, e-mail."""

@@ -1,0 +1,1 @@
+"""Delivering: queues of endpoints, attempts and what becomes of them."""

@@ -1,0 +1,691 @@
+"""Delivers what is due in the shards that this process owns.
+
+    accepted ──offer──→ EndpointQueue ──turn──→ Sender ──answer──→ decide ──→ results ──→ the store
+    another process ──ready──┘  ↑ claim: what the store has, endpoint by endpoint
+
+Work is claimed for a ready endpoint, never by due time alone, so a dead endpoint's backlog costs nothing.
+Claims run in the writer's thread, in order with the results: what has ended is never claimed again.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+
+from yelpaze.hooks.context import Context
+from yelpaze.hooks.delivery.claims import (
+    Claim,
+    claim_due,
+    forget_notes,
+    loaded_endpoints,
+    notes_for,
+    work_of_shards,
+)
+from yelpaze.hooks.delivery.decision import Answer, Decision, decide
+from yelpaze.hooks.delivery.queue import NEVER, EndpointQueue, Task
+from yelpaze.hooks.delivery.results import Batch, Result, Results, write_results
+from yelpaze.hooks.delivery.sender import Sender
+from yelpaze.hooks.delivery.statistics import DeliveryCounters, HooksTotals
+from yelpaze.hooks.kinds.protocol import Content, Secret
+from yelpaze.hooks.kinds.registry import builder_of, kind_of
+from yelpaze.hooks.log.endpoints import Endpoint
+from yelpaze.hooks.log.messages import Accepted
+from yelpaze.hooks.tables import FAILED, PENDING, SUCCEEDED
+from yelpaze.hooks.tls_files import TlsFiles
+from yelpaze.model.notice import Level, Notice, Report
+from yelpaze.policy.breaker import Breaker, BreakerState
+from yelpaze.policy.schedule import Schedule
+from yelpaze.store.leases import Leases
+from yelpaze.store.session import Session, StoreUnavailable
+from yelpaze.store.store import Store
+
+_MOST_READY = 100  # deliveries of an endpoint in memory
+_CLAIM = 50  # endpoints in one unit of work
+_POLL_SECONDS = 0.1
+_AGAIN_SECONDS = 1.0  # while the store is away
+_MOST_RESULTS = 1000
+_JUMP_MS = 2000  # a step of the wall clock that is no drift
+_LONGEST_TIMER = 60.0
+_TRUST = 0.9  # the share of a lease's time within which it is relied on
+
+OnEvent = Callable[[str, dict[str, object]], None]
+
+
+class Dispatcher:
+    """The deliveries of one process.
+
+    Args:
+        store: Where everything is.
+        context: Time, ids, keys, settings.
+        leases: The shards.
+        sender: What carries attempts.
+        report: Is called with notices for the operator.
+        on_event: Is called with operator events: a type, and a payload.
+        monotonic: A clock in seconds that goes on while the machine sleeps.
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        context: Context,
+        leases: Leases,
+        sender: Sender,
+        *,
+        report: Report = lambda _: None,
+        on_event: OnEvent = lambda _type, _payload: None,
+        monotonic: Callable[[], float] | None = None,
+    ) -> None:
+        settings = context.settings
+        self._store = store
+        self._context = context
+        self.leases = leases
+        self._sender = sender
+        self._report = report
+        self._on_event = on_event
+        self._monotonic = monotonic or _boottime
+        self._deliveries = settings.deliveries
+        self._alarms = settings.alarms
+        self._breaker = Breaker(
+            share=1.0, calls=settings.breaker_failures, pause=settings.breaker_pause, probes=1
+        )
+        self._queues: dict[str, EndpointQueue] = {}
+        self._active: deque[EndpointQueue] = deque()
+        self._waking: list[tuple[float, int, EndpointQueue]] = []
+        self._wake_number = 0
+        self._waker: asyncio.TimerHandle | None = None
+        self._to_load: dict[str, EndpointQueue] = {}
+        self._results = Results()
+        self._loading = asyncio.Event()
+        self._has_results = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._slots = 1
+        self._running = 0
+        self._unproven = 0  # attempts under way at endpoints that are not proven
+        self._valid_until = 0.0
+        self._is_away = False
+        self._is_stopping = False
+        self._leaving: set[int] = set()  # shards in which nothing more is started
+        self._to_reload: set[str] = set()  # endpoints that have changed while they were read
+        self._pumping = False
+        self._offset = 0.0
+        self._tls = TlsFiles()
+        self._loop: asyncio.AbstractEventLoop
+        self.epochs: dict[int, int] = {}
+        self.counters = DeliveryCounters()
+        self.changed = asyncio.Event()  # an attempt has ended, and is in the store
+
+    # ── life ────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Take a share of the shards, and begin. Raises StoreUnavailable."""
+        self._loop = asyncio.get_running_loop()
+        self._offset = self._context.wall() - self._monotonic()
+        self._slots = await self._sender.start()
+        await self._renew()
+        for work in (self._keep_leases(), self._load_all(), self._write_all(), self._poll()):
+            self._tasks.append(self._loop.create_task(work))
+
+    @property
+    def under_way(self) -> int:
+        """Attempts that have begun and not ended."""
+        return self._running
+
+    @property
+    def backlog(self) -> int:
+        """Deliveries in memory that could start but for other endpoints'."""
+        return sum(len(queue.ready) for queue in self._active)
+
+    def queue_ages(self) -> dict[int, float]:
+        """Seconds that the oldest delivery of each shard has waited for its turn."""
+        now = self._context.now()
+        ages = dict.fromkeys(self.epochs, 0.0)
+        for queue in self._active:
+            if queue.ready and queue.shard in ages:
+                ages[queue.shard] = max(ages[queue.shard], (now - queue.ready[0].due) / 1000)
+        return ages
+
+    def totals(self) -> HooksTotals:
+        """The counts as they stand."""
+        return self.counters.totals(self.queue_ages(), self._running, self.backlog)
+
+    async def drain(self, seconds: float) -> None:
+        """Start no more attempts; let those under way end, and write down what came of them."""
+        self._is_stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._running or self._results.waiting:
+                    await self._changed()
+
+    async def close(self) -> None:
+        """End at once. What is under way is delivered again by the next owner."""
+        self._is_stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._sender.close()
+        if self._results.waiting:
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.write(self._writing(self._results.take(_MOST_RESULTS * 10)))
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.write(self.leases.release)
+        if self._waker is not None:
+            self._waker.cancel()
+        self._tls.close()
+
+    async def _changed(self) -> None:
+        self.changed.clear()
+        await self.changed.wait()
+
+    # ── shards ──────────────────────────────────────────────────────────────────
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self.leases.seconds / 3)
+            with contextlib.suppress(StoreUnavailable):
+                await self._renew()
+            await self._heed_jump()
+
+    async def _renew(self) -> None:
+        began = self._monotonic()
+        idle = self._leaving - {queue.shard for queue in self._queues.values() if queue.running}
+        renewal = await self._store.write(partial(self.leases.renew, idle=idle - self._results.shards()))
+        epochs = renewal.epochs
+        self._valid_until = began + self.leases.seconds * _TRUST
+        self._leaving = set(renewal.leaving)
+        gained = [shard for shard, epoch in epochs.items() if self.epochs.get(shard) != epoch]
+        changed = {*gained, *(set(self.epochs) - set(epochs))}
+        self.epochs = epochs
+        for queue in [queue for queue in self._queues.values() if queue.shard in changed]:
+            self._forget(queue)
+        if gained:
+            for endpoint_id, shard, due in await self._store.write(partial(work_of_shards, shards=gained)):
+                queue = self._queue(endpoint_id, shard)
+                queue.more_at = min(queue.more_at, due)
+        self._back()
+
+    def _is_ours(self, queue: EndpointQueue) -> bool:
+        """Whether attempts of it may start: it is in a shard that we hold and do not leave."""
+        return self._queues.get(queue.id) is queue and queue.shard not in self._leaving
+
+    def _forget(self, queue: EndpointQueue) -> None:
+        self._queues.pop(queue.id, None)
+        self._to_load.pop(queue.id, None)
+        queue.forget_ready()
+
+    async def _heed_jump(self) -> None:
+        """If somebody has set the wall clock, move what is due by as much: schedules are kept."""
+        offset = self._context.wall() - self._monotonic()
+        jump = int((offset - self._offset) * 1000)
+        if abs(jump) < _JUMP_MS:
+            return
+        self._offset = offset
+        self._report(Notice("clock.jumped", f"the clock was set by {jump / 1000:+g} s", Level.WARNING))
+        shards = list(self.epochs)
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.write(
+                lambda session: session.run(
+                    "UPDATE delivery SET due = due + ? WHERE state = ? AND endpoint_id IN "
+                    "(SELECT id FROM endpoint WHERE shard IN ??)",
+                    *(jump, PENDING, shards),
+                )
+            )
+        for queue in list(self._queues.values()):
+            queue.more_at += jump
+            if queue.blocked_until:
+                queue.blocked_until += jump
+            self._consider(queue)
+
+    # ── what there is to do ─────────────────────────────────────────────────────
+
+    def offer(self, accepted: Accepted) -> None:
+        """Take the deliveries of a message that is in the store now."""
+        message = accepted.message
+        now = self._context.now()
+        due = max(message.created, message.deliver_at or 0)
+        for target in accepted.targets:
+            queue = self._queue(target.id, target.shard)
+            if due <= now:
+                task = Task(
+                    message.id,
+                    message.app_id,
+                    message.event_type,
+                    message.payload,
+                    message.created,
+                    due,
+                    0,
+                    0,
+                    0,
+                    message.order_key,
+                    message.expires,
+                    message.schedule,
+                )
+                if not queue.offer(task, _MOST_READY):
+                    queue.more_at = min(queue.more_at, due)
+            else:
+                queue.more_at = min(queue.more_at, due)
+            self._consider(queue)
+        self._pump()
+
+    def look_at(self, endpoint_id: str, shard: int) -> None:
+        """Read an endpoint and its deliveries again: something about them has changed."""
+        if shard not in self.epochs:
+            return
+        queue = self._queue(endpoint_id, shard)
+        queue.is_loaded = False
+        queue.forget_ready()
+        queue.more_at = 0
+        self._load(queue)
+
+    def _queue(self, endpoint_id: str, shard: int) -> EndpointQueue:
+        queue = self._queues.get(endpoint_id)
+        if queue is None:
+            queue = self._queues[endpoint_id] = EndpointQueue(endpoint_id, shard, self._breaker)
+            self._load(queue)
+        return queue
+
+    def _load(self, queue: EndpointQueue) -> None:
+        if queue.is_loading:
+            self._to_reload.add(queue.id)
+            return
+        self._to_load[queue.id] = queue
+        self._loading.set()
+
+    async def _poll(self) -> None:
+        """Hear what other processes have left for endpoints of ours."""
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            if not self.epochs:
+                continue
+            with contextlib.suppress(StoreUnavailable):
+                rows = await self._store.read(partial(notes_for, shards=list(self.epochs)))
+                if not rows:
+                    continue
+                numbers = [row[0] for row in rows]
+                await self._store.write(partial(forget_notes, numbers=numbers))
+                for endpoint_id, shard in {(row[2], row[1]) for row in rows}:
+                    self.look_at(endpoint_id, shard)
+
+    async def _load_all(self) -> None:
+        while True:
+            await self._loading.wait()
+            self._loading.clear()
+            while self._to_load:
+                names = list(self._to_load)[:_CLAIM]
+                queues = [self._to_load.pop(name) for name in names]
+                for queue in queues:
+                    queue.is_loading = True
+                try:
+                    await self._load_some(queues)
+                    self._back()
+                except StoreUnavailable as error:
+                    self._away(error)
+                    self._to_reload.update(names)
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                for queue in queues:
+                    queue.is_loading = False
+                    if queue.id in self._to_reload and self._queues.get(queue.id) is queue:
+                        self._to_reload.discard(queue.id)
+                        queue.is_loaded = False
+                        self._load(queue)
+                    self._consider(queue)
+                self._pump()
+
+    async def _load_some(self, queues: Sequence[EndpointQueue]) -> None:
+        unknown = [queue.id for queue in queues if not queue.is_loaded]
+        if unknown:
+            found = await self._store.read(partial(loaded_endpoints, context=self._context, ids=unknown))
+            for queue in queues:
+                if queue.id in found:
+                    self._settle_in(queue, *found[queue.id])
+                elif not queue.is_loaded:  # it has been deleted
+                    self._forget(queue)
+        now = self._context.now()
+        claims = [
+            Claim(queue.id, _MOST_READY + len(queue.taken))
+            for queue in queues
+            if queue.is_loaded and not queue.is_idle and not queue.ready and queue.more_at <= now
+        ]
+        if not claims:
+            return
+        by_id = {queue.id: queue for queue in queues}
+        for endpoint_id, tasks, more_at in await self._store.write(
+            partial(claim_due, claims=claims, now=now)
+        ):
+            queue = by_id[endpoint_id]
+            for task in tasks:
+                if task.message_id not in queue.taken:
+                    queue.taken.add(task.message_id)
+                    queue.ready.append(task)
+            queue.more_at = NEVER if more_at is None else more_at
+
+    def _settle_in(self, queue: EndpointQueue, from_store: Endpoint, secrets: tuple[Secret, ...]) -> None:
+        """Take over an endpoint's settings and state as the store has them."""
+        settings = from_store.settings
+        own = self._context.settings
+        queue.app_id = from_store.app_id
+        queue.settings = settings
+        queue.kind = kind_of(settings)
+        queue.builder = builder_of(settings, secrets)
+        queue.tls = self._tls.of(settings.tls)
+        queue.concurrency = 1 if settings.fifo else settings.concurrency or own.endpoint_concurrency
+        queue.timeout = float(settings.timeout or own.timeout)
+        queue.set_rate(settings.rate)
+        queue.schedule = (
+            None
+            if settings.schedule is None
+            else Schedule(settings.schedule, own.jitter, own.retry_after_cap)
+        )
+        queue.is_idle = from_store.paused or from_store.disabled
+        if queue.is_idle:
+            queue.forget_ready()
+            queue.more_at = 0
+        queue.blocked_until = from_store.blocked_until
+        queue.failing_since = from_store.failing_since
+        queue.warned = from_store.warned
+        if from_store.failures == 0 and queue.failures:  # it has been enabled again
+            queue.breaker = BreakerState(self._breaker)
+        elif from_store.failures >= self._breaker.calls and not queue.failures:
+            queue.breaker.trip(self._monotonic() - self._breaker.pause)  # it is probed first
+        queue.failures = from_store.failures
+        queue.is_loaded = True
+
+    # ── turns ───────────────────────────────────────────────────────────────────
+
+    def _consider(self, queue: EndpointQueue) -> None:
+        """Put the endpoint where it belongs: in line, on the clock, to be read from the store, or nowhere."""
+        if queue.is_active or not queue.is_loaded or queue.is_idle or not self._is_ours(queue):
+            return
+        if not queue.ready and queue.more_at == NEVER:
+            return
+        now = self._context.now()
+        seconds = queue.wait(now, self._monotonic())
+        if seconds == NEVER:
+            return
+        if seconds > 0:
+            self._wake(queue, seconds)
+        elif queue.ready:
+            queue.is_active = True
+            self._active.append(queue)
+        elif queue.more_at <= now:
+            self._load(queue)
+        else:
+            self._wake(queue, (queue.more_at - now) / 1000)
+
+    def _wake(self, queue: EndpointQueue, seconds: float) -> None:
+        when = self._loop.time() + min(seconds, _LONGEST_TIMER)
+        if queue.timer is not None and queue.timer <= when:
+            return
+        queue.timer = when
+        self._wake_number += 1
+        heapq.heappush(self._waking, (when, self._wake_number, queue))
+        if self._waking[0][2] is queue:
+            if self._waker is not None:
+                self._waker.cancel()
+            self._waker = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._waker = None
+        now = self._loop.time()
+        while self._waking and self._waking[0][0] <= now + 0.001:
+            when, _, queue = heapq.heappop(self._waking)
+            if queue.timer == when:
+                queue.timer = None
+                self._consider(queue)
+        if self._waking:
+            self._waker = self._loop.call_at(self._waking[0][0], self._on_timer)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Start what may start, endpoint by endpoint in turns."""
+        if self._is_stopping or self._pumping or self._is_away:
+            return
+        clock = self._monotonic()
+        if clock > self._valid_until:  # frozen past our leases, or the store is away: others own them now
+            return
+        now = self._context.now()
+        self._pumping = True
+        try:
+            held_back: list[EndpointQueue] = []
+            while self._active and self._running < self._slots:
+                queue = self._active.popleft()
+                queue.is_active = False
+                if not queue.ready or not self._is_ours(queue) or queue.wait(now, clock) > 0:
+                    self._consider(queue)
+                    continue
+                if not queue.is_proven and self._unproven * 2 >= self._slots:
+                    held_back.append(queue)
+                    continue
+                if self._start_one(queue, now, clock):
+                    self._consider(queue)
+            for queue in held_back:
+                queue.is_active = True
+                self._active.append(queue)
+        finally:
+            self._pumping = False
+
+    def _start_one(self, queue: EndpointQueue, now: int, clock: float) -> bool:
+        """Start its next attempt; false if all that are ready wait for one that is under way."""
+        task = queue.pop()
+        if task is None:
+            return False
+        task.epoch = self.epochs.get(queue.shard, -1)
+        if task.expires is not None and task.expires <= now:
+            decision = Decision(FAILED, task.step, reason="expired: it was not delivered in time")
+            self._add_result(queue, task, Answer(), decision, now)
+            return True
+        assert queue.builder is not None
+        try:
+            call = queue.builder(
+                Content(
+                    message_id=task.message_id,
+                    event_type=task.event_type,
+                    payload=bytes(task.payload),
+                    created=task.created / 1000,
+                    now=now // 1000,
+                    order_key=task.order_key,
+                )
+            )
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+            answer = Answer(kind="template", text=str(error))
+            self._loop.call_soon(
+                partial(self._ended, queue, task, queue.is_proven, now, answer, counts=False)
+            )
+            return True
+        queue.running += 1
+        self._running += 1
+        is_proven = queue.is_proven
+        self._unproven += not is_proven
+        if task.order_key is not None:
+            queue.keys.add(task.order_key)
+        if queue.rate is not None:
+            queue.rate.take(clock)
+        task.generation = queue.breaker.generation
+        settings = queue.settings
+        self._sender.send(
+            call,
+            partial(self._ended, queue, task, is_proven, now),
+            timeout=queue.timeout,
+            tls=queue.tls,
+            mail_tls=settings.tls,
+            trusted=settings.trusted,
+        )
+        return True
+
+    # ── the end of an attempt ───────────────────────────────────────────────────
+
+    def _ended(
+        self,
+        queue: EndpointQueue,
+        task: Task,
+        was_proven: bool,
+        began: int,
+        answer: Answer,
+        *,
+        counts: bool = True,
+    ) -> None:
+        if counts:
+            queue.running -= 1
+            self._running -= 1
+            self._unproven -= not was_proven
+        if task.order_key is not None:
+            queue.keys.discard(task.order_key)
+        if answer.kind == "cancelled":  # the engine was closed: it never had a chance
+            queue.taken.discard(task.message_id)
+            self.changed.set()
+            return
+        assert queue.kind is not None
+        now = self._context.now()
+        schedule = self._alarms if task.schedule is not None else queue.schedule or self._deliveries
+        decision = decide(
+            answer,
+            queue.kind,
+            schedule,
+            step=task.step,
+            now=now,
+            expires=task.expires,
+            uniform=self._context.rng.uniform,
+        )
+        is_good = decision.state == SUCCEEDED
+        queue.breaker.record(self._monotonic(), is_good, task.generation)
+        queue.is_proven = is_good
+        if decision.block:
+            queue.blocked_until = max(queue.blocked_until, now + int(decision.block * 1000))
+        if queue.settings.fifo and decision.state == PENDING:
+            # The next one waits for this one's end: it keeps its place, and the endpoint waits.
+            queue.blocked_until = max(queue.blocked_until, decision.due)
+            queue.forget_ready()
+            queue.more_at = 0
+            decision = msgspec.structs.replace(decision, due=task.due)
+        elif decision.state == PENDING:
+            queue.more_at = min(queue.more_at, decision.due)
+        self._count(queue, task, answer, decision, began, now)
+        self._add_result(queue, task, answer, decision, began)
+        self._consider(queue)
+        self._pump()
+
+    def _count(
+        self, queue: EndpointQueue, task: Task, answer: Answer, decision: Decision, began: int, now: int
+    ) -> None:
+        kind = queue.settings.kind
+        reason = "" if decision.state == SUCCEEDED else decision.reason.partition(":")[0]
+        self.counters.attempts[kind, answer.status, reason] += 1
+        if task.attempts == 0:
+            self.counters.first_attempt.add(max(0, began - task.created) / 1000)
+        if decision.state == SUCCEEDED:
+            self.counters.delivered.add(max(0, now - task.created) / 1000)
+
+    def _add_result(
+        self, queue: EndpointQueue, task: Task, answer: Answer, decision: Decision, began: int
+    ) -> None:
+        """Note what came of it, for the store; and what it says of the endpoint."""
+        now = self._context.now()
+        result = Result(
+            attempt_id=self._context.ids.new("atmpt"),
+            queue=queue,
+            task=task,
+            answer=answer,
+            decision=decision,
+            began=began,
+            epoch=task.epoch,
+        )
+        self._results.add(result)
+        self._has_results.set()
+        if decision.reason.startswith("expired"):
+            return
+        if decision.state == SUCCEEDED:
+            if queue.failures or queue.failing_since is not None:
+                queue.failures, queue.failing_since, queue.warned = 0, None, 0
+                self._results.endpoints.add(queue)
+            return
+        queue.failures += 1
+        queue.failing_since = queue.failing_since or began
+        self._results.endpoints.add(queue)
+        if decision.state == FAILED:
+            self._tell(
+                "message.attempt.exhausted",
+                queue,
+                {"msgId": task.message_id, "attemptCount": task.attempts + 1, "reason": decision.reason},
+            )
+        self._judge_endpoint(queue, decision, now)
+
+    def _judge_endpoint(self, queue: EndpointQueue, decision: Decision, now: int) -> None:
+        """Disable what has done nothing but fail for days, and say so before."""
+        settings = self._context.settings
+        assert queue.failing_since is not None
+        failing = (now - queue.failing_since) / 1000
+        why = decision.disable
+        if not why and settings.disable_after and queue.failures >= self._breaker.calls:
+            notice = settings.disable_after - settings.warn_after
+            if not queue.warned and failing >= settings.warn_after:
+                queue.warned = now
+                self._tell("endpoint.failing", queue, {"failSince": queue.failing_since})
+                text = f"endpoint {queue.id} has done nothing but fail for {failing / 86_400:.1f} days"
+                self._report(Notice("endpoint.failing", text, Level.WARNING, {"endpoint": queue.id}))
+            elif queue.warned and failing >= settings.disable_after and (now - queue.warned) / 1000 >= notice:
+                why = f"nothing but failure for {failing / 86_400:.1f} days; at last {decision.reason}"
+        if why and not queue.is_idle:
+            queue.is_idle = True
+            queue.forget_ready()
+            self._results.disabled[queue] = why
+            self.counters.disabled += 1
+            self._tell("endpoint.disabled", queue, {"failSince": queue.failing_since, "reason": why})
+            text = f"endpoint {queue.id} is disabled: {why}"
+            self._report(Notice("endpoint.disabled", text, Level.WARNING, {"endpoint": queue.id}))
+
+    def _tell(self, event_type: str, queue: EndpointQueue, payload: dict[str, object]) -> None:
+        self._on_event(event_type, {"appId": queue.app_id, "endpointId": queue.id, **payload})
+
+    # ── writing results ─────────────────────────────────────────────────────────
+
+    async def _write_all(self) -> None:
+        while True:
+            await self._has_results.wait()
+            self._has_results.clear()
+            while self._results.waiting:
+                batch = self._results.take(_MOST_RESULTS)
+                work = self._writing(batch)
+                while True:
+                    try:
+                        refused = await self._store.write(work)
+                        break
+                    except StoreUnavailable as error:  # keep it: nothing more is started meanwhile
+                        self._away(error)
+                        await asyncio.sleep(_AGAIN_SECONDS)
+                self._back()
+                self.counters.refused += refused
+                for result in batch.results:
+                    result.queue.taken.discard(result.task.message_id)
+                self.changed.set()
+
+    def _writing(self, batch: Batch) -> Callable[[Session], int]:
+        return partial(
+            write_results,
+            leases=self.leases,
+            batch=batch,
+            now=self._context.now(),
+            max_response=self._context.settings.max_response,
+            version=self._context.version(),
+        )
+
+    def _away(self, error: StoreUnavailable) -> None:
+        if not self._is_away:
+            self._is_away = True
+            self._report(Notice("store.away", f"the store is away: {error}", Level.WARNING))
+            self.counters.outages += 1
+
+    def _back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            self._report(Notice("store.back", "the store can be used again"))
+        self._pump()
+
+
+def _boottime() -> float:
+    """Seconds since the boot, sleep included where the system counts it."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,0 +1,1 @@
+"""The kinds of endpoints, one file each."""

@@ -1,0 +1,88 @@
+"""`email`: a mail over SMTP. Its server is the endpoint's own, or the one of the service's settings."""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from yelpaze.hooks.kinds.chat import ChatOptions, check_template, text_of
+from yelpaze.hooks.kinds.protocol import Builder, Content, Email, Kind, Secret, Settings, cut
+from yelpaze.hooks.template import check, filled
+
+_ADDRESS = re.compile(r"[^\s@<>,;:\"\\]+@[^\s@<>,;:\"\\]+")
+_MOST_SUBJECT = 200
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
+
+class EmailOptions(ChatOptions, frozen=True, forbid_unknown_fields=True):
+    """To whom, and over which server. `security` is `starttls`, `tls` from the start, or `none`."""
+
+    to: tuple[str, ...] = ()
+    subject: str = "{{ title }}"
+    host: str = ""
+    port: int | None = None
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str = ""
+    password: str = ""
+    sender: str = ""
+
+
+def _check(settings: Settings, options: EmailOptions) -> Iterator[tuple[str, str]]:
+    if not options.to:
+        yield "options.to", "takes a list of addresses"
+    for address in options.to:
+        if not _ADDRESS.fullmatch(address):
+            yield "options.to", f"is no address: {address!r}"
+    if not options.host:
+        yield "options.host", "takes the name of an SMTP server: the service's settings have none"
+    elif not re.fullmatch(r"[A-Za-z0-9.:\-\[\]]+", options.host):
+        yield "options.host", f"is no name of a host: {options.host!r}"
+    if not _ADDRESS.fullmatch(options.sender):
+        yield "options.sender", "takes the sender's address"
+    if options.port is not None and not 0 < options.port < 65_536:  # noqa: PLR2004
+        yield "options.port", "takes 1 to 65535"
+    if options.username and options.security == "none":
+        yield "options.security", "sends a password in the clear: take starttls or tls"
+    wrong = check(options.subject)
+    if wrong:
+        yield "options.subject", wrong
+    yield from check_template(settings, options)
+
+
+def _prepare(_settings: Settings, options: EmailOptions, _secrets: tuple[Secret, ...]) -> Builder:
+    def build(content: Content) -> Email:
+        subject = filled(options.subject, content.values())
+        return Email(
+            host=options.host,
+            port=options.port or _PORTS[options.security],
+            security=options.security,
+            username=options.username,
+            password=options.password,
+            sender=options.sender,
+            recipients=options.to,
+            # One line: a line break would begin a header (RFC 5322, section 2.2).
+            subject=cut(" ".join(subject.split()), _MOST_SUBJECT),
+            text=text_of(options.template, content),
+            message_id=content.message_id,
+        )
+
+    return build
+
+
+EMAIL = Kind(
+    name="email",
+    options=EmailOptions,
+    prepare=_prepare,
+    check=_check,
+    has_url=False,
+    secret_options=frozenset({"password"}),
+)
+
+
+def with_server(options: dict[str, object], server: msgspec.Struct) -> dict[str, object]:
+    """The options, with the server of the service's settings where they name none."""
+    if options.get("host"):
+        return options
+    found = {name: value for name, value in msgspec.structs.asdict(server).items() if value not in ("", None)}
+    return {**found, **options, **({"host": found["host"]} if "host" in found else {})}

@@ -1,0 +1,35 @@
+"""`teams`: a Workflows webhook of Microsoft Teams, which takes an adaptive card.
+
+learn.microsoft.com/power-automate/teams/teams-app-create; Office connectors are retired.
+"""
+
+from collections.abc import Iterator
+
+from yelpaze.hooks.kinds.chat import ChatOptions, check_template, text_of
+from yelpaze.hooks.kinds.protocol import Builder, Content, HttpCall, Kind, Secret, Settings, cut, json_call
+
+_MOST = 20_000  # a card has 28 KB at most
+
+
+def _check(settings: Settings, options: ChatOptions) -> Iterator[tuple[str, str]]:
+    if ".webhook.office.com" in settings.url:
+        yield "url", "is an Office connector, which Microsoft has retired: make a webhook in Workflows"
+    yield from check_template(settings, options)
+
+
+def _prepare(settings: Settings, options: ChatOptions, _secrets: tuple[Secret, ...]) -> Builder:
+    def build(content: Content) -> HttpCall:
+        block = {"type": "TextBlock", "text": cut(text_of(options.template, content), _MOST), "wrap": True}
+        card = {
+            "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+            "type": "AdaptiveCard",
+            "version": "1.4",
+            "body": [block],
+        }
+        attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+        return json_call(settings, settings.url, {"type": "message", "attachments": [attachment]})
+
+    return build
+
+
+TEAMS = Kind(name="teams", options=ChatOptions, prepare=_prepare, check=_check)

@@ -1,0 +1,85 @@
+"""Templates of bodies and texts: `{{ name }}` stands for a value of the message, and nothing else happens.
+
+    {{ type }} {{ id }} {{ timestamp }} {{ text }} {{ payload }} {{ payload.order.id }} {{ payload.items.0 }}
+
+They come from customers: there are no loops, conditions or calls, so a template can do no harm. In JSON a
+value that stands within quotes is escaped; one that stands alone is JSON itself.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+_PLACE = re.compile(r"\{\{\s*([A-Za-z0-9_.\-]+)\s*\}\}")
+_OPEN = re.compile(r"\{\{(?!\s*[A-Za-z0-9_.\-]+\s*\}\})")
+_QUOTED = re.compile(r'"(?:[^"\\{]|\\.|\{(?!\{)|\{\{[^}"]*\}\})*"')
+NAMES = ("type", "id", "timestamp", "text", "title", "payload", "order_key")
+
+
+def check(template: str) -> str | None:
+    """Why a template is none; None if it is one.
+
+    >>> check("{{ payload.id }} of {{ customer }}")
+    'there is no {{ customer }}: it begins with type, id, timestamp, text, title, payload, order_key'
+    """
+    if _OPEN.search(template):
+        return "a placeholder is written {{ payload.name }}"
+    for name in _PLACE.findall(template):
+        if name.split(".")[0] not in NAMES:
+            return f"there is no {{{{ {name} }}}}: it begins with {', '.join(NAMES)}"
+    return None
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """The text with values in their places; what is not there is empty.
+
+    >>> filled("order {{ payload.id }}: {{ payload.items }}", {"payload": {"id": 7, "items": ["a"]}})
+    'order 7: ["a"]'
+    """
+    return _PLACE.sub(lambda found: as_text(_value(found[1], values)), template)
+
+
+def filled_json(template: str, values: Mapping[str, Any]) -> str:
+    r"""The JSON with values in their places: escaped within quotes, else as JSON.
+
+    >>> filled_json('{"text": "on {{ text }}", "all": {{ payload }}}', {"text": "a\tb", "payload": [1]})
+    '{"text": "on a\\tb", "all": [1]}'
+    """
+
+    def in_quotes(found: re.Match[str]) -> str:
+        return _PLACE.sub(lambda place: _json(as_text(_value(place[1], values)))[1:-1], found[0])
+
+    parts, end = [], 0
+    for quoted in _QUOTED.finditer(template):
+        parts += [_bare(template[end : quoted.start()], values), in_quotes(quoted)]
+        end = quoted.end()
+    return "".join([*parts, _bare(template[end:], values)])
+
+
+def _bare(text: str, values: Mapping[str, Any]) -> str:
+    return _PLACE.sub(lambda found: _json(_value(found[1], values)), text)
+
+
+def _value(path: str, values: Mapping[str, Any]) -> Any:
+    place: Any = values
+    for name in path.split("."):
+        if isinstance(place, Mapping):
+            place = place.get(name)
+        elif isinstance(place, list) and name.isdigit() and int(name) < len(place):
+            place = place[int(name)]
+        else:
+            return None
+    return place
+
+
+def as_text(value: Any) -> str:
+    """A value within a text: strings as they are, what is missing as nothing, others as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,1 @@
+"""SQLite and PostgreSQL: one writer thread with group commit, readers, migrations, leases."""

@@ -1,0 +1,49 @@
+"""Which backend a store's name means."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from yelpaze.model.errors import InputError
+from yelpaze.model.extras import require
+from yelpaze.model.secrets import SECRETS
+from yelpaze.store.leases import LEASES
+from yelpaze.store.migrations import Migrations
+from yelpaze.store.sqlite import SqliteConnection
+from yelpaze.store.store import Connection, Store
+
+_POSTGRES = ("postgresql://", "postgres://")
+_SQLITE = "sqlite:///"
+
+
+def is_postgres(name: str) -> bool:
+    """Whether that name means a PostgreSQL database."""
+    return name.startswith(_POSTGRES)
+
+
+def sqlite_path(name: str) -> str:
+    """The file that a name means: `hooks.db`, or `sqlite:///hooks.db`. Raises InputError."""
+    path = name.removeprefix(_SQLITE)
+    if not path or "://" in path:
+        raise InputError(f"{SECRETS.url(name)!r}: a store is an SQLite file or a postgresql:// URL")
+    return path
+
+
+def open_store(name: str, *migrations: Migrations) -> Store:
+    """A store by its name: an SQLite file, or a `postgresql://` URL. It is opened by `async with`.
+
+    Raises InputError, MisuseError.
+    """
+    if is_postgres(name):
+        require("postgres", "a store in PostgreSQL")
+        from yelpaze.store.postgres import PostgresConnection  # noqa: PLC0415  an extra
+
+        def connect(*, read_only: bool) -> Connection:  # noqa: ARG001  transactions say so
+            return PostgresConnection(name)
+
+        return Store(connect, _all(migrations), SECRETS.url(name))
+    path = sqlite_path(name)
+    return Store(partial(SqliteConnection, path), _all(migrations), path)
+
+
+def _all(migrations: Sequence[Migrations]) -> list[Migrations]:
+    return [LEASES, *migrations]

@@ -1,0 +1,71 @@
+"""What a unit of work may do within a transaction, whatever the database is.
+
+SQL is written once, as SQLite and PostgreSQL both read it:
+
+- parameters are `?`, and a list of values is `IN ??`;
+- columns are TEXT, BIGINT and BYTEA, flags are BIGINT 0 and 1, points in time are BIGINT milliseconds
+  since 1970, documents are TEXT with JSON.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+Row = tuple[Any, ...]
+
+
+class StoreUnavailable(Exception):  # noqa: N818  a state, as in BrokerUnavailable
+    """The database cannot be used now: it is away, locked by somebody else, or its disk is full.
+
+    Whether the work was done is not known if the connection was lost while it was committed.
+    """
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table for writing many rows at once: its name, and the types of its columns.
+
+    >>> Table("note", {"id": "text", "at": "bigint"}).columns
+    ('id', 'at')
+    """
+
+    name: str
+    types: Mapping[str, str]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(self.types)
+
+
+class Session(Protocol):
+    """A transaction. It belongs to one thread."""
+
+    writes: int  # statements that may have changed something
+
+    def rows(self, sql: str, *parameters: Any) -> list[Row]:
+        """Return all rows of a query."""
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Change something; return how many rows were changed."""
+
+    def insert(self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False) -> None:
+        """Insert rows, each with all columns of the table. `ignore_known` skips those whose key is there."""
+
+    def update(self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "") -> None:
+        """Update rows by key.
+
+        A row has the values of the columns `changed`, then those of the key, which are the other columns of
+        `table`. `where` is a further condition on the table's columns.
+        """
+
+    def lease_time(self) -> int:
+        """Milliseconds of a clock that all processes which share the database agree on."""
+
+
+Work = Callable[[Session], Any]
+
+
+def first(rows: Iterable[Row]) -> Row | None:
+    """Return the first row, or None."""
+    return next(iter(rows), None)
