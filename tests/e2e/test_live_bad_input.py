@@ -65,7 +65,8 @@ class Inside:
 
     async def _serve(self):
         from yelpaze.app.live_node import opened_node
-        from yelpaze.live.transports.server import Server, listening
+        from yelpaze.live.transports.server import Server
+        from yelpaze.process.listening import listening
 
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from yelpaze.cli.table import print_table
 from yelpaze.jobs.report import duration, page, text, when
 from yelpaze.jobs.runs import RunRecord, Runs, as_dict
 from yelpaze.model.errors import InputError
@@ -39,9 +40,7 @@ def command(context: click.Context, count: int, as_json: bool) -> None:
         ("RUN", "STATE", "ROWS", "FAILED", "WORKED", "STARTED (UTC)", "OUTPUT"),
         *map(_row, runs[:count]),
     ]
-    widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
-    for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(table)
     if len(runs) > count:
         click.echo(f"and {len(runs) - count:,} older ones: --last {len(runs)} lists all", err=True)
 

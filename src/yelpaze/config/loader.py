@@ -14,7 +14,7 @@ from yelpaze.config.environment import from_environment, variable_of
 from yelpaze.model.errors import InputError
 
 S = TypeVar("S", bound=msgspec.Struct)
-SECTIONS = ("live",)
+SECTIONS = ("hooks", "live")
 
 
 def _no_mistake(_: object) -> Iterable[Mistake]:

@@ -4,10 +4,10 @@
 413 payload_too_large     422 a field is wrong     429 rate_limited     503 unavailable
 """
 
-from yelpaze.model.errors import YelpazeError
+from yelpaze.model.errors import MisuseError
 
 
-class HooksError(YelpazeError):
+class HooksError(MisuseError):
     """A request that is refused; nothing was done.
 
     Attributes:

@@ -26,7 +26,8 @@ from yelpaze.hooks.log.fan_out import FanOut
 from yelpaze.hooks.log.messages import Accepted, NewMessage, check_message
 from yelpaze.hooks.maintenance import delete_old
 from yelpaze.hooks.operator_events import operator_message, set_up_operator
-from yelpaze.hooks.sealing import Sealer, key_beside
+from yelpaze.hooks.sealing import Sealer, new_key
+from yelpaze.hooks.secret_file import kept_in
 from yelpaze.hooks.settings import HOOKS_SETTINGS, HooksSettings
 from yelpaze.hooks.tables import HOOKS, SHARDS
 from yelpaze.hooks.values import (
@@ -113,7 +114,6 @@ class Hooks:
         self._store = await self._stack.enter_async_context(store)
         try:
             self.context = Context(self.settings, Sealer(self._keys()), ids, self._rng, self._wall)
-            self._operator_id = await store.write(partial(set_up_operator, context=self.context))
             if self._deliver:
                 await self._begin_delivery()
         except BaseException:
@@ -128,9 +128,13 @@ class Hooks:
                 "a store in PostgreSQL takes the encryption key from YELPAZE_HOOKS__ENCRYPTION_KEY: "
                 "make one by `yelpaze hooks key`"
             )
-        return [own or key_beside(sqlite_path(self.settings.store)), *self.settings.previous_encryption_keys]
+        if not own:
+            path = f"{sqlite_path(self.settings.store)}.key"
+            own, _ = kept_in(path, new_key, "the encryption key")
+        return [own, *self.settings.previous_encryption_keys]
 
     async def _begin_delivery(self) -> None:
+        self._operator_id = await self._store.write(partial(set_up_operator, context=self.context))
         owner = f"{os.getpid()}-{self._rng.getrandbits(32):08x}"
         leases = Leases("hooks", SHARDS, owner, self.settings.lease)
         self.dispatcher = Dispatcher(

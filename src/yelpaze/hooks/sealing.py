@@ -3,9 +3,7 @@
 Several keys: the first one encrypts, all of them decrypt, so that a key can be replaced.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -48,24 +46,3 @@ class Sealer:
     def resealed(self, data: bytes) -> bytes:
         """Encrypt anew with the first key. Raises InputError."""
         return self.seal(self.open(data))
-
-
-def key_beside(path: str) -> str:
-    """The key in the file `PATH.key`, made now if it is missing; only the owner may read it.
-
-    Raises InputError if it cannot be read or made.
-    """
-    file = Path(f"{path}.key")
-    try:
-        try:
-            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return file.read_text().strip()
-        key = new_key()
-        with os.fdopen(handle, "w") as out:
-            out.write(f"{key}\n")
-            out.flush()
-            os.fsync(out.fileno())
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}: the encryption key is kept there") from None
-    return key

@@ -11,6 +11,7 @@ from yelpaze.model.errors import MisuseError
 # The modules that each extra installs.
 _EXTRAS = {
     "grpc": ("grpc", "grpc_health", "grpc_reflection", "google.protobuf"),
+    "hooks": ("aiosmtplib", "cryptography", "fastapi", "httptools", "uvicorn", "uvloop", "yaml"),
     "live": ("httptools", "jwt", "yaml", "uvloop"),
     "redis": ("redis",),
     "postgres": ("psycopg",),

@@ -1,6 +1,5 @@
 """Which backend a store's name means."""
 
-from collections.abc import Sequence
 from functools import partial
 
 from yelpaze.model.errors import InputError
@@ -28,22 +27,20 @@ def sqlite_path(name: str) -> str:
     return path
 
 
-def open_store(name: str, *migrations: Migrations) -> Store:
-    """A store by its name: an SQLite file, or a `postgresql://` URL. It is opened by `async with`.
-
-    Raises InputError, MisuseError.
-    """
+def connect_to(name: str, *, read_only: bool = False) -> Connection:
+    """A connection to a database by its name. Raises InputError, MisuseError, StoreUnavailable."""
     if is_postgres(name):
         require("postgres", "a store in PostgreSQL")
         from yelpaze.store.postgres import PostgresConnection  # noqa: PLC0415  an extra
 
-        def connect(*, read_only: bool) -> Connection:  # noqa: ARG001  transactions say so
-            return PostgresConnection(name)
-
-        return Store(connect, _all(migrations), SECRETS.url(name))
-    path = sqlite_path(name)
-    return Store(partial(SqliteConnection, path), _all(migrations), path)
+        return PostgresConnection(name)
+    return SqliteConnection(sqlite_path(name), read_only=read_only)
 
 
-def _all(migrations: Sequence[Migrations]) -> list[Migrations]:
-    return [LEASES, *migrations]
+def open_store(name: str, *migrations: Migrations) -> Store:
+    """A store by its name: an SQLite file, or a `postgresql://` URL. It is opened by `async with`.
+
+    Raises InputError.
+    """
+    shown = SECRETS.url(name) if is_postgres(name) else sqlite_path(name)
+    return Store(partial(connect_to, name), [LEASES, *migrations], shown)

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 import msgspec
 
+from yelpaze.model.errors import StoppedError
+
 Row = tuple[Any, ...]
 
 
-class StoreUnavailable(Exception):  # noqa: N818  a state, as in BrokerUnavailable
+class StoreUnavailable(StoppedError):  # noqa: N818  a state, as in BrokerUnavailable
     """The database cannot be used now: it is away, locked by somebody else, or its disk is full.
 
     Whether the work was done is not known if the connection was lost while it was committed.

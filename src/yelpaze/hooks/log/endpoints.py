@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from yelpaze.hooks.context import Access, Context, at, shard_of, sure_at
+from yelpaze.hooks.context import Access, Context, at, ms, shard_of, sure_at
 from yelpaze.hooks.errors import conflict, invalid, not_found
 from yelpaze.hooks.ids import id_at
 from yelpaze.hooks.kinds.email import with_server
@@ -50,6 +51,7 @@ _MOST_DESCRIPTION = 4096
 _MOST_SECRET = 256
 _LONGEST_GRACE = 7 * 86_400
 _HIDDEN = "***"
+_STATS_MS = 28 * 86_400_000
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -154,10 +156,10 @@ def find_endpoint(session: Session, context: Context, app: Application, name: st
 def list_endpoints(
     session: Session, context: Context, access: Access, app_name: str, asked: PageRequest
 ) -> Slice:
-    """A page of an application's endpoints."""
+    """A page of an application's endpoints. Its rows are `EndpointOut`."""
     app = find_application(session, access, app_name)
     page = sliced(session, f"SELECT {COLUMNS} FROM endpoint", "id", [("app_id = ?", [app.id])], asked)  # noqa: S608
-    rows: list[Any] = [(endpoint_of(context, row),) for row in page.rows]
+    rows: list[Any] = [(endpoint_of(context, row).out(context),) for row in page.rows]
     return msgspec.structs.replace(page, rows=rows)
 
 
@@ -472,12 +474,20 @@ def reseal_all(session: Session, context: Context) -> int:
     return count
 
 
-def stats_of(session: Session, endpoint: Endpoint, since: int, until: int) -> EndpointStats:
-    """How many deliveries are in which state, of messages of that time."""
+def stats_of(
+    session: Session,
+    context: Context,
+    endpoint: Endpoint,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> EndpointStats:
+    """How many deliveries are in which state, of messages of that time; by default of the last 28 days."""
+    end = context.now() if until is None else ms(until)
+    begin = end - _STATS_MS if since is None else ms(since)
     rows = session.rows(
         "SELECT state, count(*) FROM delivery WHERE endpoint_id = ? AND message_id >= ? AND message_id < ? "
         "GROUP BY state",
-        *(endpoint.id, id_at("msg", since), id_at("msg", until)),
+        *(endpoint.id, id_at("msg", begin), id_at("msg", end + 1)),
     )
     counts: dict[int, int] = dict(rows)
     return EndpointStats(

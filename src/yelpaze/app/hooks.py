@@ -1,0 +1,203 @@
+"""`yelpaze hooks serve`: API and deliveries, in one process or in several that share port and store."""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Iterator, Sequence
+from functools import partial
+from types import FrameType
+
+import msgspec
+import uvicorn
+
+from yelpaze.app.part_processes import PartKind, PartProcesses
+from yelpaze.grpc.address import Address, can_share_ports, reason_of
+from yelpaze.hooks.delivery.statistics import HooksTotals, added
+from yelpaze.hooks.hooks import Hooks
+from yelpaze.hooks.secret_file import kept_in
+from yelpaze.hooks.settings import HooksSettings
+from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.model.notice import Level, Notice, Report
+from yelpaze.observe.hooks import HooksCollector
+from yelpaze.process.descriptors import capacity
+from yelpaze.process.listening import BACKLOG, listening
+from yelpaze.service.endpoint import new_registry
+from yelpaze.service.runner import Service
+from yelpaze.store.opening import is_postgres, sqlite_path
+from yelpaze.web.hooks_api.app import hooks_api
+
+_REQUEST_SECONDS = 5
+
+
+class HooksOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of the command, with the settings."""
+
+    settings: HooksSettings
+    address: Address
+    processes: int = 1
+    metrics: str | None = None
+
+
+async def serve_hooks(options: HooksOptions, report: Report) -> None:
+    """Serve until told to stop. Raises InputError, MisuseError, StoppedError."""
+    options, notices = _with_admin_token(options)
+    part = _processes(options, report) if options.processes > 1 else HooksPart(options, report)
+    registry = new_registry(HooksCollector(part.totals))
+    for notice in notices:
+        report(notice)
+    await Service([part], report, metrics=options.metrics, registries=[registry]).run()
+
+
+class HooksPart:
+    """Hooks in this process, as a part of a service. `port`: one that other processes share."""
+
+    def __init__(self, options: HooksOptions, report: Report, port: int | None = None) -> None:
+        self._options = options
+        self._report = report
+        self._port = port
+        self._stack = contextlib.AsyncExitStack()
+        self._hooks: Hooks | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._is_draining = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self._server is not None and self._server.started and not self._is_draining
+
+    def totals(self) -> HooksTotals:
+        """The counts of this process."""
+        return HooksTotals() if self._hooks is None else self._hooks.totals()
+
+    async def start(self) -> Sequence[Notice]:
+        options = self._options
+        sock = _listening(options.address, self._port)
+        self._stack.callback(sock.close)
+        hooks = Hooks(settings=options.settings, report=self._report)
+        self._hooks = await self._stack.enter_async_context(hooks)
+        app = hooks_api(hooks, options.settings.admin_token, lambda: self.is_ready)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                loop="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=_REQUEST_SECONDS,
+            )
+        )
+        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock]))
+        while not self._server.started and not self._serving.done():  # noqa: ASYNC110  uvicorn has no event
+            await asyncio.sleep(0.01)
+        return greeting(options, options.address.at(sock.getsockname()[1]))
+
+    async def run(self) -> None:
+        assert self._serving is not None
+        await asyncio.shield(self._serving)
+
+    def under_way(self) -> str:
+        return _under_way(self._options, self.totals())
+
+    async def drain(self) -> None:
+        self._is_draining = True
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await asyncio.wait({self._serving}, timeout=_REQUEST_SECONDS + 1)
+        if self._hooks is not None:
+            await self._hooks.drain()
+
+    async def close(self) -> None:
+        self._is_draining = True
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = self._server.force_exit = True
+            await asyncio.gather(self._serving, return_exceptions=True)
+        await self._stack.aclose()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the service."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Nothing is heard."""
+
+
+def greeting(options: HooksOptions, address: Address) -> list[Notice]:
+    """Lines for the start."""
+    url = f"http://{address.text}"
+    room = capacity(options.processes)
+    ready = Notice("ready", f"hooks at {url}, {room}", data={"url": url})
+    notices = [ready]
+    if options.settings.allow:
+        text = f"endpoints may be in {', '.join(options.settings.allow)}"
+        notices.append(Notice("allowed", text))
+    return notices
+
+
+def _processes(options: HooksOptions, report: Report) -> PartProcesses[HooksTotals]:
+    """Hooks in several processes. Raises MisuseError."""
+    if not can_share_ports():
+        raise MisuseError("--processes needs a kernel that shares a port between processes: Linux")
+    kind = PartKind(
+        factory="yelpaze.app.hooks:hooks_in_child",
+        address=options.address,
+        empty=HooksTotals(),
+        added=added,
+        past=_past,
+        grace=options.settings.shutdown + _REQUEST_SECONDS,
+        under_way=partial(_under_way, options),
+        greeting=partial(greeting, options),
+    )
+    return PartProcesses(kind, options, options.processes, report)
+
+
+def hooks_in_child(options: HooksOptions, port: int, report: Report) -> HooksPart:
+    """One of several, in a process of its own."""
+    return HooksPart(options, report, port)
+
+
+def _under_way(options: HooksOptions, totals: HooksTotals) -> str:
+    count = totals.under_way
+    what = "1 attempt" if count == 1 else f"{count} attempts"
+    return f"{what}, up to {options.settings.shutdown:g} s" if count else ""
+
+
+def _past(totals: HooksTotals) -> HooksTotals:
+    """What remains of a process's counts when it has ended."""
+    return msgspec.structs.replace(totals, under_way=0, backlog=0, queue_ages={})
+
+
+def _listening(address: Address, port: int | None) -> socket.socket:
+    if port is not None:
+        return listening(address.host, port, shared=True)
+    try:
+        return listening(address.host, address.port)
+    except OSError as error:
+        raise InputError(f"--listen {address.text}: {reason_of(error, address)}") from None
+
+
+def _with_admin_token(options: HooksOptions) -> tuple[HooksOptions, list[Notice]]:
+    """The options with an admin token: given, kept beside the store, or made now and shown once."""
+    settings = options.settings
+    if settings.admin_token:
+        return options, []
+    if is_postgres(settings.store):
+        raise InputError(
+            "a store in PostgreSQL takes the admin token from YELPAZE_HOOKS__ADMIN_TOKEN: all processes "
+            "must have the same"
+        )
+    path = f"{sqlite_path(settings.store)}.token"
+    token, is_new = kept_in(path, lambda: f"yt_{secrets.token_urlsafe(32)}", "the admin token")
+    settings = msgspec.structs.replace(settings, admin_token=type(settings.admin_token)(token))
+    notices = []
+    if is_new:
+        text = f"admin token, shown this once: {token}"
+        notices.append(Notice("token.new", text, Level.WARNING))
+    return msgspec.structs.replace(options, settings=settings), notices
