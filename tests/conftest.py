@@ -124,6 +124,14 @@ def postgres():
     server.close()
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of an empty store, of each kind in turn."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    return request.getfixturevalue("postgres").new_database()
+
+
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory):
     """A server that keeps nothing over a restart."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,6 +57,13 @@ class Postgres:
         while subprocess.run(ready, check=False).returncode:
             if self._process.poll() is not None:
                 raise RuntimeError("PostgreSQL did not start")
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"t{uuid.uuid4().hex}"
+        command = [binary("psql"), "-q", "-d", self.url, "-c", f"CREATE DATABASE {name}"]
+        subprocess.run(command, check=True, capture_output=True)
+        return f"{self.url.rpartition('/')[0]}/{name}"
 
     def kill(self) -> None:
         """As a crash would: its children go, too."""
