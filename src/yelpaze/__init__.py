@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from yelpaze.flow.failure import Failure
     from yelpaze.flow.flow import Flow
     from yelpaze.flow.result import Result
+    from yelpaze.hooks.hooks import Hooks
     from yelpaze.http.engine import Engine
     from yelpaze.jobs.job import Job
     from yelpaze.jobs.options import Summary
@@ -49,6 +50,7 @@ _HOME = {
     "yelpaze.flow.failure": ("Failure",),
     "yelpaze.flow.flow": ("Flow",),
     "yelpaze.flow.result": ("Result",),
+    "yelpaze.hooks.hooks": ("Hooks",),
     "yelpaze.http.engine": ("Engine",),
     "yelpaze.jobs.job": ("Job",),
     "yelpaze.jobs.options": ("Summary",),
@@ -107,6 +109,7 @@ __all__ = [
     "FlowError",
     "Headers",
     "Hedge",
+    "Hooks",
     "HostEvent",
     "HostPolicy",
     "HostStatistics",
@@ -148,8 +151,8 @@ def __getattr__(name: str) -> Any:
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'yelpaze' has no attribute {name!r}")
-    if name == "Live":
-        import_module("yelpaze.model.extras").require("live", "yelpaze.Live")
+    if name in ("Hooks", "Live"):
+        import_module("yelpaze.model.extras").require(name.lower(), f"yelpaze.{name}")
     value = globals()[name] = getattr(import_module(module), name)
     return value
 

@@ -25,6 +25,7 @@ from yelpaze.hooks.log.endpoints import Endpoint
 from yelpaze.hooks.log.fan_out import FanOut
 from yelpaze.hooks.log.messages import Accepted, NewMessage, check_message
 from yelpaze.hooks.maintenance import delete_old
+from yelpaze.hooks.outbox import create_outbox, enqueue
 from yelpaze.hooks.operator_events import operator_message, set_up_operator
 from yelpaze.hooks.sealing import Sealer, new_key
 from yelpaze.hooks.secret_file import kept_in
@@ -66,7 +67,10 @@ class Hooks:
         monotonic: A clock in seconds for pauses and leases.
         rng: The source of jitter and ids.
 
-    Raises InputError for a store that cannot be used, MisuseError for wrong settings.
+    Raises InputError for a store that cannot be used or wrong settings.
+
+    `Hooks.enqueue(connection, app, event_type, payload)` puts a message into the sender's own database, in the
+    sender's own transaction; `yelpaze hooks relay` takes it from there.
 
     >>> async def example():
     ...     async with Hooks("/tmp/example-hooks.db") as hooks:
@@ -170,6 +174,10 @@ class Hooks:
         if self._sending is not None:
             await asyncio.gather(self._sending, return_exceptions=True)
         await self._stack.aclose()
+
+    # In the sender's own transaction, without a store at hand.
+    create_outbox = staticmethod(create_outbox)
+    enqueue = staticmethod(enqueue)
 
     def totals(self) -> HooksTotals:
         """The counts of this process."""

@@ -91,6 +91,7 @@ class EndpointQueue:
         "keys",
         "kind",
         "more_at",
+        "per_second",
         "rate",
         "ready",
         "running",
@@ -115,6 +116,7 @@ class EndpointQueue:
         self.running = 0
         self.breaker = BreakerState(breaker)
         self.rate: Gcra | None = None
+        self.per_second: int | None = None
         self.blocked_until = 0
         self.failures = 0
         self.failing_since: int | None = None
@@ -189,5 +191,8 @@ class EndpointQueue:
         self.ready.clear()
 
     def set_rate(self, per_second: int | None) -> None:
-        """Limit the attempts in a second."""
+        """Limit the attempts in a second; one that stays the same goes on as it was."""
+        if per_second == self.per_second:
+            return
+        self.per_second = per_second
         self.rate = None if per_second is None else Gcra(Rate(per_second, 1.0))
