@@ -12,11 +12,11 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durat
 .PHONY: help run test test-slow coverage torture lint bench docs servers clean
 
 help:
-	@echo "make run        set up, then the tour: an order page and 10,000 offers"
+	@echo "make run        set up, then the tour: an order page, 10,000 offers, 50 webhooks"
 	@echo "make test       set up, then the tests (under six minutes)"
 	@echo "make test-slow  the tests that need minutes or large inputs"
 	@echo "make coverage   the tests again, with the lines that they run; names what no test calls"
-	@echo "make torture    kill runs in every way, 200 times, and check that nothing is lost"
+	@echo "make torture    kill runs and deliveries in every way, 300 times: nothing may be lost"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      measure against rivals, into benches/RESULTS.md"
 
@@ -48,6 +48,7 @@ coverage: $(READY) servers
 
 torture: $(READY) servers
 	$(BIN)/python scripts/torture --rounds 200
+	$(BIN)/python scripts/torture_hooks.py --rounds 100
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ import yelpaze
 from yelpaze import Engine, Outcome, get
 
 OFFERS = Path(__file__).parent / "offers"
+HOOKS = Path(__file__).parent / "hooks"
 ROWS, PLAIN_ROWS = 10_000, 2_000
 PAGE = ("customer", "order", "payment", "shipping")
 
@@ -110,7 +111,13 @@ def main() -> int:
             flush=True,
         )
         with tempfile.TemporaryDirectory() as folder:
-            return offers(shop, Path(folder))
+            code = offers(shop, Path(folder))
+        if code:
+            return code
+        print(
+            "\nAn order system tells the endpoints of 50 customers, some of which are in trouble:", flush=True
+        )
+        return subprocess.run([sys.executable, HOOKS / "orders.py"], check=False).returncode
     finally:
         process.terminate()
         process.wait()

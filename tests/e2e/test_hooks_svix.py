@@ -1,6 +1,8 @@
 """`yelpaze hooks serve` by Svix's own Python SDK, and what it sends by two libraries that verify webhooks."""
 
 import json
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -41,6 +43,7 @@ from svix.api import (
     SvixOptions,
 )
 from svix.api.application import ApplicationCreateOptions
+from svix.api.message import message_in_raw
 from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import Ordering, StatusCodeClass
 from svix.webhooks import Webhook, WebhookVerificationError
@@ -53,6 +56,7 @@ SCHEDULED, MANUAL = range(2)
 NUMBERS = count(1)
 WEBHOOKS = (Webhook, standardwebhooks.Webhook)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+WHOLE = MessageCreateOptions(with_content=True)  # the SDK asks for no content by default
 SCHEMA = {"1": {"type": "object", "examples": [{"id": "in_1"}, {"id": "in_2"}]}}
 
 
@@ -66,7 +70,8 @@ def hooks(tmp_path_factory):
 
 @pytest.fixture
 def svix(hooks):
-    return client_of(hooks)
+    with client_of(hooks) as client:
+        yield client
 
 
 @pytest.fixture
@@ -75,9 +80,14 @@ def app(svix):
     return svix.application.create(ApplicationIn(name="Acme")).id
 
 
+@contextmanager
 def client_of(hooks, token=ADMIN_TOKEN):
     """It does not retry: a 5xx is to be seen."""
-    return Svix(token, SvixOptions(server_url=hooks.url, retry_schedule=[]))
+    client = Svix(token, SvixOptions(server_url=hooks.url, retry_schedule=[]))
+    try:
+        yield client
+    finally:
+        client._httpx_client.close()  # it has no way of its own
 
 
 def new_name(what="name"):
@@ -89,9 +99,8 @@ def endpoint_at(svix, app, service, **fields):
 
 
 def sent(svix, app, event_type="invoice.paid", payload=None, **fields):
-    return svix.message.create(
-        app, MessageIn(event_type=event_type, payload=payload or {"id": "in_1"}, **fields)
-    )
+    given = MessageIn(event_type=event_type, payload=payload or {"id": "in_1"}, **fields)
+    return svix.message.create(app, given, WHOLE)
 
 
 def attempts_of(svix, app, message, number=1, **options):
@@ -273,9 +282,15 @@ def test_endpoints_are_listed_a_page_at_a_time(svix, app, service):
     def listed(options):
         return svix.endpoint.list(app, options)
 
-    pages = read_both_ways(listed, EndpointListOptions, ids)
+    pages = read_both_ways(listed, EndpointListOptions, ids, order=Ordering.ASCENDING)
     assert [len(page.data) for page in pages] == [2, 2, 1]
     read_both_ways(listed, EndpointListOptions, ids[::-1], order=Ordering.DESCENDING)
+
+
+def test_endpoints_are_listed_newest_first_by_default(svix, app, service):
+    """As Svix, for which applications and event types are the exception."""
+    ids = [endpoint_at(svix, app, service, disabled=True).id for _ in range(3)]
+    assert [one.id for one in svix.endpoint.list(app).data] == ids[::-1]
 
 
 def test_filters_decide_which_endpoints_get_a_message(svix, app, service):
@@ -316,9 +331,9 @@ def test_a_secret_of_ones_own_signs(svix, app, service):
 def test_a_rotated_secret_verifies_beside_the_new_one(svix, app, service):
     endpoint = endpoint_at(svix, app, service)
     old = svix.endpoint.get_secret(app, endpoint.id).key
-    svix.endpoint.rotate_secret(app, endpoint.id, EndpointSecretRotateIn())
+    made = svix.endpoint.rotate_secret(app, endpoint.id, EndpointSecretRotateIn())
     new = svix.endpoint.get_secret(app, endpoint.id).key
-    assert new != old
+    assert made.key == new != old
     sent(svix, app)
     service.wait_for_calls(1)
     verified(service.calls[0], old, new)
@@ -329,11 +344,11 @@ def test_a_rotated_secret_verifies_beside_the_new_one(svix, app, service):
     verified(service.calls[1], old, new, SECRET)
 
 
-def test_a_rotated_secret_without_grace_verifies_no_more(svix, hooks, app, service):
+def test_a_rotated_secret_without_grace_verifies_no_more(svix, app, service):
     endpoint = endpoint_at(svix, app, service)
     old = svix.endpoint.get_secret(app, endpoint.id).key
-    path = f"/app/{app}/endpoint/{endpoint.id}/secret/rotate"
-    assert hooks.ask("POST", path, {"key": SECRET, "gracePeriodSeconds": 0}).status == 204
+    given = EndpointSecretRotateIn(key=SECRET, grace_period_seconds=0)
+    assert svix.endpoint.rotate_secret(app, endpoint.id, given).key == SECRET
     sent(svix, app)
     service.wait_for_calls(1)
     verified(service.calls[0], SECRET)
@@ -345,9 +360,7 @@ def test_headers_are_set_sent_and_changed_and_secret_ones_are_named_only(svix, a
     endpoint = endpoint_at(svix, app, service, headers={"X-Team": "billing"})
     assert svix.endpoint.get_headers(app, endpoint.id).headers == {"X-Team": "billing"}
     given = {"X-Plan": "gold", "Authorization": "Bearer of-theirs", "X-Api-Key": "k-1"}
-    svix.endpoint.headers_update(app, endpoint.id, EndpointHeadersIn(headers=given)) if hasattr(
-        svix.endpoint, "headers_update"
-    ) else svix.endpoint.set_headers(app, endpoint.id, EndpointHeadersIn(headers=given))
+    svix.endpoint.set_headers(app, endpoint.id, EndpointHeadersIn(headers=given))
     shown = svix.endpoint.get_headers(app, endpoint.id)
     assert shown.headers == {"X-Plan": "gold"}
     assert sorted(shown.sensitive) == ["Authorization", "X-Api-Key"]
@@ -403,7 +416,9 @@ def test_recover_heeds_its_window(svix, app, service):
     endpoint = endpoint_at(svix, app, service)
     message = sent(svix, app)
     attempts_of(svix, app, message.id)
-    window = RecoverIn(since=message.timestamp - timedelta(hours=2), until=message.timestamp - timedelta(hours=1))
+    window = RecoverIn(
+        since=message.timestamp - timedelta(hours=2), until=message.timestamp - timedelta(hours=1)
+    )
     svix.endpoint.recover(app, endpoint.id, window)
     assert svix.endpoint.get_stats(app, endpoint.id).fail == 1
     assert svix.endpoint.get_stats(app, endpoint.id).pending == 0
@@ -517,14 +532,13 @@ def test_a_message_is_created_and_read_by_either_id(svix, app):
     assert made.id.startswith("msg_")
     assert (made.event_id, made.event_type, made.payload) == ("invoice-7", "invoice.paid", {"id": "in_1"})
     assert (made.channels, made.tags) == (["eu"], ["red"])
-    assert svix.message.get(app, made.id) == svix.message.get(app, "invoice-7") == made
-    bare = svix.message.get(app, made.id, MessageGetOptions(with_content=False))
+    whole = MessageGetOptions(with_content=True)
+    assert svix.message.get(app, made.id, whole) == svix.message.get(app, "invoice-7", whole) == made
+    bare = svix.message.get(app, made.id)
     assert (bare.id, bare.payload) == (made.id, {})
-    unseen = svix.message.create(
-        app, MessageIn(event_type="a", payload={"id": 1}), MessageCreateOptions(with_content=False)
-    )
+    unseen = svix.message.create(app, MessageIn(event_type="a", payload={"id": 1}))
     assert unseen.payload == {}
-    assert svix.message.get(app, unseen.id).payload == {"id": 1}
+    assert svix.message.get(app, unseen.id, whole).payload == {"id": 1}
 
 
 def test_a_message_can_make_its_application(svix, service):
@@ -564,7 +578,7 @@ def test_messages_are_found_by_type_channel_tag_and_time(svix, app):
     assert found(after=first.timestamp + timedelta(hours=1)) == []
     whole = svix.message.list(app, MessageListOptions(with_content=True)).data
     assert whole[0].payload == {"id": "in_1"}
-    assert svix.message.list(app, MessageListOptions(with_content=False)).data[0].payload == {}
+    assert svix.message.list(app).data[0].payload == {}
 
 
 def test_an_expunged_message_has_no_content_and_is_not_sent_again(svix, app, service):
@@ -572,9 +586,24 @@ def test_an_expunged_message_has_no_content_and_is_not_sent_again(svix, app, ser
     message = sent(svix, app)
     attempts_of(svix, app, message.id)
     svix.message.expunge_content(app, message.id)
-    assert svix.message.get(app, message.id).payload == {}
-    assert svix.message.get(app, message.id).event_type == "invoice.paid"
+    found = svix.message.get(app, message.id, MessageGetOptions(with_content=True))
+    assert (found.payload, found.event_type) == ({}, "invoice.paid")
     error_of(400, "bad_request", svix.message_attempt.resend, app, message.id, endpoint.id)
+
+
+def test_a_raw_payload_is_sent_as_it_is(svix, app, service):
+    """`message_in_raw` of the SDK: the payload is in `transformationsParams`."""
+    endpoint_at(svix, app, service, secret=SECRET)
+    svix.message.create(app, message_in_raw("invoice.paid", '{ "id" : 1 }'))
+    service.wait_for_calls(1)
+    assert service.calls[0].body == b'{ "id" : 1 }'
+    verified(service.calls[0], SECRET)
+
+
+def test_a_raw_payload_that_is_not_taken_is_refused_by_name(svix, app, service):
+    """What cannot be sent is not replaced by an empty object."""
+    given = message_in_raw("invoice.paid", "<id>1</id>", "application/xml")
+    assert mistakes_of(svix.message.create, app, given)[0][:2] == ["body", "transformationsParams"]
 
 
 # ── attempts ────────────────────────────────────────────────────────────────────
@@ -725,7 +754,6 @@ def test_a_failed_message_waits_for_its_next_attempt(svix, hooks, app, service):
 def test_whoever_follows_prev_iterator_comes_to_an_end(svix, app):
     """As Svix: `done` says whether there is more in the direction of the iterator."""
     ids = [sent(svix, app, payload={"n": number}).id for number in range(6)][::-1]
-    options = MessageListOptions(limit=2)
     pages = pages_of(lambda found: svix.message.list(app, found), MessageListOptions)
     last = pages[-1]
     found, page = [], last
@@ -752,10 +780,11 @@ def test_a_first_page_has_a_prev_iterator_by_which_newer_ones_are_found(svix, ap
 
 def test_an_iterator_of_the_last_page_finds_what_came_later(svix, app, service):
     endpoint_at(svix, app, service)
-    page = svix.endpoint.list(app)
+    options = EndpointListOptions(order=Ordering.ASCENDING)
+    page = svix.endpoint.list(app, options)
     assert page.done
     later = endpoint_at(svix, app, service)
-    found = svix.endpoint.list(app, EndpointListOptions(iterator=page.iterator))
+    found = svix.endpoint.list(app, replace(options, iterator=page.iterator))
     assert [one.id for one in found.data] == [later.id]
 
 
@@ -776,6 +805,8 @@ def test_the_same_key_gets_the_same_answer_and_does_nothing(svix, app, service):
     other = sent(svix, app)
     attempts_of(svix, app, other.id)
     attempts_of(svix, app, first.id)
+    whole = MessageCreateOptions(idempotency_key=options.idempotency_key, with_content=True)
+    assert svix.message.create(app, given, whole).payload == {"id": "in_1"}
     assert len(svix.message.list(app).data) == 2
     assert sorted(call.headers["webhook-id"] for call in service.calls) == sorted([first.id, other.id])
 
@@ -817,8 +848,11 @@ def test_a_token_of_an_application_opens_that_one_only(svix, hooks, app, service
     theirs = endpoint_at(svix, other.id, service)
     secret_message = sent(svix, other.id)
     token = hooks.make("/token", {"applicationId": app, "name": "for Acme"})["token"]
-    own = client_of(hooks, token)
+    with client_of(hooks, token) as own:
+        opens_one_only(svix, own, app, other, theirs, secret_message, service)
 
+
+def opens_one_only(svix, own, app, other, theirs, secret_message, service):
     assert [one.id for one in own.application.list().data] == [app]
     endpoint = endpoint_at(own, app, service)
     message = sent(own, app)
@@ -826,18 +860,15 @@ def test_a_token_of_an_application_opens_that_one_only(svix, hooks, app, service
     assert own.endpoint.get_secret(app, endpoint.id).key
 
     for name in (other.id, other.uid):
-        for call in (
-            lambda: own.application.get(name),
-            lambda: own.application.patch(name, ApplicationPatch(name="Mine")),
-            lambda: own.endpoint.list(name),
-            lambda: own.endpoint.get_secret(name, theirs.id),
-            lambda: own.endpoint.delete(name, theirs.id),
-            lambda: own.message.list(name),
-            lambda: own.message.get(name, secret_message.id),
-            lambda: sent(own, name),
-            lambda: own.message_attempt.list_by_msg(name, secret_message.id),
-        ):
-            error_of(404, "not_found", call)
+        error_of(404, "not_found", own.application.get, name)
+        error_of(404, "not_found", own.application.patch, name, ApplicationPatch(name="Mine"))
+        error_of(404, "not_found", own.endpoint.list, name)
+        error_of(404, "not_found", own.endpoint.get_secret, name, theirs.id)
+        error_of(404, "not_found", own.endpoint.delete, name, theirs.id)
+        error_of(404, "not_found", own.message.list, name)
+        error_of(404, "not_found", own.message.get, name, secret_message.id)
+        error_of(404, "not_found", sent, own, name)
+        error_of(404, "not_found", own.message_attempt.list_by_msg, name, secret_message.id)
     # Through its own application it does not see theirs, either.
     error_of(404, "not_found", own.endpoint.get, app, theirs.id)
     error_of(404, "not_found", own.message.get, app, secret_message.id)
@@ -852,7 +883,8 @@ def test_a_token_of_an_application_opens_that_one_only(svix, hooks, app, service
 
 @pytest.mark.parametrize("token", ["wrong", "yt_" + "A" * 43, ADMIN_TOKEN + "x"])
 def test_a_token_that_is_not_known_opens_nothing(hooks, token):
-    error_of(401, "authentication_failed", client_of(hooks, token).application.list)
+    with client_of(hooks, token) as svix:
+        error_of(401, "authentication_failed", svix.application.list)
 
 
 def test_a_wrong_field_is_named(svix, app):
@@ -877,7 +909,8 @@ def test_the_service_is_healthy(svix):
 
 
 async def test_the_asynchronous_sdk_sends_too(hooks, service):
-    async with SvixAsync(ADMIN_TOKEN, SvixOptions(server_url=hooks.url, retry_schedule=[])) as svix:
+    svix = SvixAsync(ADMIN_TOKEN, SvixOptions(server_url=hooks.url, retry_schedule=[]))
+    async with svix._httpx_client:
         app = (await svix.application.create(ApplicationIn(name="Acme"))).id
         endpoint = await svix.endpoint.create(app, EndpointIn(url=service.url))
         message = await svix.message.create(app, MessageIn(event_type="a.b", payload={"n": 1}))

@@ -497,3 +497,23 @@ async def test_a_store_that_is_away_stops_new_attempts_and_loses_none(tmp_path, 
         assert await states_of(hooks, "acme", "a") == {sent.id: SUCCESS}
         assert len(receiver.got) == 1
         await advance_until(lambda: "store.back" in [one.kind for one in notices])
+
+
+async def test_a_commit_whose_answer_was_lost_is_found_and_delivered(store_name, receiver):
+    from yelpaze.store.session import StoreUnavailable
+
+    async with acme(store_name, receiver, lease=3) as hooks:
+        write = hooks._store.write
+
+        async def lost(work):
+            await write(work)
+            raise StoreUnavailable("the connection was lost")
+
+        hooks._store.write = lost
+        with pytest.raises(StoreUnavailable):
+            await hooks.send("acme", "order.completed", {}, event_id="o1")
+        hooks._store.write = write
+        with pytest.raises(HooksError, match="there is a message"):
+            await hooks.send("acme", "order.completed", {}, event_id="o1")
+        await advance_until(lambda: receiver.got)
+        assert len(receiver.got) == 1

@@ -49,6 +49,9 @@ if __name__ == "__main__":
 """
 
 
+TOKEN = "yt_test"  # of the API of hooks
+
+
 class Started:
     """A service that runs; `lines` are what it has logged."""
 
@@ -65,6 +68,7 @@ class Started:
         if soft_limit is not None:
             command = ["sh", "-c", f'ulimit -Sn {soft_limit}; exec "$@"', "sh", *command]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("YELPAZE_")}
+        environment["YELPAZE_HOOKS__ADMIN_TOKEN"] = TOKEN
         environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
@@ -189,8 +193,33 @@ async def _long_call(url: str) -> AsyncIterator[None]:
         await asyncio.gather(call, return_exceptions=True)
 
 
+@asynccontextmanager
+async def _held_delivery(url: str) -> AsyncIterator[None]:
+    """A message whose receiver does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        port = receiver.getsockname()[1]
+        await asyncio.to_thread(_ask_hooks, url, "/app", {"name": "x", "uid": "x"})
+        endpoint = {"url": f"http://127.0.0.1:{port}/", "timeout": 60}
+        await asyncio.to_thread(_ask_hooks, url, "/app/x/endpoint", endpoint)
+        await asyncio.to_thread(_ask_hooks, url, "/app/x/msg", {"eventType": "x", "payload": {}})
+        yield
+
+
+def _ask_hooks(url: str, path: str, body: dict[str, Any]) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    request = urllib.request.Request(f"{url}/api/v1{path}", json.dumps(body).encode(), headers)
+    urllib.request.urlopen(request, timeout=SECONDS).close()
+
+
 SERVICES = {
     "live": Kind([*YELPAZE, "live", "--insecure"], {}, _reader, "yelpaze_live_connections", has_http=True),
+    "hooks": Kind(
+        [*YELPAZE, "hooks", "serve", "--allow", "127.0.0.0/8"],
+        {},
+        _held_delivery,
+        "yelpaze_hooks_under_way",
+        has_http=True,
+    ),
     "worker": Kind(
         [*YELPAZE, "worker", "functions.py", "--processes", "1"],
         {"functions.py": _MODULE},

@@ -136,8 +136,8 @@ def greeting(options: HooksOptions, address: Address) -> list[Notice]:
     ready = Notice("ready", f"hooks at {url}, {room}", data={"url": url})
     notices = [ready]
     if options.settings.allow:
-        text = f"endpoints may be in {', '.join(options.settings.allow)}"
-        notices.append(Notice("allowed", text))
+        text = f"endpoints may be in {', '.join(options.settings.allow)}, although that is private"
+        notices.append(Notice("allow.private", text, Level.WARNING))
     return notices
 
 

@@ -21,12 +21,14 @@ from yelpaze.hooks.errors import HooksError
 from yelpaze.hooks.ids import Ids, id_at
 from yelpaze.hooks.log import applications, attempts, endpoints, messages
 from yelpaze.hooks.log.applications import Application
-from yelpaze.hooks.log.endpoints import Endpoint
+from yelpaze.hooks.log.attempts import AttemptFilter
+from yelpaze.hooks.log.endpoints import Endpoint, check_key
 from yelpaze.hooks.log.fan_out import FanOut
 from yelpaze.hooks.log.messages import Accepted, NewMessage, check_message
+from yelpaze.hooks.log.paging import PageRequest, Slice
 from yelpaze.hooks.maintenance import delete_old
-from yelpaze.hooks.outbox import create_outbox, enqueue
 from yelpaze.hooks.operator_events import operator_message, set_up_operator
+from yelpaze.hooks.outbox import create_outbox, enqueue
 from yelpaze.hooks.sealing import Sealer, new_key
 from yelpaze.hooks.secret_file import kept_in
 from yelpaze.hooks.settings import HOOKS_SETTINGS, HooksSettings
@@ -34,9 +36,11 @@ from yelpaze.hooks.tables import HOOKS, SHARDS
 from yelpaze.hooks.values import (
     ApplicationIn,
     ApplicationOut,
+    AttemptOut,
     EndpointIn,
     EndpointOut,
     EndpointPatch,
+    MessageEndpointOut,
     MessageIn,
     MessageOut,
 )
@@ -69,8 +73,8 @@ class Hooks:
 
     Raises InputError for a store that cannot be used or wrong settings.
 
-    `Hooks.enqueue(connection, app, event_type, payload)` puts a message into the sender's own database, in the
-    sender's own transaction; `yelpaze hooks relay` takes it from there.
+    `Hooks.enqueue(connection, app, event_type, payload)` puts a message into the sender's own database, in
+    the sender's own transaction; `yelpaze hooks relay` takes it from there.
 
     >>> async def example():
     ...     async with Hooks("/tmp/example-hooks.db") as hooks:
@@ -118,6 +122,7 @@ class Hooks:
         self._store = await self._stack.enter_async_context(store)
         try:
             self.context = Context(self.settings, Sealer(self._keys()), ids, self._rng, self._wall)
+            await store.read(partial(check_key, context=self.context))
             if self._deliver:
                 await self._begin_delivery()
         except BaseException:
@@ -261,6 +266,8 @@ class Hooks:
                 results = await self._store.write(work)
             except Exception as error:  # noqa: BLE001  each caller gets it
                 results = [error] * len(batch)
+                if dispatcher is not None:
+                    dispatcher.rescan()
             for (_, future), result in zip(batch, results, strict=True):
                 if isinstance(result, Accepted):
                     self._hand_over(result)
@@ -371,6 +378,36 @@ class Hooks:
             return secrets[found.id][0].text if found.id in secrets else ""
 
         return await self._store.read(find)
+
+    async def attempts(
+        self, app: str, *, message: str | None = None, endpoint: str | None = None, limit: int = 50
+    ) -> list[AttemptOut]:
+        """The last attempts of an application, message or endpoint, the latest first. Raises HooksError."""
+
+        def listed(session: Session) -> Slice:
+            owner = applications.find_application(session, Access(), app)
+            return attempts.list_attempts(
+                session,
+                owner,
+                PageRequest(limit=limit, descending=True),
+                AttemptFilter(),
+                endpoint=None
+                if endpoint is None
+                else endpoints.find_endpoint(session, self.context, owner, endpoint),
+                message=None if message is None else messages.find_message(session, owner, message),
+            )
+
+        return [row[0] for row in (await self._store.read(listed)).rows]
+
+    async def destinations(self, app: str, message: str, *, limit: int = 250) -> list[MessageEndpointOut]:
+        """The endpoints that a message goes to, and how far it has come. Raises HooksError."""
+
+        def listed(session: Session) -> Slice:
+            owner = applications.find_application(session, Access(), app)
+            found = messages.find_message(session, owner, message)
+            return attempts.list_message_endpoints(session, self.context, found, PageRequest(limit=limit))
+
+        return [row[0] for row in (await self._store.read(listed)).rows]
 
     async def resend(self, app: str, message: str, endpoint: str, access: Access = Access()) -> None:  # noqa: B008
         """Deliver a message to an endpoint again, whatever came of it before. Raises HooksError."""

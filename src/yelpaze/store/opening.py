@@ -1,6 +1,7 @@
 """Which backend a store's name means."""
 
 from functools import partial
+from pathlib import Path
 
 from yelpaze.model.errors import InputError
 from yelpaze.model.extras import require
@@ -24,6 +25,11 @@ def sqlite_path(name: str) -> str:
     path = name.removeprefix(_SQLITE)
     if not path or "://" in path:
         raise InputError(f"{SECRETS.url(name)!r}: a store is an SQLite file or a postgresql:// URL")
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: the folder {folder} does not exist: create it first")
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; give a file")
     return path
 
 

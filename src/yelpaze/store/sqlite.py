@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -40,11 +39,6 @@ class SqliteConnection:
     ) -> None:
         self.writes = 0
         self._clock = clock
-        folder = Path(path).absolute().parent
-        if not folder.is_dir():
-            raise InputError(f"{path}: the folder {folder} does not exist: create it first")
-        if Path(path).is_dir():
-            raise InputError(f"{path}: is a folder; give a file")
         mode = "ro" if read_only else "rwc"
         try:
             self._connection = sqlite3.connect(

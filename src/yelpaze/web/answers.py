@@ -98,6 +98,10 @@ def add_error_handlers(app: FastAPI) -> None:
         found.headers.update(error.headers or {})
         return found
 
+    @app.exception_handler(Exception)
+    async def broken(_request: Request, _error: Any) -> Response:
+        return answer({"code": "server_error", "detail": "this is a defect: the log has more"}, 500)
+
     @app.exception_handler(StoreUnavailable)
     async def away(_request: Request, _error: Any) -> Response:
         found = answer({"code": "unavailable", "detail": "the store cannot be used now: try again"}, 503)

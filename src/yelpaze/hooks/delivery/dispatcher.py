@@ -110,6 +110,7 @@ class Dispatcher:
         self._valid_until = 0.0
         self._is_away = False
         self._is_stopping = False
+        self._unread: set[int] = set()  # shards in which there may be work that we do not know of
         self._leaving: set[int] = set()  # shards in which nothing more is started
         self._to_reload: set[str] = set()  # endpoints that have changed while they were read
         self._pumping = False
@@ -203,11 +204,20 @@ class Dispatcher:
         self.epochs = epochs
         for queue in [queue for queue in self._queues.values() if queue.shard in changed]:
             self._forget(queue)
-        if gained:
-            for endpoint_id, shard, due in await self._store.write(partial(work_of_shards, shards=gained)):
-                queue = self._queue(endpoint_id, shard)
-                queue.more_at = min(queue.more_at, due)
+        self._unread = (self._unread | set(gained)) & set(epochs)
+        await self._read_shards()
         self._back()
+
+    async def _read_shards(self) -> None:
+        """Find the endpoints that have something to do in shards of which we do not know that."""
+        shards = sorted(self._unread)
+        if not shards:
+            return
+        for endpoint_id, shard, due in await self._store.write(partial(work_of_shards, shards=shards)):
+            queue = self._queue(endpoint_id, shard)
+            queue.more_at = min(queue.more_at, due)
+            self._load(queue)
+        self._unread -= set(shards)
 
     def _is_ours(self, queue: EndpointQueue) -> bool:
         """Whether attempts of it may start: it is in a shard that we hold and do not leave."""
@@ -271,6 +281,10 @@ class Dispatcher:
                 queue.more_at = min(queue.more_at, due)
             self._consider(queue)
         self._pump()
+
+    def rescan(self) -> None:
+        """Something may be in the store without our knowledge: a commit whose answer was lost."""
+        self._unread |= set(self.epochs)
 
     def look_at(self, endpoint_id: str, shard: int) -> None:
         """Read an endpoint and its deliveries again: something about them has changed."""

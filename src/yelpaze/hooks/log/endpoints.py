@@ -97,7 +97,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             metadata=msgspec.json.decode(self.metadata),
             rate_limit=settings.rate,
             throttle_rate=settings.rate,
-            timeout=settings.timeout or context.settings.timeout,
+            timeout=float(settings.timeout or context.settings.timeout),
             concurrency=settings.concurrency or context.settings.endpoint_concurrency,
             fifo=settings.fifo,
             schedule=settings.schedule,
@@ -457,6 +457,13 @@ def rotate_secret(
     session.run("DELETE FROM secret WHERE endpoint_id = ? AND expires <= ?", endpoint.id, now)
     _add_secret(session, context, endpoint.id, text, created)
     save_endpoint(session, context, endpoint)
+
+
+def check_key(session: Session, context: Context) -> None:
+    """Refuse a key with which what is there cannot be decrypted. Raises InputError."""
+    for table in ("endpoint", "secret"):
+        for (sealed,) in session.rows(f"SELECT sealed FROM {table} LIMIT 1"):  # noqa: S608
+            context.sealer.open(sealed)
 
 
 def reseal_all(session: Session, context: Context) -> int:
