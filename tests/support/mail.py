@@ -10,6 +10,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from support.ports import free_port
+from support.waiting import until
 
 USER = LoginPassword(b"hooks", b"pa\xc3\x9fword")
 _ACCEPTED = "250 OK"
@@ -35,6 +36,19 @@ class Received(NamedTuple):
         return self.message.get_content().replace("\r\n", "\n")
 
 
+class _Connection(SMTP):
+    """Is in `open_ones` while it is open."""
+
+    def __init__(self, open_ones: "set[_Connection]", *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._open_ones = open_ones
+        open_ones.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self._open_ones.discard(self)
+
+
 class MailServer(Controller):
     """Takes mails; `answers` are given to DATA in turn, then 250; `refused` are recipients that get 550.
 
@@ -52,7 +66,7 @@ class MailServer(Controller):
         self.answers: list[str] = []
         self.refused: set[str] = set()
         self.logins: list[tuple[str, bool]] = []
-        self._tls = tls
+        self._open: set[_Connection] = set()
         options: dict[str, Any] = {"enable_SMTPUTF8": True, "tls_context": None if from_start else tls}
         if auth:
             excluded = {"LOGIN", "PLAIN"} - set(auth)
@@ -68,11 +82,23 @@ class MailServer(Controller):
 
     def factory(self) -> SMTP:
         self.connections += 1
-        return super().factory()
+        return _Connection(self._open, self.handler, **self.SMTP_kwargs)
 
     def start(self) -> None:
         super().start()
         self.connections = 0  # the controller itself looks whether it is there
+
+    def stop(self, no_assert: bool = False) -> None:
+        """End, after the connections: asyncio leaves those of a closed loop open."""
+
+        def abort() -> None:
+            for one in list(self._open):
+                if one.transport is not None:
+                    one.transport.abort()
+
+        self.loop.call_soon_threadsafe(abort)
+        until(lambda: not self._open)
+        super().stop(no_assert)
 
     def _authenticated(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         is_right = data == USER

@@ -4,12 +4,13 @@ import random
 from collections.abc import Callable
 
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
+_SHIFTS = range(120, -10, -10)  # of 13 pairs of digits
 _RANDOM_BITS = 80
-_LENGTH = 26
 
 
 def _encoded(number: int) -> str:
-    return "".join(_DIGITS[number >> shift & 31] for shift in range(5 * (_LENGTH - 1), -5, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def id_at(prefix: str, milliseconds: int) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from yelpaze.hooks.kinds.protocol import Kind
 from yelpaze.hooks.tables import FAILED, PENDING, SUCCEEDED
+from yelpaze.model.outcome import Timings
 from yelpaze.policy.schedule import Schedule
 
 _THROTTLED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -21,7 +22,7 @@ _MOST_REASON = 500
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """How an attempt ended. `kind` is an error's, empty if an answer came. Times are in milliseconds."""
+    """How an attempt ended. `kind` is an error's, empty if an answer came; `duration` is in milliseconds."""
 
     status: int = 0
     kind: str = ""
@@ -29,7 +30,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     body: bytes = b""
     retry_after: float | None = None
     duration: int = 0
-    phases: dict[str, float] = {}
+    timings: Timings = Timings()
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

@@ -5,6 +5,7 @@ import msgspec
 from yelpaze.hooks.delivery.decision import Answer, Decision
 from yelpaze.hooks.delivery.queue import EndpointQueue, Task
 from yelpaze.hooks.tables import ATTEMPT, DELIVERY, FAILED, PENDING, SUCCEEDED
+from yelpaze.model.outcome import Timings
 from yelpaze.store.leases import Leases
 from yelpaze.store.session import Row, Session, Table
 
@@ -109,10 +110,19 @@ def _attempt(result: Result, max_response: int) -> Row:
         decision.reason,
         _text(answer.body[:max_response]),
         answer.duration,
-        msgspec.json.encode(answer.phases).decode(),
+        _phases(answer.timings),
         task.cause,
         result.queue.settings.url,
         decision.due if decision.state == PENDING else None,
+    )
+
+
+def _phases(timings: Timings) -> str:
+    """When each phase was over, in milliseconds from the start of the attempt."""
+    dns, connect, tls, first_byte, total, queued = (1000 * one for one in msgspec.structs.astuple(timings))
+    return (
+        f'{{"dns":{dns:.1f},"connect":{connect:.1f},"tls":{tls:.1f},"firstByte":{first_byte:.1f},'
+        f'"total":{total:.1f},"queued":{queued:.1f}}}'
     )
 
 

@@ -139,12 +139,5 @@ class Sender:
             outcome.body,
             retry_after,
             int(total * 1000),
-            {
-                "dns": round(timings.dns * 1000, 1),
-                "connect": round(timings.connect * 1000, 1),
-                "tls": round(timings.tls * 1000, 1),
-                "firstByte": round(timings.first_byte * 1000, 1),
-                "total": round(total * 1000, 1),
-                "queued": round(timings.queued * 1000, 1),
-            },
+            timings,
         )

@@ -27,7 +27,7 @@ from yelpaze.hooks.kinds.protocol import (
     Settings,
     headers_of,
 )
-from yelpaze.hooks.signing import key_of, plain_digest, signature
+from yelpaze.hooks.signing import Signer, key_of, plain_digest
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import check_headers
 
@@ -67,7 +67,7 @@ def _prepare(settings: Settings, options: WebhookOptions, secrets: tuple[Secret,
     forms = options.signatures
     is_standard = any(one.form == "standard" for one in forms)
     others = [one for one in forms if one.form != "standard"]
-    keys = [(key_of(one.text), one.expires) for one in secrets] if is_standard else []
+    keys = [(Signer(key_of(one.text)), one.expires) for one in secrets] if is_standard else []
     url = settings.url
     reserved = {one.header.lower() for one in others} | {
         "webhook-id",
@@ -86,7 +86,7 @@ def _prepare(settings: Settings, options: WebhookOptions, secrets: tuple[Secret,
                 if lasting
                 else [(key, until) for key, until in keys if until is None or until > now * 1000]
             )
-            signed = " ".join([signature(key, message_id, now, body) for key, _ in valid])
+            signed = " ".join([signer.sign(message_id, now, body) for signer, _ in valid])
             headers = (
                 ("webhook-id", message_id),
                 ("webhook-timestamp", str(now)),
