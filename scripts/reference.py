@@ -17,6 +17,7 @@ import yelpaze
 from yelpaze import blocking, rpc, testing
 from yelpaze.cli.main import cli
 from yelpaze.config.values import Duration, Size
+from yelpaze.hooks import settings as hooks_settings
 from yelpaze.live import config
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -79,7 +80,7 @@ def meanings(struct: type) -> dict[str, str]:
     """What the comments beside the fields say."""
     found: dict[str, str] = {}
     for kind in reversed(struct.__mro__):
-        if kind.__module__ == config.__name__:
+        if kind.__module__ in (config.__name__, hooks_settings.__name__):
             found |= re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(kind), re.MULTILINE)
     return found
 
@@ -92,7 +93,7 @@ def shown(value: object) -> str:
         hours, rest = divmod(value, 3600)
         return f"`{hours:g}h`" if hours and not rest else f"`{value:g}s`"
     if isinstance(value, tuple):
-        return "`[]`"
+        return f"`[{', '.join(shown(one).strip('`') for one in value)}]`"
     if isinstance(value, str):  # secrets, too
         return f"`{json.dumps(str(value))}`"
     if isinstance(value, Size):
@@ -100,19 +101,36 @@ def shown(value: object) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else msgspec.json.encode(value).decode()}`"
 
 
-def settings() -> list[str]:
+def live_settings() -> list[str]:
     lines = ["## Live settings", ""]
     lines += [
         "Of `yelpaze live` and `Live`; *ours* are those that Centrifugo does not have.",
         "`channel.without_namespace` takes the same as a namespace, without a name. See [live](live.md).",
         "",
     ]
+    return lines + tables(config.Config)
+
+
+def hooks_settings_text() -> list[str]:
+    lines = ["## Hooks settings", ""]
+    lines += ["Of `yelpaze hooks` and `Hooks`. See [hooks](hooks.md).", ""]
+    return lines + tables(hooks_settings.HooksSettings)
+
+
+def inner_of(kind: object) -> object:
+    """What a list or mapping holds; else the type itself."""
+    arguments = getattr(kind, "__args__", None)
+    return arguments[-1 if getattr(kind, "__origin__", None) is dict else 0] if arguments else kind
+
+
+def tables(root: type[msgspec.Struct]) -> list[str]:
+    lines: list[str] = []
 
     def table(path: str, struct: type[msgspec.Struct]) -> None:
         said = meanings(struct)
         rows, below = [], []
         for field in msgspec.structs.fields(struct):
-            inner = field.type.__args__[0] if getattr(field.type, "__args__", None) else field.type
+            inner = inner_of(field.type)
             if inspect.isclass(inner) and issubclass(inner, msgspec.Struct):
                 below.append((f"{path}.{field.name}".lstrip(".") + "[]" * (inner is not field.type), inner))
             else:
@@ -122,21 +140,23 @@ def settings() -> list[str]:
                 )
                 text = f"{meaning}: {choice}" if choice else meaning
                 text = re.sub(r"^ours: ", "*ours:* ", text)
-                rows.append(f"| `{field.name}` | {shown(field.default)} | {text} |")
+                default = "`{}`" if field.default_factory is dict else shown(field.default)
+                rows.append(f"| `{field.name}` | {default} | {text} |")
         if rows:
-            lines.extend([f"### `{path}`", "", (inspect.getdoc(struct) or "").replace("\n", " "), ""])
+            heading = [f"### `{path}`", ""] if path else []
+            lines.extend([*heading, (inspect.getdoc(struct) or "").replace("\n", " "), ""])
             lines.extend(["| setting | default | |", "|---|---|---|", *rows, ""])
         for name, inner in below:
             if name != "channel.without_namespace":  # the same as those of a namespace, but for its name
                 table(name, inner)
 
-    table("", config.Config)
+    table("", root)
     return lines
 
 
 def text() -> str:
     head = ["# Reference", "", "Made from the code by `python scripts/reference.py`; do not edit.", ""]
-    parts = (head, names(), commands(), settings())
+    parts = (head, names(), commands(), live_settings(), hooks_settings_text())
     return "\n".join(line.rstrip() for part in parts for line in part).rstrip() + "\n"
 
 

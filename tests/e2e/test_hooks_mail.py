@@ -207,6 +207,19 @@ async def test_a_ca_file_may_have_comments_in_any_language(store, ca, ca_text):
             assert (attempt.reason, len(server.mails)) == ("", 1)
 
 
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+async def test_mails_one_after_the_other_over_tls_all_arrive(store, ca, ca_text, security):
+    """The file descriptor of one connection is that of the next: nothing may be left of the first."""
+    with serving(tls=server_context(ca), from_start=security == "tls") as server:
+        async with opened(store) as hooks:
+            options = mail_options(server, security)
+            await endpoint_for(hooks, kind="email", options=options, tls={"ca": ca_text})
+            for count in range(1, 21):
+                await hooks.send(APP, "order.completed", PAYLOAD)
+                assert {one.reason for one in await logged(hooks, count)} == {""}
+        assert len(server.mails) == 20
+
+
 # ── login ───────────────────────────────────────────────────────────────────────
 
 

@@ -1,9 +1,8 @@
 """`yelpaze hooks serve` in a process of its own, and plain requests to its API."""
 
+import http.client
 import json
-import urllib.error
-import urllib.parse
-import urllib.request
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,13 +76,13 @@ class HooksService:
         given = {"Content-Type": "application/json", **(headers or {})}
         if token is not None:
             given.setdefault("Authorization", f"Bearer {token}")
-        request = urllib.request.Request(f"{self.url}/api/v1{path}", data, given, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-                return Answer(answer.status, _json(answer.read()))
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, _json(error.read()))
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=SECONDS)
+        with closing(connection):
+            # A body that is too large is answered before its end.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, f"/api/v1{path}", data, given)
+            answer = connection.getresponse()
+            return Answer(answer.status, _json(answer.read()))
 
     def make(self, path: str, body: Any, **options: Any) -> Any:
         """POST what must be taken; what comes back."""

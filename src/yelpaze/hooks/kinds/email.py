@@ -84,5 +84,6 @@ def with_server(options: dict[str, object], server: msgspec.Struct) -> dict[str,
     """The options, with the server of the service's settings where they name none."""
     if options.get("host"):
         return options
-    found = {name: value for name, value in msgspec.structs.asdict(server).items() if value not in ("", None)}
+    given = msgspec.structs.asdict(server).items()
+    found = {name: str(value) if isinstance(value, str) else value for name, value in given if value}
     return {**found, **options, **({"host": found["host"]} if "host" in found else {})}
