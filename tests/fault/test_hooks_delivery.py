@@ -517,3 +517,43 @@ async def test_a_commit_whose_answer_was_lost_is_found_and_delivered(store_name,
             await hooks.send("acme", "order.completed", {}, event_id="o1")
         await advance_until(lambda: receiver.got)
         assert len(receiver.got) == 1
+
+
+async def test_the_rate_of_an_application_is_shared_by_its_endpoints(tmp_path, receiver):
+    async with acme(str(tmp_path / "h.db"), receiver) as hooks:
+        from functools import partial
+
+        from yelpaze.hooks.context import Access
+        from yelpaze.hooks.log.applications import patch_application
+        from yelpaze.hooks.values import ApplicationPatch
+
+        for number in range(3):
+            await hooks.create_endpoint("acme", f"{receiver.url}/{number}")
+        patch = ApplicationPatch(throttle_rate=1)
+        await hooks.write(
+            partial(patch_application, context=hooks.context, access=Access(), name="acme", patch=patch)
+        )
+        await asyncio.sleep(0.3)  # until the owner has heard of it: it asks every 100 ms
+        await hooks.send("acme", "order.completed", {})
+        found = await settled(hooks, 4)
+        times = sorted(one.timestamp for one in found)
+        assert all((b - a).total_seconds() > 0.9 for a, b in itertools.pairwise(times))
+
+
+async def test_a_customer_gets_neither_the_services_mail_server_nor_its_password(tmp_path):
+    smtp = {"host": "127.0.0.1", "port": 1, "username": "u", "password": "hunter2", "sender": "ops@x.test"}
+    async with opened(str(tmp_path / "h.db"), smtp=smtp, allow=[], schedule=[0]) as hooks:
+        await hooks.create_application("Acme", uid="acme")
+        made = await hooks.create_endpoint("acme", kind="email", options={"to": ["a@x.test"]}, uid="m")
+        assert made.options == {"to": ["a@x.test"]}
+        await hooks.send("acme", "order.completed", {})
+        (found,) = await settled(hooks, 1)
+        assert found.reason.startswith("connect")  # it was tried: the operator's server is not guarded
+        own = {"to": ["a@x.test"], "host": "127.0.0.1", "password": "***", "sender": "b@x.test"}
+        await hooks.update_endpoint("acme", "m", options=own)
+        endpoint = await endpoint_of(hooks, "acme", "m")
+        assert not endpoint.settings.trusted
+        assert "hunter2" not in str(endpoint.settings)
+        await hooks.send("acme", "order.completed", {})
+        found = await settled(hooks, 2)
+        assert found[-1].reason.startswith("blocked_address")

@@ -96,8 +96,16 @@ class HooksPart:
         return greeting(options, options.address.at(sock.getsockname()[1]))
 
     async def run(self) -> None:
+        assert self._hooks is not None
         assert self._serving is not None
-        await asyncio.shield(self._serving)
+        delivering = asyncio.ensure_future(self._hooks.run())
+        try:
+            await asyncio.wait({delivering, self._serving}, return_when=asyncio.FIRST_COMPLETED)
+            if delivering.done():
+                delivering.result()
+        finally:
+            delivering.cancel()
+            await asyncio.gather(delivering, return_exceptions=True)
 
     def under_way(self) -> str:
         return _under_way(self._options, self.totals())

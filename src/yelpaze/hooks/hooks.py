@@ -164,6 +164,13 @@ class Hooks:
     ) -> None:
         await self.close()
 
+    async def run(self) -> None:
+        """Wait for ever, or until the delivery breaks, which is raised."""
+        if self.dispatcher is None:
+            await asyncio.Event().wait()
+        else:
+            await self.dispatcher.run()
+
     async def drain(self, seconds: float | None = None) -> None:
         """Start no more attempts, and let those under way end."""
         if self.dispatcher is not None:

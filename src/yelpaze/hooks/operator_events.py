@@ -71,7 +71,7 @@ def _bring_up_to_date(
         event_types=fields.event_types,
         channels=fields.channels,
     )
-    endpoint = patch_endpoint(session, context, app, uid, patch)
+    endpoint = patch_endpoint(session, context, app, uid, patch, trusted=True)
     secrets = secrets_of(session, context, [endpoint.id]).get(endpoint.id, ())
     if fields.secret is not None and [fields.secret] != [one.text for one in secrets[:1]]:
         rotate = EndpointSecretRotateIn(key=fields.secret, grace_period_seconds=0)

@@ -59,9 +59,10 @@ class Rate(msgspec.Struct, frozen=True):
 class Gcra:
     """One host's rate as it stands. `burst` may start at once after a rest."""
 
-    __slots__ = ("_interval", "_tat", "_tolerance")
+    __slots__ = ("_interval", "_tat", "_tolerance", "rate")
 
     def __init__(self, rate: Rate, burst: int = 1) -> None:
+        self.rate = rate
         self._interval = rate.interval
         self._tolerance = max((burst - 1) * rate.interval, _SLACK)
         self._tat = float("-inf")

@@ -46,12 +46,17 @@ def forget_notes(session: Session, numbers: Sequence[int]) -> None:
 
 def loaded_endpoints(
     session: Session, context: Context, ids: Sequence[str]
-) -> dict[str, tuple[Endpoint, tuple[Secret, ...]]]:
-    """Endpoints with their secrets, by id; those that have been deleted are not there."""
+) -> dict[str, tuple[Endpoint, tuple[Secret, ...], int | None]]:
+    """Endpoints with secrets and the rate of their application; those that were deleted are not there."""
     rows = session.rows(f"SELECT {COLUMNS} FROM endpoint WHERE id IN ??", list(ids))  # noqa: S608
     secrets = secrets_of(session, context, ids)
     found = [endpoint_of(context, row) for row in rows]
-    return {endpoint.id: (endpoint, secrets.get(endpoint.id, ())) for endpoint in found}
+    apps = sorted({endpoint.app_id for endpoint in found})
+    rates: dict[str, int | None] = dict(session.rows("SELECT id, rate FROM application WHERE id IN ??", apps))
+    return {
+        endpoint.id: (endpoint, secrets.get(endpoint.id, ()), rates.get(endpoint.app_id))
+        for endpoint in found
+    }
 
 
 def claim_due(

@@ -31,14 +31,17 @@ from yelpaze.hooks.delivery.queue import NEVER, EndpointQueue, Task
 from yelpaze.hooks.delivery.results import Batch, Result, Results, write_results
 from yelpaze.hooks.delivery.sender import Sender
 from yelpaze.hooks.delivery.statistics import DeliveryCounters, HooksTotals
+from yelpaze.hooks.kinds.email import completed
 from yelpaze.hooks.kinds.protocol import Content, Secret
 from yelpaze.hooks.kinds.registry import builder_of, kind_of
 from yelpaze.hooks.log.endpoints import Endpoint
 from yelpaze.hooks.log.messages import Accepted
-from yelpaze.hooks.tables import FAILED, PENDING, SUCCEEDED
+from yelpaze.hooks.tables import FAILED, PENDING, SHARDS, SUCCEEDED
 from yelpaze.hooks.tls_files import TlsFiles
+from yelpaze.model.errors import YelpazeError
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.policy.breaker import Breaker, BreakerState
+from yelpaze.policy.rate import Gcra, Rate
 from yelpaze.policy.schedule import Schedule
 from yelpaze.store.leases import Leases
 from yelpaze.store.session import Session, StoreUnavailable
@@ -51,6 +54,8 @@ _AGAIN_SECONDS = 1.0  # while the store is away
 _MOST_RESULTS = 1000
 _JUMP_MS = 2000  # a step of the wall clock that is no drift
 _LONGEST_TIMER = 60.0
+_COUNT_SECONDS = 0.05
+_MOST_IDLE = 50_000  # endpoints without work that are remembered
 _TRUST = 0.9  # the share of a lease's time within which it is relied on
 
 OnEvent = Callable[[str, dict[str, object]], None]
@@ -115,6 +120,9 @@ class Dispatcher:
         self._to_reload: set[str] = set()  # endpoints that have changed while they were read
         self._pumping = False
         self._offset = 0.0
+        self._counted_at = float("-inf")
+        self._backlog = 0
+        self._app_rates: dict[str, Gcra] = {}
         self._tls = TlsFiles()
         self._loop: asyncio.AbstractEventLoop
         self.epochs: dict[int, int] = {}
@@ -132,6 +140,12 @@ class Dispatcher:
         for work in (self._keep_leases(), self._load_all(), self._write_all(), self._poll()):
             self._tasks.append(self._loop.create_task(work))
 
+    async def run(self) -> None:
+        """Wait for ever, or until something breaks: a defect of ours, which is raised."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
     @property
     def under_way(self) -> int:
         """Attempts that have begun and not ended."""
@@ -139,8 +153,12 @@ class Dispatcher:
 
     @property
     def backlog(self) -> int:
-        """Deliveries in memory that could start but for other endpoints'."""
-        return sum(len(queue.ready) for queue in self._active)
+        """Deliveries in memory that could start but for other endpoints', as a moment ago."""
+        now = self._loop.time()
+        if now >= self._counted_at + _COUNT_SECONDS:
+            self._counted_at = now
+            self._backlog = sum(len(queue.ready) for queue in self._active)
+        return self._backlog
 
     def queue_ages(self) -> dict[int, float]:
         """Seconds that the oldest delivery of each shard has waited for its turn."""
@@ -191,6 +209,7 @@ class Dispatcher:
             with contextlib.suppress(StoreUnavailable):
                 await self._renew()
             await self._heed_jump()
+            self._forget_idle()
 
     async def _renew(self) -> None:
         began = self._monotonic()
@@ -202,6 +221,8 @@ class Dispatcher:
         gained = [shard for shard, epoch in epochs.items() if self.epochs.get(shard) != epoch]
         changed = {*gained, *(set(self.epochs) - set(epochs))}
         self.epochs = epochs
+        if changed:
+            self._share_rates()
         for queue in [queue for queue in self._queues.values() if queue.shard in changed]:
             self._forget(queue)
         self._unread = (self._unread | set(gained)) & set(epochs)
@@ -218,6 +239,19 @@ class Dispatcher:
             queue.more_at = min(queue.more_at, due)
             self._load(queue)
         self._unread -= set(shards)
+
+    def _share_rates(self) -> None:
+        """Divide the rates of applications anew, as the shards have been."""
+        limited = [queue for queue in self._queues.values() if queue.app_rate is not None]
+        for queue in limited:
+            queue.is_loaded = False
+            self._load(queue)
+
+    def _forget_idle(self) -> None:
+        """Forget endpoints that have nothing to do, if there are very many."""
+        if len(self._queues) > _MOST_IDLE:
+            for queue in [queue for queue in self._queues.values() if queue.has_nothing]:
+                del self._queues[queue.id]
 
     def _is_ours(self, queue: EndpointQueue) -> bool:
         """Whether attempts of it may start: it is in a shard that we hold and do not leave."""
@@ -356,7 +390,7 @@ class Dispatcher:
             found = await self._store.read(partial(loaded_endpoints, context=self._context, ids=unknown))
             for queue in queues:
                 if queue.id in found:
-                    self._settle_in(queue, *found[queue.id])
+                    self._try_to_settle_in(queue, *found[queue.id])
                 elif not queue.is_loaded:  # it has been deleted
                     self._forget(queue)
         now = self._context.now()
@@ -378,10 +412,33 @@ class Dispatcher:
                     queue.ready.append(task)
             queue.more_at = NEVER if more_at is None else more_at
 
-    def _settle_in(self, queue: EndpointQueue, from_store: Endpoint, secrets: tuple[Secret, ...]) -> None:
+    def _try_to_settle_in(
+        self, queue: EndpointQueue, endpoint: Endpoint, secrets: tuple[Secret, ...], app_rate: int | None
+    ) -> None:
+        try:
+            self._settle_in(queue, endpoint, secrets, app_rate)
+        except (YelpazeError, msgspec.MsgspecError, OSError) as error:  # it was good when it was made
+            queue.is_loaded = queue.is_idle = True
+            text = f"endpoint {queue.id} cannot be delivered to: {error}"
+            self._report(Notice("endpoint.broken", text, Level.ERROR, {"endpoint": queue.id}))
+
+    def _app_rate(self, app_id: str, rate: int | None) -> Gcra | None:
+        """The share of an application's rate that this process has: that of its shards."""
+        if rate is None:
+            self._app_rates.pop(app_id, None)
+            return None
+        share = Rate(rate * max(1, len(self.epochs)) / SHARDS, 1.0)
+        known = self._app_rates.get(app_id)
+        if known is None or known.rate != share:
+            known = self._app_rates[app_id] = Gcra(share)
+        return known
+
+    def _settle_in(
+        self, queue: EndpointQueue, from_store: Endpoint, secrets: tuple[Secret, ...], app_rate: int | None
+    ) -> None:
         """Take over an endpoint's settings and state as the store has them."""
-        settings = from_store.settings
         own = self._context.settings
+        settings = completed(from_store.settings, own.smtp)
         queue.app_id = from_store.app_id
         queue.settings = settings
         queue.kind = kind_of(settings)
@@ -390,6 +447,7 @@ class Dispatcher:
         queue.concurrency = 1 if settings.fifo else settings.concurrency or own.endpoint_concurrency
         queue.timeout = float(settings.timeout or own.timeout)
         queue.set_rate(settings.rate)
+        queue.app_rate = self._app_rate(from_store.app_id, app_rate)
         queue.schedule = (
             None
             if settings.schedule is None
@@ -517,8 +575,9 @@ class Dispatcher:
         self._unproven += not is_proven
         if task.order_key is not None:
             queue.keys.add(task.order_key)
-        if queue.rate is not None:
-            queue.rate.take(clock)
+        for rate in (queue.rate, queue.app_rate):
+            if rate is not None:
+                rate.take(clock)
         task.generation = queue.breaker.generation
         settings = queue.settings
         self._sender.send(

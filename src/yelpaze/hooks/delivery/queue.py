@@ -76,6 +76,7 @@ class EndpointQueue:
 
     __slots__ = (
         "app_id",
+        "app_rate",
         "blocked_until",
         "breaker",
         "builder",
@@ -117,6 +118,7 @@ class EndpointQueue:
         self.breaker = BreakerState(breaker)
         self.rate: Gcra | None = None
         self.per_second: int | None = None
+        self.app_rate: Gcra | None = None  # shared by the endpoints of an application
         self.blocked_until = 0
         self.failures = 0
         self.failing_since: int | None = None
@@ -151,7 +153,14 @@ class EndpointQueue:
             return (self.blocked_until - now) / 1000
         if self.rate is not None and self.rate.next > clock:
             return self.rate.next - clock
+        if self.app_rate is not None and self.app_rate.next > clock:
+            return self.app_rate.next - clock
         return 0.0
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether it can be forgotten: nothing to do, and no state that matters."""
+        return not self.taken and not self.running and self.more_at == NEVER and not self.failures
 
     def pop(self) -> Task | None:
         """The next one to send; None while all that are ready wait for one of their order key."""

@@ -12,6 +12,7 @@ from yelpaze.hooks.template import check, filled
 
 _ADDRESS = re.compile(r"[^\s@<>,;:\"\\]+@[^\s@<>,;:\"\\]+")
 _MOST_SUBJECT = 200
+_OWN = ("to", "subject", "template", "sender")  # what an endpoint says where the server is the service's
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
@@ -80,10 +81,14 @@ EMAIL = Kind(
 )
 
 
-def with_server(options: dict[str, object], server: msgspec.Struct) -> dict[str, object]:
-    """The options, with the server of the service's settings where they name none."""
-    if options.get("host"):
-        return options
-    given = msgspec.structs.asdict(server).items()
-    found = {name: str(value) if isinstance(value, str) else value for name, value in given if value}
-    return {**found, **options, **({"host": found["host"]} if "host" in found else {})}
+def completed(settings: Settings, server: msgspec.Struct) -> Settings:
+    """With the service's mail server, where an e-mail endpoint names none of its own.
+
+    It is never kept with the endpoint, whose owner could have its password sent elsewhere.
+    """
+    given = {name: value for name, value in msgspec.structs.asdict(server).items() if value}
+    if settings.kind != EMAIL.name or not given.get("host") or settings.options.get("host"):
+        return settings
+    found = {name: str(value) if isinstance(value, str) else value for name, value in given.items()}
+    options = {name: value for name, value in settings.options.items() if name in _OWN}
+    return msgspec.structs.replace(settings, options={**found, **options}, trusted=True)

@@ -11,6 +11,7 @@ from msgspec import UnsetType
 from yelpaze.hooks.context import Access, Context, at, sure_at
 from yelpaze.hooks.errors import conflict, invalid, not_found
 from yelpaze.hooks.log.paging import PageRequest, Slice, sliced
+from yelpaze.hooks.tables import READY
 from yelpaze.hooks.values import (
     ApplicationIn,
     ApplicationOut,
@@ -127,6 +128,9 @@ def patch_application(
         "WHERE id = ?",
         *(new.uid, new.name, new.rate, new.metadata, new.version, new.updated, new.id),
     )
+    if new.rate != old.rate:  # the owners of its endpoints read it with them
+        found = session.rows("SELECT shard, id FROM endpoint WHERE app_id = ?", new.id)
+        session.insert(READY, [(context.rng.getrandbits(62), *row) for row in found])
     return new
 
 

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from yelpaze.hooks.context import Access, Context, at, ms, shard_of, sure_at
 from yelpaze.hooks.errors import conflict, invalid, not_found
 from yelpaze.hooks.ids import id_at
-from yelpaze.hooks.kinds.email import with_server
+from yelpaze.hooks.kinds.email import completed
 from yelpaze.hooks.kinds.protocol import Secret, Settings
 from yelpaze.hooks.kinds.registry import KINDS, shown_options
 from yelpaze.hooks.log.applications import (
@@ -193,7 +193,7 @@ def create_endpoint(
         id=new_id,
         app_id=app.id,
         uid=given.uid,
-        settings=_completed(context, settings),
+        settings=settings,
         description=given.description,
         event_types=types,
         channels=given.channels,
@@ -227,9 +227,15 @@ def create_endpoint(
 
 
 def patch_endpoint(
-    session: Session, context: Context, app: Application, name: str, patch: EndpointPatch
+    session: Session,
+    context: Context,
+    app: Application,
+    name: str,
+    patch: EndpointPatch,
+    *,
+    trusted: bool = False,
 ) -> Endpoint:
-    """Change what the patch has. Raises HooksError."""
+    """Change what the patch has; whoever is not the operator takes away its trust. Raises HooksError."""
     old = find_endpoint(session, context, app, name)
     settings = old.settings
     kind = kept(patch.kind, settings.kind)
@@ -248,12 +254,13 @@ def patch_endpoint(
         fifo=kept(patch.fifo, settings.fifo),
         schedule=kept(patch.schedule, settings.schedule),
         tls=kept(patch.tls, settings.tls),
+        trusted=trusted,
     )
     disabled = kept(patch.disabled, old.disabled)
     is_enabled_again = old.disabled and not disabled
     new = msgspec.structs.replace(
         old,
-        settings=_completed(context, settings),
+        settings=settings,
         description=kept(patch.description, old.description),
         uid=kept(patch.uid, old.uid),
         disabled=disabled,
@@ -304,17 +311,9 @@ def delete_endpoint(session: Session, context: Context, app: Application, name: 
     return endpoint
 
 
-def _completed(context: Context, settings: Settings) -> Settings:
-    """With the service's mail server where an e-mail endpoint has none of its own."""
-    if settings.kind != "email" or not context.settings.smtp.host or settings.options.get("host"):
-        return settings
-    options = with_server(settings.options, context.settings.smtp)
-    return msgspec.structs.replace(settings, options=options, trusted=True)
-
-
 def _check(session: Session, context: Context, endpoint: Endpoint) -> None:
     check_uid(endpoint.uid)
-    check_settings(context, endpoint.settings)
+    check_settings(context, completed(endpoint.settings, context.settings.smtp))
     if len(endpoint.description) > _MOST_DESCRIPTION or "\0" in endpoint.description:
         raise invalid("description", f"takes {_MOST_DESCRIPTION:,} characters at most")
     if endpoint.event_types is not None:

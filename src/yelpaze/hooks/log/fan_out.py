@@ -5,6 +5,8 @@ import msgspec
 from yelpaze.hooks.log.endpoints import matches
 from yelpaze.store.session import Session
 
+_MOST = 50_000  # applications
+
 
 class Target(msgspec.Struct, frozen=True, gc=False):
     """An endpoint as fan-out needs it."""
@@ -31,6 +33,8 @@ class FanOut:
         """The endpoints that a message goes to."""
         known = self._known.get(app_id)
         if known is None or known[0] != version:
+            if len(self._known) >= _MOST:
+                self._known.clear()
             known = self._known[app_id] = (version, _targets(session, app_id))
         return [
             target

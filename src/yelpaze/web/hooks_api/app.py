@@ -113,7 +113,7 @@ def hooks_api(hooks: Hooks, admin_token: str, ready: Callable[[], bool] = lambda
         title="Yelpaze hooks",
         version=__version__,
         description="Durable delivery of webhooks, with Svix's paths and shapes.",
-        docs_url="/docs",
+        docs_url=None,  # its page would be loaded from elsewhere
         redoc_url=None,
     )
     app.state.hooks = hooks
