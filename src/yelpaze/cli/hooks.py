@@ -83,8 +83,9 @@ def serve(
     """Serve the API, and deliver.
 
     Svix's API at /api/v1, its description at /openapi.json. Settings come from flags, then
-    YELPAZE_HOOKS__NAME, then the file. The admin token comes from YELPAZE_HOOKS__ADMIN_TOKEN; else, beside an SQLite store, it is
-    made at the first start, printed once and kept in STORE.token. SIGTERM ends attempts under way and exits.
+    YELPAZE_HOOKS__NAME, then the file. The admin token comes from YELPAZE_HOOKS__ADMIN_TOKEN; else, beside
+    an SQLite store, it is made at the first start, printed once and kept in STORE.token. SIGTERM ends
+    attempts under way and exits.
     """
     require("hooks", "the service")
     import uvloop  # noqa: PLC0415  an extra
