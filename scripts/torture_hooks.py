@@ -273,11 +273,26 @@ class Round:
         wanted = len(self.sender.accepted) * ENDPOINTS
         end = time.monotonic() + 60
         while (count := len(delivered_in(self.store))) < wanted:
-            check(time.monotonic() < end, f"only {count} of {wanted} were delivered; {self.told}")
+            if time.monotonic() >= end:
+                raise BrokenPromiseError(
+                    f"only {count} of {wanted} were delivered; {self.told}; the rest: {self.rest()}"
+                )
             time.sleep(0.1)
         self.service.signal_all(signal.SIGTERM)
         self.service.process.wait(40)
         return wanted
+
+    def rest(self):
+        """What has not been delivered, as far as the store knows."""
+        connection = connect_to(self.store)
+        try:
+            return connection.rows(
+                "SELECT e.uid, e.shard, d.message_id, d.state, d.attempts, e.disabled, d.due - m.created "
+                "FROM delivery d JOIN endpoint e ON e.id = d.endpoint_id JOIN message m ON m.id = d.message_id "
+                "WHERE d.state <> 0 AND e.uid LIKE 'e%' LIMIT 5"
+            )
+        finally:
+            connection.close()
 
 
 def play(number, seed, kind, folder):

@@ -144,7 +144,12 @@ def test_importing_a_flow_loads_no_http_client():
 
 def test_links_lead_somewhere():
     more = [*(ROOT / "docs" / "how-to").iterdir(), *ROOT.glob("examples/*/README.md")]
-    more += [ROOT / "docs" / "live.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
+    more += [
+        ROOT / "docs" / "live.md",
+        ROOT / "docs" / "hooks.md",
+        ROOT / "ARCHITECTURE.md",
+        ROOT / "CHANGELOG.md",
+    ]
     for path in [*DOCUMENTS, *more]:
         for link in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / link).exists(), f"{path.name}: {link}"

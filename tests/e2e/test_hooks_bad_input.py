@@ -2,9 +2,11 @@
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.hooks import KEY
 from support.hooks_service import ADMIN_TOKEN, HooksService
 from support.service import Service
 from support.waiting import until
@@ -162,6 +164,21 @@ def test_the_first_and_the_last_time_that_there_is_do_no_harm(hooks, field, time
     if answer.status == 422:
         assert answer.fields == [f"body.{field}"]
     assert hooks.ask("GET", f"/app/{app}/msg").status == 200
+
+
+def test_a_message_that_cannot_be_kept_does_no_harm_to_others(hooks):
+    """They are written together."""
+    app, other = hooks.app(), hooks.app()
+    bad = event(expiresAt="9999-12-31T23:59:59-23:00")
+
+    def send(number):
+        if number % 4 == 0:
+            key = {"Idempotency-Key": f"bad-{number}"}
+            return hooks.ask("POST", f"/app/{other}/msg", bad, headers=key).status in (202, 422)
+        return hooks.ask("POST", f"/app/{app}/msg", event()).status == 202
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(send, range(200)))
 
 
 def test_an_event_id_is_taken_once(hooks, app):
@@ -740,28 +757,89 @@ def test_a_wrong_parameter_is_named(hooks, app, endpoint, path, query, field):
     assert answer.fields == [f"query.{field}"]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "iterator=-", "iterator=", "iterator=--", "iterator=%00", "iterator=-%00", "iterator=%F0%9F%98%80",
-        "channel=%00", "channel=%25", "tag=%00", "tag=%5C", "tag=%22", "event_types=%00", "event_types=,,",
-        "before=0001-01-01T00:00:00Z", "before=9999-12-31T23:59:59Z", "after=0001-01-01T00:00:00Z",
-        "after=9999-12-31T23:59:59Z", "before=0", "after=-62135596800", "before=0001-01-01T00:00:00%2B23:00",
-        "after=9999-12-31T23:59:59-23:00",
-    ],
-)  # fmt: skip
-def test_an_odd_parameter_does_no_harm(hooks, app, endpoint, query):
-    for path in (
+ODD = [
+    "iterator=-", "iterator=", "iterator=--", "iterator=%00", "iterator=-%00", "iterator=%F0%9F%98%80",
+    "channel=%00", "channel=%25", "tag=%00", "tag=%5C", "tag=%22", "event_types=%00", "event_types=,,",
+    "before=0001-01-01T00:00:00Z", "before=9999-12-31T23:59:59Z", "after=0001-01-01T00:00:00Z",
+    "after=9999-12-31T23:59:59Z", "before=0", "after=-62135596800", "before=0001-01-01T00:00:00%2B23:00",
+    "after=9999-12-31T23:59:59-23:00", "since=0001-01-01T00:00:00Z", "until=9999-12-31T23:59:59-23:00",
+    "status=3", "status_code_class=7", "endpoint_id=%00",
+]  # fmt: skip
+
+
+def lists_of(app, endpoint, message):
+    return (
         "/app",
         "/event-type",
         f"/app/{app}/endpoint",
         f"/app/{app}/msg",
         f"/app/{app}/attempt/endpoint/{endpoint}",
+        f"/app/{app}/attempt/msg/{message}",
         f"/app/{app}/endpoint/{endpoint}/msg",
+        f"/app/{app}/msg/{message}/endpoint",
         f"/app/{app}/endpoint/{endpoint}/stats",
-    ):
+    )
+
+
+@pytest.mark.parametrize("query", ODD)
+def test_an_odd_parameter_does_no_harm(hooks, app, endpoint, query):
+    message = hooks.make(f"/app/{app}/msg", event())["id"]
+    for path in lists_of(app, endpoint, message):
         answer = hooks.ask("GET", f"{path}?{query}")
-        assert answer.status in (200, 422), path
+        assert answer.status in ((200, 404, 422) if "endpoint_id" in query else (200, 422)), path
+
+
+@pytest.fixture
+def in_postgresql(postgres, tmp_path):
+    service = HooksService(tmp_path, store=postgres.new_database(), allow=None, encryption_key=KEY)
+    yield service
+    service.stop()
+
+
+def test_a_nul_does_no_harm_to_the_messages_of_others_in_postgresql(in_postgresql):
+    """They are written together."""
+    app = in_postgresql.app()
+
+    def send(number):
+        if number % 4 == 0:
+            return in_postgresql.ask("POST", "/app/%00/msg", event()).status == 404
+        return in_postgresql.ask("POST", f"/app/{app}/msg", event()).status == 202
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(send, range(200)))
+
+
+def test_a_nul_does_no_harm_to_postgresql(in_postgresql):
+    """Its texts have none."""
+    hooks = in_postgresql
+    app = hooks.app()
+    endpoint = hooks.make(f"/app/{app}/endpoint", {"url": PUBLIC, "disabled": True})["id"]
+    message = hooks.make(f"/app/{app}/msg", event(payload={"text": "a\u0000b"}, tags=["\u0000"]))["id"]
+    asked = [
+        *(
+            ("GET", f"{path}?{query}=%00", None)
+            for query in ("iterator", "channel", "tag", "event_types", "endpoint_id")
+            for path in lists_of(app, endpoint, message)
+        ),
+        *(("GET", path, None) for path in lists_of("%00", "%00", "%00")[2:]),
+        ("GET", f"/app/{app}/endpoint/%00", None),
+        ("GET", f"/app/{app}/msg/%00", None),
+        ("GET", f"/app/{app}/msg/{message}/attempt/%00", None),
+        ("GET", "/event-type/%00", None),
+        ("POST", "/app/%00/msg", event()),
+        ("DELETE", "/token/%00", None),
+        ("POST", "/token", {"applicationId": "\u0000"}),
+        ("POST", "/token", {"name": "\u0000"}),
+        ("POST", "/app", {"name": "\u0000"}),
+        ("POST", "/app", {"name": "Acme", "uid": "\u0000"}),
+        ("POST", "/app", {"name": "Acme", "metadata": {"\u0000": "\u0000"}}),
+        ("POST", "/event-type", {"name": "one", "description": "\u0000"}),
+        ("POST", "/event-type", {"name": "two", "description": "", "schemas": {"a": "\u0000"}}),
+        ("POST", f"/app/{app}/endpoint", {"url": PUBLIC, "disabled": True, "headers": {"X-A": "\u0000"}}),
+        ("POST", f"/app/{app}/endpoint/{endpoint}/secret/rotate", {"key": "\u0000"}),
+    ]
+    answers = [(one, hooks.ask(*one).status) for one in asked]
+    assert [one for one in answers if one[1] not in (200, 201, 404, 422)] == []
 
 
 @pytest.mark.parametrize(

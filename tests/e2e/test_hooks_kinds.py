@@ -13,7 +13,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from support.hooks import START, endpoint_of, opened
-from support.hooks_log import APP, endpoint_for, logged
+from support.hooks_log import APP, endpoint_for, logged, tried
 from support.waiting import until_true
 from yelpaze.hooks.context import Access
 from yelpaze.hooks.errors import HooksError
@@ -544,11 +544,8 @@ async def test_standard_signatures_cannot_be_had_with_a_secret_of_another_form(s
     async with opened(store) as hooks:
         other = await endpoint_for(hooks, f"{service.url}/other", uid="other", event_types=["other"])
         old = await endpoint_for(hooks, service.url, **older(form="token", header="X-Token"))
-        try:
-            await hooks.update_endpoint(APP, old.id, options={})
-        except HooksError as error:
-            assert error.status == 422
-        else:
+        _, refused_field = await tried(hooks.update_endpoint(APP, old.id, options={}))
+        if not refused_field:
             await hooks.send(APP, "order.completed", {"order": 7})
             await until_true(lambda: any(call.path == "/" for call in service.calls))
             assert service.calls[-1].headers["webhook-signature"].startswith("v1,")

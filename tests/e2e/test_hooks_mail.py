@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from support.hooks import endpoint_of, opened
-from support.hooks_log import APP, endpoint_for, logged
+from support.hooks_log import APP, endpoint_for, logged, tried
 from support.mail import USER, MailServer, server_context
 from support.ports import free_port
 from support.waiting import until_true
@@ -198,13 +198,9 @@ async def test_a_server_without_starttls_gets_no_mail(store):
 
 async def test_a_ca_file_may_have_comments_in_any_language(store, ca, ca_text):
     with serving(tls=server_context(ca)) as server:
-        tls = {"ca": f"# Kök sertifikası\n{ca_text}"}
-        try:
-            attempt = await attempt_of(store, mail_options(server, "starttls"), tls=tls)
-        except HooksError as error:
-            assert error.field == ("tls",)
-        else:
-            assert (attempt.reason, len(server.mails)) == ("", 1)
+        tls = {"ca": f"# Kök sertifika: Şirket\n{ca_text}"}
+        attempt, field = await tried(attempt_of(store, mail_options(server, "starttls"), tls=tls))
+        assert field == "tls" or (attempt.reason, len(server.mails)) == ("", 1)
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
@@ -366,12 +362,8 @@ async def test_a_name_that_does_not_resolve_is_tried_again(store):
 
 @pytest.mark.parametrize("host", ["mail..example.com", "a" * 64 + ".example.com", ".", "[::1]", "1.2.3.4.5"])
 async def test_a_host_that_cannot_be_is_refused_or_fails(store, host):
-    try:
-        attempt = await attempt_of(store, {**OPTIONS, "host": host, "security": "none"})
-    except HooksError as error:
-        assert error.field == ("options", "host")
-    else:
-        assert attempt.reason
+    attempt, field = await tried(attempt_of(store, {**OPTIONS, "host": host, "security": "none"}))
+    assert field == "options.host" or attempt.reason
 
 
 @pytest.mark.parametrize(
@@ -382,10 +374,9 @@ async def test_an_address_that_cannot_be_is_refused_or_fails(store, address, fie
     """What can be is delivered: it must not be lost in between."""
     with serving() as server:
         options = mail_options(server, **{field: [address] if field == "to" else address})
-        try:
-            attempt = await attempt_of(store, options)
-        except HooksError as error:
-            assert error.field[:2] == ("options", field)
+        attempt, refused = await tried(attempt_of(store, options))
+        if refused:
+            assert refused == f"options.{field}"
         else:
             assert attempt.reason or [mail.recipients for mail in server.mails] == [list(options["to"])]
 
@@ -441,10 +432,7 @@ async def test_the_services_own_password_goes_to_no_other_server(store, ca, ca_t
         async with opened(store, **settings) as hooks:
             made = await endpoint_for(hooks, kind="email", options={"to": [TO]}, tls={"ca": ca_text})
             theirs = {**OPTIONS, "host": "127.0.0.2", "username": "x", "password": "***"}
-            try:
-                await hooks.update_endpoint(APP, made.id, options={**made.options, **theirs})
-            except HooksError as error:
-                assert error.status == 422
+            await tried(hooks.update_endpoint(APP, made.id, options={**made.options, **theirs}))
             found = await endpoint_of(hooks, APP, made.id)
     if found.settings.options.get("host") == "127.0.0.2":
         assert LOGIN["password"] not in str(found.settings.options)
@@ -457,11 +445,9 @@ async def test_an_endpoint_that_had_the_services_server_is_guarded_when_it_gets_
             made = await endpoint_for(hooks, kind="email", options={"to": [TO]}, schedule=(0, 3600))
             options = mail_options(inner) if kind == "email" else {}
             url = "" if kind == "email" else service.url
-            try:
-                await hooks.update_endpoint(APP, made.id, kind=kind, url=url, options=options)
-            except HooksError as error:
-                assert error.field == ("url",)
-            else:
+            _, field = await tried(hooks.update_endpoint(APP, made.id, kind=kind, url=url, options=options))
+            assert field in ("", "url")
+            if not field:
                 await hooks.send(APP, "order.completed", PAYLOAD)
                 assert (await logged(hooks))[0].reason.startswith("blocked_address: ")
         assert (service.calls, inner.connections) == ([], 0)

@@ -788,6 +788,26 @@ def test_an_iterator_of_the_last_page_finds_what_came_later(svix, app, service):
     assert [one.id for one in found.data] == [later.id]
 
 
+def test_event_types_whose_names_begin_with_a_dash_are_listed_to_their_end(tmp_path):
+    """An iterator with a dash before it goes back: a name with one is no such iterator."""
+    service = HooksService(tmp_path)
+    names = ["-a", "-b", "--c", "a"]
+    try:
+        with client_of(service) as svix:
+            for name in names:
+                svix.event_type.create(EventTypeIn(name=name, description=""))
+            found, iterator = [], None
+            for _ in range(len(names) + 1):
+                page = svix.event_type.list(EventTypeListOptions(limit=1, iterator=iterator))
+                found += [one.name for one in page.data]
+                if page.done:
+                    break
+                iterator = page.iterator
+    finally:
+        service.stop()
+    assert sorted(found) == sorted(names)
+
+
 def test_an_empty_list_is_done(svix, app):
     for page in (svix.endpoint.list(app), svix.message.list(app)):
         assert (page.data, page.done) == ([], True)

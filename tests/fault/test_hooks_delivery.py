@@ -557,3 +557,26 @@ async def test_a_customer_gets_neither_the_services_mail_server_nor_its_password
         await hooks.send("acme", "order.completed", {})
         found = await settled(hooks, 2)
         assert found[-1].reason.startswith("blocked_address")
+
+
+async def test_a_retry_is_not_forgotten_when_it_falls_due_before_it_is_written(tmp_path, receiver):
+    """The store is away for results but not for claims: as a server that has just come back."""
+    from yelpaze.hooks.delivery.results import write_results
+    from yelpaze.store.session import StoreUnavailable
+
+    receiver.answer = lambda number, _path: ("500 Oh", "") if number == 1 else ("200 OK", "")
+    async with acme(str(tmp_path / "h.db"), receiver) as hooks:
+        write, refused = hooks._store.write, []
+
+        async def away(work):
+            if getattr(work, "func", None) is write_results and hooks._store.write is away:
+                refused.append(work)
+                raise StoreUnavailable("not yet")
+            return await write(work)
+
+        hooks._store.write = away
+        await hooks.send("acme", "order.completed", {})
+        await advance_until(lambda: len(refused) > 10)  # the retry has been due for some time
+        hooks._store.write = write
+        await settled(hooks, 2)
+        assert len(receiver.got) == 2

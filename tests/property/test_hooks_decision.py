@@ -148,7 +148,7 @@ def test_a_failure_is_tried_again_as_long_as_the_schedule_has_attempts(answer, s
         (429, 10_000, 100, 100),
         (429, float("inf"), 100, 100),
         (500, 60, 60, 0),  # the delivery waits, the endpoint does not
-        (502, 10_000, 100, 0),
+        (502, 10_000, 100, 100),
     ],
 )
 def test_retry_after_is_a_floor_with_a_cap(status, asked, pause, block):

@@ -41,16 +41,23 @@ class Answer(NamedTuple):
 
 
 class HooksService:
-    """A service with a store in a folder. `settings` are given as YELPAZE_HOOKS__NAME."""
+    """A service with a store in a folder, if no other is named. `settings` are given as YELPAZE_HOOKS__NAME."""
 
-    def __init__(self, folder: Path, *flags: str, allow: str | None = LOOPBACK, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        store: str = "hooks.db",
+        allow: str | None = LOOPBACK,
+        **settings: str,
+    ) -> None:
         values = {"admin_token": ADMIN_TOKEN, **settings}
         environment = [f"YELPAZE_HOOKS__{name.upper()}={value}" for name, value in values.items()]
         allowed = [] if allow is None else ["--allow", allow]
         # By `env`, since `Started` passes no YELPAZE_… on.
         self.process = Started(
             ["env", *environment, *YELPAZE, "hooks", "serve", "--listen", "127.0.0.1:0", "--store",
-             str(folder / "hooks.db"), "--log-format", "json", *allowed, *flags],
+             store, "--log-format", "json", *allowed, *flags],
             folder,
         )  # fmt: skip
         try:

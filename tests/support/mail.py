@@ -76,9 +76,7 @@ class MailServer(Controller):
                 "auth_require_tls": not from_start,
                 "auth_exclude_mechanism": excluded,
             }
-        super().__init__(
-            self, "127.0.0.1", free_port(), ssl_context=tls if from_start else None, **options
-        )
+        super().__init__(self, "127.0.0.1", free_port(), ssl_context=tls if from_start else None, **options)
 
     def factory(self) -> SMTP:
         self.connections += 1
@@ -100,7 +98,9 @@ class MailServer(Controller):
         until(lambda: not self._open)
         super().stop(no_assert)
 
-    def _authenticated(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+    def _authenticated(
+        self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any
+    ) -> AuthResult:
         is_right = data == USER
         self.logins.append((mechanism, is_right))
         return AuthResult(success=is_right, handled=False, auth_data=data)

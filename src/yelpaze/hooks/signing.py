@@ -98,6 +98,8 @@ def verify(
     if abs(now() - int(stamp)) > tolerance:
         raise VerificationError(f"webhook-timestamp is more than {tolerance:g} s from now")
     keys = [key_of(one) for one in ([secrets_] if isinstance(secrets_, str) else secrets_)]
+    if not (message_id.isascii() and signatures.isascii()):
+        raise VerificationError("webhook-id or webhook-signature has other characters than ASCII")
     wanted = [signature(key, message_id, int(stamp), body).encode() for key in keys]
     for given in signatures.split():
         if any(hmac.compare_digest(given.encode(), one) for one in wanted):

@@ -14,7 +14,8 @@ import msgspec
 
 _PLACE = re.compile(r"\{\{\s*([A-Za-z0-9_.\-]+)\s*\}\}")
 _OPEN = re.compile(r"\{\{(?!\s*[A-Za-z0-9_.\-]+\s*\}\})")
-_QUOTED = re.compile(r'"(?:[^"\\{]|\\.|\{(?!\{)|\{\{[^}"]*\}\})*"')
+_TOKEN = re.compile(r'\{\{\s*([A-Za-z0-9_.\-]+)\s*\}\}|\\.|"', re.DOTALL)
+_MOST_DIGITS = 10
 NAMES = ("type", "id", "timestamp", "text", "title", "payload", "order_key")
 
 
@@ -47,19 +48,18 @@ def filled_json(template: str, values: Mapping[str, Any]) -> str:
     >>> filled_json('{"text": "on {{ text }}", "all": {{ payload }}}', {"text": "a\tb", "payload": [1]})
     '{"text": "on a\\tb", "all": [1]}'
     """
+    is_quoted = False
 
-    def in_quotes(found: re.Match[str]) -> str:
-        return _PLACE.sub(lambda place: _json(as_text(_value(place[1], values)))[1:-1], found[0])
+    def put(found: re.Match[str]) -> str:
+        nonlocal is_quoted
+        if found[1] is not None:
+            value = _value(found[1], values)
+            return _json(as_text(value))[1:-1] if is_quoted else _json(value)
+        if found[0] == '"':
+            is_quoted = not is_quoted
+        return found[0]
 
-    parts, end = [], 0
-    for quoted in _QUOTED.finditer(template):
-        parts += [_bare(template[end : quoted.start()], values), in_quotes(quoted)]
-        end = quoted.end()
-    return "".join([*parts, _bare(template[end:], values)])
-
-
-def _bare(text: str, values: Mapping[str, Any]) -> str:
-    return _PLACE.sub(lambda found: _json(_value(found[1], values)), text)
+    return _TOKEN.sub(put, template)
 
 
 def _value(path: str, values: Mapping[str, Any]) -> Any:
@@ -67,8 +67,8 @@ def _value(path: str, values: Mapping[str, Any]) -> Any:
     for name in path.split("."):
         if isinstance(place, Mapping):
             place = place.get(name)
-        elif isinstance(place, list) and name.isdigit() and int(name) < len(place):
-            place = place[int(name)]
+        elif isinstance(place, list) and name.isdecimal() and name.isascii() and len(name) < _MOST_DIGITS:
+            place = place[int(name)] if int(name) < len(place) else None
         else:
             return None
     return place

@@ -44,6 +44,8 @@ class Schedule(msgspec.Struct, frozen=True):
                 raise MisuseError(f"a schedule's delays are seconds, 0 to {_LONGEST:g}: {delay!r}")
         if not 0 <= self.jitter < 1:
             raise MisuseError(f"a schedule's jitter is at least 0 and below 1: {self.jitter!r}")
+        if not 0 <= self.retry_after_cap <= _LONGEST:
+            raise MisuseError(f"retry_after_cap is seconds, 0 to {_LONGEST:g}: {self.retry_after_cap!r}")
 
     def pause(
         self, step: int, retry_after: float | None, uniform: Callable[[float, float], float]

@@ -26,6 +26,7 @@ LEASES = Migrations(
         """,
     ),
 )
+_FORGOTTEN = 100  # leases after which an owner is deleted
 _LEASE = Table(
     "lease", {"name": "text", "number": "bigint", "owner": "text", "epoch": "bigint", "until": "bigint"}
 )
@@ -60,12 +61,15 @@ class Leases(msgspec.Struct, frozen=True):
             "ON CONFLICT (name, owner) DO UPDATE SET until = excluded.until",
             *(self.name, self.owner, until),
         )
-        # After a boot the clock begins anew: then leases end later than they can.
+        # After a boot the clock begins anew: then leases end later than they can. Owners that were there a
+        # moment ago are counted out, not deleted: those who delete each other would wait for each other.
         session.run(
             "DELETE FROM lease_owner WHERE name = ? AND (until <= ? OR until > ?)",
-            *(self.name, now, until + 1000),
+            *(self.name, now - int(_FORGOTTEN * self.seconds * 1000), until + 1000),
         )
-        owners = session.rows("SELECT owner FROM lease_owner WHERE name = ? ORDER BY owner", self.name)
+        owners = session.rows(
+            "SELECT owner FROM lease_owner WHERE name = ? AND until > ? ORDER BY owner", self.name, now
+        )
         place = [owner for (owner,) in owners].index(self.owner)
         share = self.count // len(owners) + (place < self.count % len(owners))
         held = [

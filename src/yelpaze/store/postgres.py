@@ -9,7 +9,7 @@ import psycopg
 
 from yelpaze.model.errors import InputError
 from yelpaze.model.secrets import SECRETS
-from yelpaze.store.session import Row, StoreUnavailable, Table
+from yelpaze.store.session import Row, StoreConflict, StoreUnavailable, Table
 
 _MIGRATIONS = 0x79656C70  # of advisory locks
 _CONNECT_SECONDS = 10
@@ -69,6 +69,7 @@ class PostgresConnection:
     # ── the session ─────────────────────────────────────────────────────────────
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
+        self.writes += not sql.startswith("SELECT")
         with _translating():
             found: list[Row] = self._connection.execute(_spelled(sql), parameters or None).fetchall()
             return found
@@ -116,6 +117,8 @@ class PostgresConnection:
 def _translating() -> Iterator[None]:
     try:
         yield
+    except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
+        raise StoreConflict(_line(error)) from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise StoreUnavailable(_line(error)) from None
 

@@ -24,6 +24,10 @@ class StoreUnavailable(StoppedError):  # noqa: N818  a state, as in BrokerUnavai
     """
 
 
+class StoreConflict(StoreUnavailable):
+    """Another process was in the way; nothing was done, and it may be tried again at once."""
+
+
 class Table(msgspec.Struct, frozen=True):
     """A table for writing many rows at once: its name, and the types of its columns.
 

@@ -14,6 +14,7 @@ from yelpaze.model.errors import InputError
 from yelpaze.store.session import Row, StoreUnavailable, Table
 
 _BUSY_SECONDS = 30.0
+_BUSY_PAUSE = 0.01
 _CHECKPOINT_PAGES = 4000  # 16 MB of log before it is merged into the file
 _UNUSABLE = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
@@ -50,7 +51,7 @@ class SqliteConnection:
                 check_same_thread=False,  # closed by another thread
             )
             if not read_only:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._use_wal()
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._connection.execute("PRAGMA cache_size = -65536")
@@ -58,6 +59,19 @@ class SqliteConnection:
             raise InputError(f"{path}: {error}") from None
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path}: {error}: it belongs to something else") from None
+
+    def _use_wal(self) -> None:
+        """SQLite does not wait by itself while another process makes the same file."""
+        end = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(_BUSY_PAUSE)
+            else:
+                return
 
     def begin(self, *, writes: bool = True) -> None:
         """Begin a transaction."""
@@ -82,6 +96,7 @@ class SqliteConnection:
     # ── the session ─────────────────────────────────────────────────────────────
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
+        self.writes += not sql.startswith("SELECT")
         return self._execute(_spelled(sql), _bound(parameters)).fetchall()
 
     def run(self, sql: str, *parameters: Any) -> int:
@@ -91,9 +106,10 @@ class SqliteConnection:
     def insert(self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False) -> None:
         if not rows:
             return
-        verb = "INSERT OR IGNORE" if ignore_known else "INSERT"
+        ending = " ON CONFLICT DO NOTHING" if ignore_known else ""
         marks = ", ".join("?" * len(table.types))
-        self._many(f"{verb} INTO {table.name} ({', '.join(table.types)}) VALUES ({marks})", rows)
+        names = ", ".join(table.types)
+        self._many(f"INSERT INTO {table.name} ({names}) VALUES ({marks}){ending}", rows)  # noqa: S608
 
     def update(self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "") -> None:
         if not rows:

@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from yelpaze.model.errors import InputError
 from yelpaze.store.migrations import Migrations, migrate
-from yelpaze.store.session import Session, StoreUnavailable
+from yelpaze.store.session import Session, StoreConflict, StoreUnavailable
 
 T = TypeVar("T")
 _GROUP = 1000  # units of work in one commit at most
 _READERS = 2
+_TRIES = 3  # of a group, if other processes are in its way
 
 
 class Connection(Session, Protocol):
@@ -134,7 +136,11 @@ class Store:
     def _read(self, work: Callable[[Session], T]) -> T:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = self._connect(read_only=True)
+            try:
+                connection = self._connect(read_only=True)
+            except InputError as error:  # it was good when the store was opened
+                raise StoreUnavailable(str(error)) from None
+            self._local.connection = connection
             self._open_readers.append(connection)
         connection.begin(writes=False)
         try:
@@ -183,26 +189,18 @@ class Store:
                 self._write_group(self._connection, group)
                 _settle(group)
 
-    def _write_group(self, connection: Connection, group: Sequence[_Unit]) -> None:
+    def _write_group(self, connection: Connection, group: Sequence[_Unit], tries: int = _TRIES) -> None:
         """Do all units in one transaction; if one spoils it, each in a transaction of its own."""
         try:
-            connection.begin()
-            for unit in group:
-                written = connection.writes
-                try:
-                    unit.value = unit.work(connection)
-                except StoreUnavailable:
-                    raise
-                except Exception as error:
-                    if connection.writes > written or _is_of_database(error):
-                        raise
-                    unit.error = error  # it has looked and refused; the others go on
-            connection.commit()
+            _do(connection, group)
         except StoreUnavailable as error:
             connection.roll_back()
+            if isinstance(error, StoreConflict) and tries > 1:
+                self._write_group(connection, group, tries - 1)
+                return
             for unit in group:
                 unit.error = StoreUnavailable(f"{self.shown}: {error}")
-        except Exception as error:  # noqa: BLE001  whatever a unit of work raises
+        except BaseException as error:  # noqa: BLE001  whatever a unit of work raises
             connection.roll_back()
             if len(group) == 1:
                 group[0].error = error
@@ -214,7 +212,23 @@ class Store:
         self.commits += 1
 
 
-def _is_of_database(error: Exception) -> bool:
+def _do(connection: Connection, group: Sequence[_Unit]) -> None:
+    """All units in one transaction. Raises what a unit raises after it has written."""
+    connection.begin()
+    for unit in group:
+        written = connection.writes
+        try:
+            unit.value = unit.work(connection)
+        except StoreUnavailable:
+            raise
+        except BaseException as error:
+            if connection.writes > written or _is_of_database(error):
+                raise
+            unit.error = error  # it has looked and refused; the others go on
+    connection.commit()
+
+
+def _is_of_database(error: BaseException) -> bool:
     """Whether a driver raised it: PostgreSQL takes nothing more in a transaction after that."""
     return type(error).__module__.startswith(("psycopg", "sqlite3"))
 

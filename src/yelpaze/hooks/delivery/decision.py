@@ -17,7 +17,15 @@ from yelpaze.hooks.tables import FAILED, PENDING, SUCCEEDED
 from yelpaze.model.outcome import Timings
 from yelpaze.policy.schedule import Schedule
 
-_THROTTLED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+# Standard Webhooks 1.0.0: slow down. 503 is the one that Retry-After is for (RFC 9110, section 10.2.3).
+_THROTTLED = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
 _MOST_REASON = 500
 
 
@@ -74,7 +82,7 @@ def decide(
     pause = schedule.pause(step + 1, retry_after, uniform)
     block = 0.0
     if answer.status in _THROTTLED and retry_after is not None:
-        block = min(retry_after, schedule.retry_after_cap)
+        block = max(0.0, min(retry_after, schedule.retry_after_cap))
     if pause is None:
         return Decision(FAILED, step + 1, reason=reason, block=block)
     due = now + int(pause * 1000)

@@ -35,7 +35,7 @@ from yelpaze.hooks.kinds.email import completed
 from yelpaze.hooks.kinds.protocol import Content, Secret
 from yelpaze.hooks.kinds.registry import builder_of, kind_of
 from yelpaze.hooks.log.endpoints import Endpoint
-from yelpaze.hooks.log.messages import Accepted
+from yelpaze.hooks.log.messages import Accepted, Message
 from yelpaze.hooks.tables import FAILED, PENDING, SHARDS, SUCCEEDED
 from yelpaze.hooks.tls_files import TlsFiles
 from yelpaze.model.errors import YelpazeError
@@ -294,24 +294,10 @@ class Dispatcher:
         due = max(message.created, message.deliver_at or 0)
         for target in accepted.targets:
             queue = self._queue(target.id, target.shard)
-            if due <= now:
-                task = Task(
-                    message.id,
-                    message.app_id,
-                    message.event_type,
-                    message.payload,
-                    message.created,
-                    due,
-                    0,
-                    0,
-                    0,
-                    message.order_key,
-                    message.expires,
-                    message.schedule,
-                )
-                if not queue.offer(task, _MOST_READY):
-                    queue.more_at = min(queue.more_at, due)
-            else:
+            task = _task_of(message, due)
+            if due > now and task.order_key is not None:
+                queue.drop_older(task)
+            if due > now or not queue.offer(task, _MOST_READY):
                 queue.more_at = min(queue.more_at, due)
             self._consider(queue)
         self._pump()
@@ -563,7 +549,7 @@ class Dispatcher:
                     order_key=task.order_key,
                 )
             )
-        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
             answer = Answer(kind="template", text=str(error))
             self._loop.call_soon(
                 partial(self._ended, queue, task, queue.is_proven, now, answer, counts=False)
@@ -732,9 +718,18 @@ class Dispatcher:
                         await asyncio.sleep(_AGAIN_SECONDS)
                 self._back()
                 self.counters.refused += refused
-                for result in batch.results:
-                    result.queue.taken.discard(result.task.message_id)
+                self._written(batch)
                 self.changed.set()
+
+    def _written(self, batch: Batch) -> None:
+        """The store knows of these now. A claim that came before that has skipped what is due again."""
+        for result in batch.results:
+            queue = result.queue
+            queue.taken.discard(result.task.message_id)
+            if result.decision.state == PENDING:
+                queue.more_at = min(queue.more_at, result.decision.due)
+                self._consider(queue)
+        self._pump()
 
     def _writing(self, batch: Batch) -> Callable[[Session], int]:
         return partial(
@@ -757,6 +752,23 @@ class Dispatcher:
             self._is_away = False
             self._report(Notice("store.back", "the store can be used again"))
         self._pump()
+
+
+def _task_of(message: Message, due: int) -> Task:
+    return Task(
+        message.id,
+        message.app_id,
+        message.event_type,
+        message.payload,
+        message.created,
+        due,
+        0,
+        0,
+        0,
+        message.order_key,
+        message.expires,
+        message.schedule,
+    )
 
 
 def _boottime() -> float:

@@ -173,12 +173,12 @@ class EndpointQueue:
 
     def offer(self, task: Task, most: int) -> bool:
         """Take a delivery that was just accepted; false if it has to wait in the store."""
+        if task.order_key is not None:
+            self.drop_older(task)
         if self.is_idle or len(self.ready) >= most or self.breaker.state is State.OPEN:
             return False
         if self.more_at <= task.due:  # what is in the store is older
             return False
-        if task.order_key is not None:
-            self.drop_older(task)
         self.taken.add(task.message_id)
         self.ready.append(task)
         return True

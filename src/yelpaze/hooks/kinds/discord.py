@@ -3,7 +3,17 @@
 import msgspec
 
 from yelpaze.hooks.kinds.chat import ChatOptions, check_template, text_of
-from yelpaze.hooks.kinds.protocol import Builder, Content, HttpCall, Kind, Secret, Settings, cut, json_call
+from yelpaze.hooks.kinds.protocol import (
+    UNREADABLE,
+    Builder,
+    Content,
+    HttpCall,
+    Kind,
+    Secret,
+    Settings,
+    cut,
+    json_call,
+)
 
 _MOST = 2000
 
@@ -24,7 +34,7 @@ def _prepare(settings: Settings, options: ChatOptions, _secrets: tuple[Secret, .
 def _retry_after(body: bytes) -> float | None:
     try:
         return msgspec.json.decode(body, type=_RateLimited).retry_after
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

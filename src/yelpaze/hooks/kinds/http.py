@@ -1,6 +1,7 @@
 """`http`: any service that takes a request, with a method, headers and a body of one's own."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -8,6 +9,9 @@ import msgspec
 
 from yelpaze.hooks.kinds.protocol import Builder, Content, HttpCall, Kind, Secret, Settings, headers_of
 from yelpaze.hooks.template import check, filled, filled_json
+
+# A backslash that is not escaped itself, and a placeholder in what it begins.
+_IN_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\(?:u[0-9a-fA-F]{0,3})?\{\{")
 
 
 class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,6 +26,8 @@ def _check(_settings: Settings, options: HttpOptions) -> Iterator[tuple[str, str
     wrong = check(options.body)
     if wrong:
         yield "options.body", wrong
+    elif _is_json(options) and _IN_ESCAPE.search(options.body):
+        yield "options.body", "has a placeholder within an escape"
     elif _is_json(options):
         try:
             json.loads(filled_json(options.body, {}))

@@ -12,6 +12,8 @@ import msgspec
 from yelpaze.hooks.values import EndpointTls
 
 MOST_TEXT = 20_000
+# What reading an answer's body as JSON may raise.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

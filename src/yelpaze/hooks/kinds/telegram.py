@@ -6,7 +6,17 @@ from collections.abc import Iterator
 import msgspec
 
 from yelpaze.hooks.kinds.chat import ChatOptions, check_template, text_of
-from yelpaze.hooks.kinds.protocol import Builder, Content, HttpCall, Kind, Secret, Settings, cut, json_call
+from yelpaze.hooks.kinds.protocol import (
+    UNREADABLE,
+    Builder,
+    Content,
+    HttpCall,
+    Kind,
+    Secret,
+    Settings,
+    cut,
+    json_call,
+)
 
 _MOST = 4096
 _TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
@@ -50,7 +60,7 @@ def _prepare(settings: Settings, options: TelegramOptions, _secrets: tuple[Secre
 def _answer(body: bytes) -> _Answer | None:
     try:
         return msgspec.json.decode(body, type=_Answer)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
