@@ -6,7 +6,6 @@ ready: endpoints that have got something to do from another process than their o
 """
 
 from yelpaze.store.migrations import Migrations
-from yelpaze.store.session import Table
 
 SHARDS = 64
 SUCCEEDED, PENDING, FAILED, CANCELED = 0, 1, 2, 4  # of a delivery; Svix's numbers
@@ -79,60 +78,5 @@ HOOKS = Migrations(
     ),
 )
 
-MESSAGE = Table(
-    "message",
-    {
-        "id": "text",
-        "app_id": "text",
-        "uid": "text",
-        "event_type": "text",
-        "channels": "text",
-        "tags": "text",
-        "payload": "bytea",
-        "order_key": "text",
-        "expires": "bigint",
-        "schedule": "text",
-        "deliver_at": "bigint",
-        "discard_at": "bigint",
-        "created": "bigint",
-    },
-)
-DELIVERY = Table(
-    "delivery",
-    {
-        "endpoint_id": "text",
-        "message_id": "text",
-        "state": "bigint",
-        "due": "bigint",
-        "attempts": "bigint",
-        "step": "bigint",
-        "cause": "bigint",
-        "updated": "bigint",
-    },
-)
-ATTEMPT = Table(
-    "attempt",
-    {
-        "id": "text",
-        "app_id": "text",
-        "endpoint_id": "text",
-        "message_id": "text",
-        "event_type": "text",
-        "number": "bigint",
-        "at": "bigint",
-        "state": "bigint",
-        "status": "bigint",
-        "reason": "text",
-        "response": "text",
-        "duration": "bigint",
-        "phases": "text",
-        "cause": "bigint",
-        "url": "text",
-        "next_due": "bigint",
-    },
-)
-READY = Table("ready", {"id": "bigint", "shard": "bigint", "endpoint_id": "text"})
-IDEMPOTENCY = Table(
-    "idempotency",
-    {"scope": "text", "key": "text", "request": "text", "answer": "text", "created": "bigint"},
-)
+MESSAGE, DELIVERY, ATTEMPT = HOOKS.table("message"), HOOKS.table("delivery"), HOOKS.table("attempt")
+READY, IDEMPOTENCY, ENDPOINT = HOOKS.table("ready"), HOOKS.table("idempotency"), HOOKS.table("endpoint")

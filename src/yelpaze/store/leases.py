@@ -10,7 +10,7 @@ from collections.abc import Collection
 import msgspec
 
 from yelpaze.store.migrations import Migrations
-from yelpaze.store.session import Session, Table, first
+from yelpaze.store.session import Session, first
 
 LEASES = Migrations(
     "lease",
@@ -27,9 +27,7 @@ LEASES = Migrations(
     ),
 )
 _FORGOTTEN = 100  # leases after which an owner is deleted
-_LEASE = Table(
-    "lease", {"name": "text", "number": "bigint", "owner": "text", "epoch": "bigint", "until": "bigint"}
-)
+_LEASE = LEASES.table("lease")
 
 
 class Renewal(msgspec.Struct, frozen=True):

@@ -1,12 +1,13 @@
 """Numbered migrations: each application owns its tables, and says how they came to be."""
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from yelpaze.model.errors import InputError
-from yelpaze.store.session import Session
+from yelpaze.store.session import Session, Table
 
 _VERSIONS = (
     "CREATE TABLE IF NOT EXISTS schema_version (application TEXT PRIMARY KEY, version BIGINT NOT NULL)"
@@ -21,6 +22,19 @@ class Migrations(msgspec.Struct, frozen=True):
 
     application: str
     steps: tuple[str, ...]
+
+    def table(self, name: str) -> Table:
+        """A table as the steps make it, with columns that later steps add.
+
+        >>> Migrations("notes", ("CREATE TABLE note (id TEXT NOT NULL, at BIGINT, PRIMARY KEY (id))",)).table("note")
+        Table(name='note', types={'id': 'text', 'at': 'bigint'})
+        """
+        columns: list[tuple[str, str]] = []
+        for step in self.steps:
+            for body in re.findall(rf"CREATE TABLE {name} \((.*?)\)\s*(?:;|$)", step, re.DOTALL):
+                columns += re.findall(r"(?:^|,)\s*([a-z_]+) ([A-Z]+)", body)
+            columns += re.findall(rf"ALTER TABLE {name} ADD COLUMN ([a-z_]+) ([A-Z]+)", step)
+        return Table(name, {column: kind.lower() for column, kind in columns})
 
 
 class _Connection(Session, Protocol):

@@ -26,7 +26,7 @@ from yelpaze.hooks.log.applications import (
 from yelpaze.hooks.log.checks import check_settings
 from yelpaze.hooks.log.paging import PageRequest, Slice, sliced
 from yelpaze.hooks.signing import key_of, new_secret
-from yelpaze.hooks.tables import CANCELED, FAILED, PENDING, SUCCEEDED
+from yelpaze.hooks.tables import CANCELED, ENDPOINT, FAILED, PENDING, SUCCEEDED
 from yelpaze.hooks.values import (
     EndpointHeadersOut,
     EndpointIn,
@@ -39,11 +39,8 @@ from yelpaze.model.errors import MisuseError
 from yelpaze.model.secrets import SECRETS
 from yelpaze.store.session import Row, Session, first
 
-COLUMNS = (
-    "id, app_id, uid, sealed, description, event_types, channels, metadata, version, shard, paused, "
-    "disabled, disabled_reason, failures, failing_since, warned, blocked_until, created, updated"
-)
-_NAMES = COLUMNS.split(", ")
+_NAMES = ENDPOINT.columns
+COLUMNS = ", ".join(_NAMES)
 EVENT_TYPE = re.compile(r"[a-zA-Z0-9\-_.]{1,256}")
 CHANNEL = re.compile(r"[a-zA-Z0-9\-_.:]{1,128}")
 _MOST_CHANNELS = 10
