@@ -42,7 +42,10 @@ class _Connection(SMTP):
     def __init__(self, open_ones: "set[_Connection]", *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._open_ones = open_ones
-        open_ones.add(self)
+
+    def connection_made(self, transport: Any) -> None:
+        self._open_ones.add(self)
+        super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)

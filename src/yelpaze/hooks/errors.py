@@ -15,6 +15,7 @@ class HooksError(MisuseError):
         code: A name for programs.
         detail: What is wrong, for people.
         field: Where in the request's body, as `("url",)`; empty if it is no single field.
+        where: What has the field: `body`, `query` or `header`.
         retry_after: Seconds until it may be tried again, if that helps.
 
     """
@@ -26,7 +27,9 @@ class HooksError(MisuseError):
         detail: str,
         field: tuple[str, ...] = (),
         retry_after: float | None = None,
+        where: str = "body",
     ) -> None:
+        self.where = where
         self.status = status
         self.code = code
         self.detail = detail

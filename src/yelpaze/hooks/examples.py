@@ -5,13 +5,15 @@ from typing import Any
 import msgspec
 
 from yelpaze.hooks.errors import HooksError
+from yelpaze.hooks.log.endpoints import check_event_type
 from yelpaze.hooks.log.event_types import find_event_type
 from yelpaze.hooks.values import ExampleIn, MessageIn
 from yelpaze.store.session import Session
 
 
 def example_of(session: Session, given: ExampleIn) -> MessageIn:
-    """A test event as it is asked for."""
+    """A test event as it is asked for. Raises HooksError."""
+    check_event_type(given.event_type)
     payload = given.payload
     if payload is None:
         payload = msgspec.Raw(msgspec.json.encode(_example(session, given)))

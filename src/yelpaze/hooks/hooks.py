@@ -108,6 +108,7 @@ class Hooks:
         self._stack = contextlib.AsyncExitStack()
         self._fan_out = FanOut()
         self._waiting: list[tuple[NewMessage, asyncio.Future[Accepted]]] = []
+        self._alone: list[tuple[NewMessage, asyncio.Future[Accepted]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
         self._events: set[asyncio.Task[None]] = set()
@@ -257,8 +258,11 @@ class Hooks:
         return await future
 
     async def _accept_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+        while self._waiting or self._alone:
+            if self._alone:
+                batch = [self._alone.pop(0)]
+            else:
+                batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
             dispatcher = self.dispatcher
             work = partial(
                 messages.create_messages,
@@ -272,6 +276,9 @@ class Hooks:
             try:
                 results = await self._store.write(work)
             except Exception as error:  # noqa: BLE001  each caller gets it
+                if len(batch) > 1 and not isinstance(error, StoreUnavailable):
+                    self._alone += batch  # so that one that spoils it harms no other
+                    continue
                 results = [error] * len(batch)
                 if dispatcher is not None:
                     dispatcher.rescan()

@@ -26,7 +26,8 @@ class Migrations(msgspec.Struct, frozen=True):
     def table(self, name: str) -> Table:
         """A table as the steps make it, with columns that later steps add.
 
-        >>> Migrations("notes", ("CREATE TABLE note (id TEXT NOT NULL, at BIGINT, PRIMARY KEY (id))",)).table("note")
+        >>> steps = ("CREATE TABLE note (id TEXT NOT NULL, at BIGINT, PRIMARY KEY (id))",)
+        >>> Migrations("notes", steps).table("note")
         Table(name='note', types={'id': 'text', 'at': 'bigint'})
         """
         columns: list[tuple[str, str]] = []

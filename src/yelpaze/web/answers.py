@@ -1,5 +1,6 @@
 """Bodies, answers and errors of the JSON API: values are msgspec's, errors have Svix's form."""
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,17 +14,13 @@ from yelpaze.hooks.errors import HooksError
 from yelpaze.store.session import StoreUnavailable
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_MISSING = re.compile(r"missing required field `(\w+)`")
 _ROOM = 64 << 10  # bytes of a body beside its payload
 
 
 def answer(value: Any, status: int = 200) -> Response:
     """A value as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def encoded(body: bytes, status: int = 200) -> Response:
-    """JSON that is encoded already."""
-    return Response(body, status, media_type="application/json")
 
 
 def body_of(kind: type, most: int) -> Callable[[Request], Coroutine[Any, Any, Any]]:
@@ -61,7 +58,9 @@ def decoded(data: bytes, kind: type) -> Any:
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$")
         names = path.rstrip("`").replace("[...]", "").replace("[", ".").replace("]", "").split(".")
-        raise HooksError(422, "validation", text, tuple(filter(None, names)) or ("body",)) from None
+        missing = _MISSING.search(text)
+        field = (*filter(None, names), *([missing[1]] if missing else []))
+        raise HooksError(422, "validation", text, field) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HooksError(400, "bad_request", f"the body is no JSON: {error}") from None
 
@@ -75,7 +74,7 @@ def add_error_handlers(app: FastAPI) -> None:
         if error.status == 401:  # noqa: PLR2004
             headers["www-authenticate"] = "Bearer"
         if error.status == 422:  # noqa: PLR2004
-            loc = ["body", *error.field] if error.field else ["body"]
+            loc = [error.where, *error.field]
             found = answer({"detail": [{"loc": loc, "msg": error.detail, "type": "value_error"}]}, 422)
         else:
             where = f"{'.'.join(error.field)}: " if error.field else ""

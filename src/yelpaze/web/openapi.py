@@ -49,7 +49,12 @@ def reference(name: str) -> dict[str, str]:
 
 
 def described(
-    answer: type | None, *, status: int = 200, body: type | None = None, page_of: type | None = None
+    answer: type | None,
+    *,
+    status: int = 200,
+    body: type | None = None,
+    page_of: type | None = None,
+    or_status: int | None = None,
 ) -> dict[str, Any]:
     """What an operation takes and gives, for `openapi_extra`."""
     responses: dict[str, Any] = {
@@ -60,7 +65,9 @@ def described(
     done: dict[str, Any] = {"description": "It is done."}
     if name:
         done["content"] = _json(name)
-    responses[str(status)] = done
+    for one in (status, or_status):
+        if one is not None:
+            responses[str(one)] = done
     found: dict[str, Any] = {"responses": responses}
     if body is not None:
         found["requestBody"] = {"required": True, "content": _json(body.__name__)}

@@ -23,7 +23,7 @@ class _BlockedError(Exception):
 _KINDS: dict[ErrorKind, tuple[type[Exception], ...]] = {
     ErrorKind.BLOCKED_ADDRESS: (_BlockedError,),
     ErrorKind.ATTEMPT_TIMEOUT: (aiosmtplib.SMTPTimeoutError,),
-    ErrorKind.DNS: (socket.gaierror,),
+    ErrorKind.DNS: (socket.gaierror, UnicodeError),
     ErrorKind.CONNECT: (OSError, aiosmtplib.SMTPConnectError),
 }
 
@@ -44,7 +44,7 @@ async def send_mail(
             text = await _sent(mail, guard, timeout, tls)
     except TimeoutError:
         status, kind, text = 0, ErrorKind.ATTEMPT_TIMEOUT, f"no end within {timeout:g} s"
-    except (_BlockedError, aiosmtplib.SMTPException, OSError) as error:
+    except (_BlockedError, aiosmtplib.SMTPException, OSError, ValueError) as error:
         status, kind, text = _cause(error)
     return Answer(status, kind, text, text.encode(), duration=int((clock() - began) * 1000))
 

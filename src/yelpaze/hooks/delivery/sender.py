@@ -124,7 +124,11 @@ class Sender:
         tls: EndpointTls | None,
     ) -> None:
         clock = asyncio.get_running_loop().time
-        on_answer(await send_mail(mail, guard=guard, timeout=timeout, tls=tls, clock=clock))
+        answer = Answer(kind="mail", text="a defect of ours: see the log")
+        try:
+            answer = await send_mail(mail, guard=guard, timeout=timeout, tls=tls, clock=clock)
+        finally:
+            on_answer(answer)
 
     def _answer(self, outcome: Outcome) -> Answer:
         status, error, timings = outcome.status, outcome.error, outcome.timings

@@ -11,6 +11,8 @@ from yelpaze.hooks.kinds.protocol import Builder, Content, Email, Kind, Secret, 
 from yelpaze.hooks.template import check, filled
 
 _ADDRESS = re.compile(r"[^\s@<>,;:\"\\]+@[^\s@<>,;:\"\\]+")
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
 _MOST_SUBJECT = 200
 _OWN = ("to", "subject", "template", "sender")  # what an endpoint says where the server is the service's
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -29,6 +31,14 @@ class EmailOptions(ChatOptions, frozen=True, forbid_unknown_fields=True):
     sender: str = ""
 
 
+def _is_host(text: str) -> bool:
+    """Whether it is a name or an address of a host."""
+    if ":" in text:
+        return _IPV6.fullmatch(text) is not None
+    labels = text.removesuffix(".").split(".")
+    return all(0 < len(label) < 64 and _LABEL.fullmatch(label) for label in labels)  # noqa: PLR2004
+
+
 def _check(settings: Settings, options: EmailOptions) -> Iterator[tuple[str, str]]:
     if not options.to:
         yield "options.to", "takes a list of addresses"
@@ -37,7 +47,7 @@ def _check(settings: Settings, options: EmailOptions) -> Iterator[tuple[str, str
             yield "options.to", f"is no address: {address!r}"
     if not options.host:
         yield "options.host", "takes the name of an SMTP server: the service's settings have none"
-    elif not re.fullmatch(r"[A-Za-z0-9.:\-\[\]]+", options.host):
+    elif not _is_host(options.host):
         yield "options.host", f"is no name of a host: {options.host!r}"
     if not _ADDRESS.fullmatch(options.sender):
         yield "options.sender", "takes the sender's address"

@@ -144,6 +144,18 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: Callable[[bytes], float | None] = unknown
 
 
+# Headers that no endpoint sets for itself.
+RESERVED = frozenset(
+    {
+        "host",
+        "content-type",
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+        "traceparent",
+        "user-agent",
+    }
+)
 JSON_HEADERS = (("Content-Type", "application/json"),)
 
 

@@ -12,7 +12,7 @@ _MOST = 20_000  # a card has 28 KB at most
 
 
 def _check(settings: Settings, options: ChatOptions) -> Iterator[tuple[str, str]]:
-    if ".webhook.office.com" in settings.url:
+    if ".webhook.office.com" in settings.url.lower():
         yield "url", "is an Office connector, which Microsoft has retired: make a webhook in Workflows"
     yield from check_template(settings, options)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from yelpaze.hooks.kinds.protocol import (
     JSON_HEADERS,
+    RESERVED,
     Builder,
     Content,
     HttpCall,
@@ -56,7 +57,11 @@ def _check(_settings: Settings, options: WebhookOptions) -> Iterator[tuple[str, 
         try:
             check_headers([(one.header, "x")])
         except MisuseError:
-            yield f"{field}.header", f"is no name of a header: {one.header!r}"
+            yield f"{field}.header", f"is no name of a header of one's own: {one.header!r}"
+        if one.header.lower() in RESERVED:
+            yield f"{field}.header", f"{one.header} is set by the service itself"
+        if not (one.value.isascii() and one.value.isprintable()):
+            yield f"{field}.value", "takes printable ASCII characters"
         if one.form == "hmac" and "{body}" not in one.signed:
             yield f"{field}.signed", "has {body} in it, and {timestamp} or {id} if they are wanted"
         if one.form == "hmac" and "{signature}" not in one.value:
@@ -69,11 +74,7 @@ def _prepare(settings: Settings, options: WebhookOptions, secrets: tuple[Secret,
     others = [one for one in forms if one.form != "standard"]
     keys = [(Signer(key_of(one.text)), one.expires) for one in secrets] if is_standard else []
     url = settings.url
-    reserved = {one.header.lower() for one in others} | {
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-    }
+    reserved = {one.header.lower() for one in others}
     own = tuple(pair for pair in headers_of(settings, *JSON_HEADERS) if pair[0].lower() not in reserved)
     lasting = len(keys) == 1 and keys[0][1] is None
 

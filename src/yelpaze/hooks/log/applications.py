@@ -26,6 +26,7 @@ _COLUMNS = "id, uid, name, rate, metadata, version, created, updated"
 _UID = re.compile(r"[a-zA-Z0-9\-_.]{1,256}")
 _MOST_NAME = 256
 _MOST_METADATA = 10_000
+_LONGEST_TOKEN = 10 * 366 * 86_400  # seconds
 OPERATOR_UID = "yelpaze.operator"
 
 
@@ -62,6 +63,8 @@ def application_of(row: Row) -> Application:
 
 def find_application(session: Session, access: Access, name: str) -> Application:
     """An application by id or uid. Raises HooksError, for somebody else's, too."""
+    if "\0" in name:  # which PostgreSQL cannot compare
+        raise not_found("application")
     rows = session.rows(f"SELECT {_COLUMNS} FROM application WHERE id = ? OR uid = ?", name, name)  # noqa: S608
     row = first(sorted(rows, key=lambda row: row[0] != name))  # an id wins over a uid
     if row is None or (access.app_id is not None and row[0] != access.app_id):
@@ -166,8 +169,10 @@ def create_token(session: Session, context: Context, access: Access, given: Toke
         access.require_all()
     else:
         app_id = find_application(session, access, given.application_id).id
-    if given.expires_in is not None and given.expires_in < 1:
-        raise invalid("expiresIn", "takes seconds, at least 1")
+    if given.expires_in is not None and not 1 <= given.expires_in <= _LONGEST_TOKEN:
+        raise invalid("expiresIn", f"takes seconds, 1 to {_LONGEST_TOKEN:,}")
+    if "\0" in given.name:
+        raise invalid("name", "has NUL in it")
     token = f"yt_{secrets.token_urlsafe(32)}"
     now = context.now()
     expires = None if given.expires_in is None else now + given.expires_in * 1000

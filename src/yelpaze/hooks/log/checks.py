@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from yelpaze.hooks.context import Context
 from yelpaze.hooks.errors import invalid
-from yelpaze.hooks.kinds.protocol import Settings
+from yelpaze.hooks.kinds.protocol import RESERVED, Settings
 from yelpaze.hooks.kinds.registry import KINDS, mistakes_of
 from yelpaze.hooks.log.applications import check_rate
 from yelpaze.hooks.tls_files import TlsFiles
@@ -15,17 +15,6 @@ from yelpaze.model.url import checked
 from yelpaze.policy.address_guard import AddressGuard
 from yelpaze.policy.schedule import Schedule
 
-_SET_BY_US = frozenset(
-    {
-        "host",
-        "content-type",
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-        "traceparent",
-        "user-agent",
-    }
-)
 _LONGEST_TIMEOUT = 60.0
 _MOST_AT_ONCE = 1000
 _MOST_HEADERS = 50
@@ -51,6 +40,8 @@ def check_settings(context: Context, settings: Settings) -> None:
             Schedule(settings.schedule)
         except MisuseError as error:
             raise invalid("schedule", str(error)) from None
+    if settings.tls is not None and settings.tls.client_key and not settings.tls.client_cert:
+        raise invalid("tls", "has a clientKey without a clientCert")
     files = TlsFiles()
     try:
         files.of(settings.tls)
@@ -69,14 +60,14 @@ def _check_url(url: str, guard: AddressGuard | None) -> None:
     try:
         parts = urlsplit(checked(url))
         has_userinfo = "@" in parts.netloc
-        host = parts.hostname or ""
+        host = (parts.hostname or "").rstrip(".")
     except (MisuseError, ValueError):
         raise invalid("url", "is no http or https URL") from None
     if has_userinfo:
         raise invalid("url", "has a user name or password in it: give them as a header of the endpoint")
     if guard is None:
         return
-    if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
+    if host == "localhost" or host.endswith(".localhost"):
         host = "127.0.0.1"
     address = _address_of(host)
     refusal = guard.refusal(address) if address is not None else None
@@ -102,5 +93,5 @@ def _check_headers(headers: dict[str, str]) -> None:
     except MisuseError as error:
         raise invalid("headers", str(error)) from None
     for name in headers:
-        if name.lower() in _SET_BY_US or name.lower().startswith("svix-"):
+        if name.lower() in RESERVED or name.lower().startswith("svix-"):
             raise invalid("headers", f"{name} is set by the service itself")

@@ -433,8 +433,8 @@ def secrets_of(
 
 def rotate_secret(
     session: Session, context: Context, endpoint: Endpoint, given: EndpointSecretRotateIn
-) -> None:
-    """Make a new secret; the old one signs beside it for the grace period. Raises HooksError."""
+) -> str:
+    """Make a new secret and return it; the old one signs beside it for a grace period. Raises HooksError."""
     if not KINDS[endpoint.settings.kind].signs:
         raise invalid("key", f"an endpoint of kind {endpoint.settings.kind} is not signed")
     text = new_secret() if given.key is None else given.key
@@ -453,6 +453,7 @@ def rotate_secret(
     session.run("DELETE FROM secret WHERE endpoint_id = ? AND expires <= ?", endpoint.id, now)
     _add_secret(session, context, endpoint.id, text, created)
     save_endpoint(session, context, endpoint)
+    return text
 
 
 def check_key(session: Session, context: Context) -> None:

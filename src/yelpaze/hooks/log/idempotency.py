@@ -27,7 +27,9 @@ class Key(msgspec.Struct, frozen=True):
     def of(cls, scope: str, key: str, request: bytes) -> "Key":
         """The key of a request. Raises HooksError for one that is too long."""
         if not 1 <= len(key) <= _MOST_KEY or "\0" in key:
-            raise HooksError(422, "validation", f"takes 1 to {_MOST_KEY} characters", ("idempotency-key",))
+            raise HooksError(
+                422, "validation", f"takes 1 to {_MOST_KEY} characters", ("idempotency-key",), where="header"
+            )
         return cls(scope, key, hashlib.sha256(request).hexdigest())
 
 
@@ -43,7 +45,11 @@ def answered(session: Session, context: Context, key: Key) -> str | None:
         return None
     if row[0] != key.request:
         raise HooksError(
-            422, "validation", "was used for another request: use a new key for each", ("idempotency-key",)
+            422,
+            "validation",
+            "was used for another request: use a new key for each",
+            ("idempotency-key",),
+            where="header",
         )
     return str(row[1])
 

@@ -25,6 +25,7 @@ _MOST_TAGS = 10
 _MOST_RETENTION_DAYS = 90
 _MOST_RETENTION_HOURS = 24 * _MOST_RETENTION_DAYS
 _ALARM = "alarm"
+_LATEST = 253_370_764_800_000  # milliseconds: the beginning of the year 9999
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -101,12 +102,20 @@ def check_message(context: Context, given: MessageIn) -> None:
     except UnicodeDecodeError:
         raise invalid("payload", "is not in UTF-8") from None
     check_channels(given.channels)
+    _check_fields(given)
+
+
+def _check_fields(given: MessageIn) -> None:
     if given.tags is not None and len(given.tags) > _MOST_TAGS:
         raise invalid("tags", f"takes {_MOST_TAGS} at most")
     for name in ("event_id", "order_key"):
         value = getattr(given, name)
         if value is not None and (not 1 <= len(value) <= _MOST_KEY or not value.isprintable()):
             raise invalid(_camel(name), f"takes 1 to {_MOST_KEY} printable characters")
+    for name in ("expires_at", "deliver_at"):
+        time = getattr(given, name)
+        if time is not None and not 0 <= ms(time) <= _LATEST:
+            raise invalid(_camel(name), "takes a time in the years 1970 to 9998")
     if given.schedule not in (None, "default", _ALARM):
         raise invalid("schedule", 'takes "default" or "alarm"')
     for name, most in (

@@ -1,6 +1,7 @@
 """Lists a page at a time, with Svix's iterators: the id after which the next page begins.
 
-An iterator with a `-` before it asks for the page before that id.
+An iterator with a `-` before it asks for the page before that id. An id that begins with one itself has a
+`:` before it.
 """
 
 from collections.abc import Sequence
@@ -40,12 +41,13 @@ def sliced(
 ) -> Slice:
     """Read a page of `select … FROM …`, ordered by `column`. Raises HooksError for a limit out of bounds."""
     if not 1 <= asked.limit <= MOST:
-        raise HooksError(422, "validation", f"takes 1 to {MOST}", ("limit",))
+        raise HooksError(422, "validation", f"takes 1 to {MOST}", ("limit",), where="query")
     backwards = asked.iterator is not None and asked.iterator.startswith("-")
     descending = asked.descending is not backwards
     wheres = list(conditions)
     if asked.iterator:
-        wheres.append((f"{column} {'<' if descending else '>'} ?", [asked.iterator.removeprefix("-")]))
+        place = asked.iterator[1:] if asked.iterator[0] in "-:" else asked.iterator
+        wheres.append((f"{column} {'<' if descending else '>'} ?", [place]))
     where = f" WHERE {' AND '.join(text for text, _ in wheres)}" if wheres else ""
     parameters = [value for _, values in wheres for value in values]
     order = f" ORDER BY {column} {'DESC' if descending else 'ASC'} LIMIT ?"
@@ -56,7 +58,11 @@ def sliced(
         rows.reverse()
     return Slice(
         rows=rows,
-        iterator=str(rows[-1][0]) if rows else None,
-        prev_iterator=f"-{rows[0][0]}" if rows and asked.iterator else None,
-        done=is_last and not backwards,
+        iterator=_after(str(rows[-1][0])) if rows else None,
+        prev_iterator=f"-{rows[0][0]}" if rows else None,
+        done=is_last,
     )
+
+
+def _after(name: str) -> str:
+    return f":{name}" if name.startswith(("-", ":")) else name

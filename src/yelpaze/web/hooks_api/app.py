@@ -132,18 +132,27 @@ def hooks_api(hooks: Hooks, admin_token: str, ready: Callable[[], bool] = lambda
         return answer({"status": "ok"}) if ready() else answer({"status": "unavailable"}, 503)
 
     describe(app, _STRUCTS, _PAGES)
-    return _WithoutSlash(app)
+    return _Outermost(app)
 
 
-class _WithoutSlash:
-    """Older clients end their paths with a slash."""
+class _Outermost:
+    """Older clients end their paths with a slash; and no name has NUL in it, which PostgreSQL cannot keep."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].endswith("/") and len(scope["path"]) > 1:
-            scope = {**scope, "path": scope["path"].rstrip("/")}
+        if scope["type"] == "http":
+            if "\0" in scope["path"]:
+                error = {"code": "not_found", "detail": "there is nothing with NUL in its name"}
+                await answer(error, 404)(scope, receive, send)
+                return
+            if b"%00" in scope["query_string"]:
+                detail = {"loc": ["query"], "msg": "has NUL in it", "type": "value_error"}
+                await answer({"detail": [detail]}, 422)(scope, receive, send)
+                return
+            if scope["path"].endswith("/") and len(scope["path"]) > 1:
+                scope = {**scope, "path": scope["path"].rstrip("/")}
         await self._app(scope, receive, send)
 
 

@@ -53,7 +53,7 @@ def add_applications(router: APIRouter, hooks: Hooks) -> None:
         get_if_exists: bool = False,
     ) -> Response:
         access.require_all()
-        key = key_of(request, access)
+        key = key_of(request, access, get_if_exists)
         is_new = True
 
         def create(session: Session) -> ApplicationOut:
@@ -73,7 +73,9 @@ def add_applications(router: APIRouter, hooks: Hooks) -> None:
         found = await hooks.read(partial(applications.find_application, access=access, name=app_id))
         return answer(found.out())
 
-    @router.put("/app/{app_id}", tags=tags, openapi_extra=described(ApplicationOut, body=ApplicationIn))
+    @router.put(
+        "/app/{app_id}", tags=tags, openapi_extra=described(ApplicationOut, body=ApplicationIn, or_status=201)
+    )
     async def put_application(
         app_id: str, access: Caller, given: Annotated[Any, given_as(ApplicationIn)]
     ) -> Response:

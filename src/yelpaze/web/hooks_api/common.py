@@ -41,13 +41,13 @@ def given_as(kind: type) -> Any:
     return Depends(body_of(kind, ROOM))
 
 
-def key_of(request: Request, access: Access) -> Key | None:
-    """The request's idempotency key, within what its token opens."""
+def key_of(request: Request, access: Access, more: object = "") -> Key | None:
+    """The request's idempotency key, within what its token opens; `more` is what else makes it another one."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
-    content = f"{request.method} {request.url.path}\n".encode() + getattr(request.state, "body", b"")
-    return Key.of(access.app_id or "all", key, content)
+    head = f"{request.method} {request.url.path} {more}\n"
+    return Key.of(access.app_id or "all", key, head.encode() + getattr(request.state, "body", b""))
 
 
 def page_of(found: Slice, out: Callable[[Any], Any]) -> Response:

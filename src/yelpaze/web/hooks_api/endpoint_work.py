@@ -74,7 +74,8 @@ def add_endpoint_work(router: APIRouter, hooks: Hooks) -> None:
     @router.post(
         path + "/send-example",
         tags=tags,
-        openapi_extra=described(MessageOut, status=200, body=ExampleIn),
+        status_code=202,
+        openapi_extra=described(MessageOut, status=202, body=ExampleIn),
     )
     async def send_example(
         app_id: str, endpoint_id: str, access: Caller, given: Annotated[Any, given_as(ExampleIn)]
@@ -88,4 +89,4 @@ def add_endpoint_work(router: APIRouter, hooks: Hooks) -> None:
 
         only, message = await hooks.read(prepare)
         accepted = await hooks.accept(NewMessage(app_id, access, message, only=only))
-        return answer(accepted.message.out())
+        return answer(accepted.message.out(), 202)

@@ -26,7 +26,7 @@ from yelpaze.hooks.values import (
     EndpointSecretRotateIn,
 )
 from yelpaze.store.session import Session
-from yelpaze.web.answers import answer
+from yelpaze.web.answers import answer, decoded
 from yelpaze.web.hooks_api.common import (
     Caller,
     Iterator,
@@ -39,6 +39,8 @@ from yelpaze.web.hooks_api.common import (
     page_of,
 )
 from yelpaze.web.openapi import described
+
+_NOT_SVIX = ("kind", "options", "headers", "timeout", "concurrency", "fifo", "schedule", "tls", "paused")
 
 
 def add_endpoints(router: APIRouter, hooks: Hooks) -> None:
@@ -53,7 +55,7 @@ def add_endpoints(router: APIRouter, hooks: Hooks) -> None:
     async def list_endpoints(
         app_id: str, access: Caller, limit: Limit = 50, iterator: Iterator = None, order: Order = None
     ) -> Response:
-        asked = PageRequest(iterator, limit, order == "descending")
+        asked = PageRequest(iterator, limit, order != "ascending")  # the newest first, as Svix has it
         page = await hooks.read(
             lambda session: endpoints.list_endpoints(session, hooks.context, access, app_id, asked)
         )
@@ -79,14 +81,22 @@ def add_endpoints(router: APIRouter, hooks: Hooks) -> None:
         endpoint = await hooks.read(partial(found, access=access, app_id=app_id, endpoint_id=endpoint_id))
         return answer(endpoint.out(hooks.context))
 
-    @router.put(path + "/{endpoint_id}", tags=tags, openapi_extra=described(EndpointOut, body=EndpointIn))
+    @router.put(
+        path + "/{endpoint_id}",
+        tags=tags,
+        openapi_extra=described(EndpointOut, body=EndpointIn, or_status=201),
+    )
     async def put_endpoint(
-        app_id: str, endpoint_id: str, access: Caller, given: Annotated[Any, given_as(EndpointIn)]
+        request: Request,
+        app_id: str,
+        endpoint_id: str,
+        access: Caller,
+        given: Annotated[Any, given_as(EndpointIn)],
     ) -> Response:
-        if given.headers is None:  # they have paths of their own
-            patch = msgspec.structs.replace(as_patch(given, EndpointPatch), headers=msgspec.UNSET)
-        else:
-            patch = as_patch(given, EndpointPatch)
+        names = decoded(request.state.body, dict[str, msgspec.Raw])
+        # Clients of Svix do not know these; a PUT of theirs leaves them as they are.
+        kept = {name: msgspec.UNSET for name in _NOT_SVIX if name not in names}
+        patch = msgspec.structs.replace(as_patch(given, EndpointPatch), **kept)
 
         def put(session: Session) -> tuple[Endpoint, bool]:
             app = applications.find_application(session, access, app_id)
@@ -146,20 +156,19 @@ def add_endpoints(router: APIRouter, hooks: Hooks) -> None:
 
     @router.post(
         path + "/{endpoint_id}/secret/rotate",
-        status_code=204,
         tags=tags,
-        openapi_extra=described(None, status=204, body=EndpointSecretRotateIn),
+        openapi_extra=described(EndpointSecretOut, body=EndpointSecretRotateIn),
     )
     async def rotate_secret(
         app_id: str, endpoint_id: str, access: Caller, given: Annotated[Any, given_as(EndpointSecretRotateIn)]
     ) -> Response:
-        await hooks.on_endpoint(
+        key = await hooks.on_endpoint(
             lambda session, _, endpoint: endpoints.rotate_secret(session, hooks.context, endpoint, given),
             app_id,
             endpoint_id,
             access,
         )
-        return Response(status_code=204)
+        return answer(EndpointSecretOut(key=key))
 
     @router.get(path + "/{endpoint_id}/headers", tags=tags, openapi_extra=described(EndpointHeadersOut))
     async def get_headers(app_id: str, endpoint_id: str, access: Caller) -> Response:

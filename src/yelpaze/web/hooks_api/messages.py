@@ -3,9 +3,11 @@
 from functools import partial
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from yelpaze.hooks.errors import invalid
 from yelpaze.hooks.hooks import Hooks
 from yelpaze.hooks.log import applications, messages
 from yelpaze.hooks.log.messages import MessageFilter, NewMessage
@@ -15,7 +17,7 @@ from yelpaze.hooks.values import (
     MessageOut,
 )
 from yelpaze.store.session import Session
-from yelpaze.web.answers import answer, decoded, encoded, read_body
+from yelpaze.web.answers import answer, decoded, read_body
 from yelpaze.web.hooks_api.common import (
     ROOM,
     Caller,
@@ -29,6 +31,25 @@ from yelpaze.web.hooks_api.common import (
 )
 from yelpaze.web.openapi import described
 
+_EMPTY = msgspec.Raw(b"{}")
+
+
+def _with_raw_payload(given: MessageIn) -> MessageIn:
+    """Svix's SDKs pass a payload that is text already in this way. Raises HooksError."""
+    parameters = given.transformations_params
+    if not parameters:
+        return given
+    raw = parameters.get("rawPayload")
+    if set(parameters) != {"rawPayload"} or not isinstance(raw, str):
+        raise invalid(
+            "transformationsParams", "takes rawPayload alone: payloads are JSON, and nothing transforms them"
+        )
+    try:
+        msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise invalid("transformationsParams", f"rawPayload is no JSON: {error}") from None
+    return msgspec.structs.replace(given, payload=msgspec.Raw(raw.encode()))
+
 
 def add_messages(router: APIRouter, hooks: Hooks) -> None:
     tags: Any = ["message"]
@@ -41,10 +62,11 @@ def add_messages(router: APIRouter, hooks: Hooks) -> None:
         request: Request, app_id: str, access: Caller, with_content: bool = True
     ) -> Response:
         data = request.state.body = await read_body(request, hooks.settings.max_payload + ROOM)
-        new = NewMessage(app_id, access, decoded(data, MessageIn), key_of(request, access))
-        accepted = await hooks.accept(new)
+        given = _with_raw_payload(decoded(data, MessageIn))
+        accepted = await hooks.accept(NewMessage(app_id, access, given, key_of(request, access)))
         if accepted.answer is not None:
-            return encoded(accepted.answer, 202)
+            known = msgspec.json.decode(accepted.answer, type=MessageOut)
+            return answer(known if with_content else msgspec.structs.replace(known, payload=_EMPTY), 202)
         return answer(accepted.message.out(with_content=with_content), 202)
 
     @router.get(path, tags=tags, openapi_extra=described(None, page_of=MessageOut))
