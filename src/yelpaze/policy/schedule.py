@@ -60,7 +60,7 @@ class Schedule(msgspec.Struct, frozen=True):
         if self.jitter and delay:
             delay = uniform(delay * (1 - self.jitter), delay * (1 + self.jitter))
         if retry_after is not None:
-            delay = max(delay, min(retry_after, self.retry_after_cap))
+            delay = max(delay, float(min(retry_after, self.retry_after_cap)))
         return delay
 
 

@@ -26,6 +26,7 @@ _THROTTLED = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
+_NEVER_SENT = frozenset({"template", "request"})  # it cannot be made of this message, now or later
 _MOST_REASON = 500
 
 
@@ -76,6 +77,8 @@ def decide(
         return Decision(SUCCEEDED, step)
     if answer.status == HTTPStatus.GONE:
         return Decision(FAILED, step, reason=reason, disable="it answered 410 Gone")
+    if answer.kind in _NEVER_SENT:
+        return Decision(FAILED, step + 1, reason=reason)
     retry_after = answer.retry_after
     if retry_after is None and answer.status in _THROTTLED:
         retry_after = kind.retry_after(answer.body)

@@ -160,6 +160,11 @@ class Dispatcher:
             self._backlog = sum(len(queue.ready) for queue in self._active)
         return self._backlog
 
+    @property
+    def unwritten(self) -> int:
+        """Attempts that have ended and are not in the store yet."""
+        return self._results.waiting
+
     def queue_ages(self) -> dict[int, float]:
         """Seconds that the oldest delivery of each shard has waited for its turn."""
         now = self._context.now()
@@ -571,7 +576,6 @@ class Dispatcher:
             partial(self._ended, queue, task, is_proven, now),
             timeout=queue.timeout,
             tls=queue.tls,
-            mail_tls=settings.tls,
             trusted=settings.trusted,
         )
         return True

@@ -1,19 +1,24 @@
 """Mails over SMTP, with the same guard of addresses as everything else."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from email.message import EmailMessage
+from email.header import Header
+from email.message import Message
+from email.mime.text import MIMEText
 from email.utils import formatdate
 
 import aiosmtplib
 
 from yelpaze.hooks.delivery.decision import Answer
 from yelpaze.hooks.kinds.protocol import Email
-from yelpaze.hooks.values import EndpointTls
 from yelpaze.model.errors import ErrorKind
+from yelpaze.model.tls import Tls
 from yelpaze.policy.address_guard import AddressGuard
+
+_FIRST_FAILURE = 400
 
 
 class _BlockedError(Exception):
@@ -33,10 +38,10 @@ async def send_mail(
     *,
     guard: AddressGuard | None,
     timeout: float,  # noqa: ASYNC109  of the whole attempt, as for HTTP
-    tls: EndpointTls | None,
+    tls: Tls | None,
     clock: Callable[[], float],
 ) -> Answer:
-    """Send it; never raises for the network. The answer's status is SMTP's, 250 as 200."""
+    """Send it; never raises for the network. The answer's status is SMTP's; 200 if the mail was taken."""
     began = clock()
     status, kind, text = 200, "", ""
     try:
@@ -54,6 +59,8 @@ def _cause(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
         error = error.recipients[0]
     if isinstance(error, aiosmtplib.SMTPResponseException):
+        if error.code < _FIRST_FAILURE:  # where another one was due: nobody knows what became of the mail
+            return 0, ErrorKind.PROTOCOL, f"an answer out of turn: {error.code} {error.message}"
         return error.code, "", f"{error.code} {error.message}"
     tls: BaseException | None = error
     while tls is not None and not isinstance(tls, ssl.SSLError):
@@ -67,33 +74,64 @@ def _cause(error: Exception) -> tuple[int, str, str]:
     return 0, ErrorKind.PROTOCOL, text
 
 
+class _Client(aiosmtplib.SMTP):
+    """Remembers its transport, so that the connection can be ended whatever has happened."""
+
+    _last: asyncio.BaseTransport | None = None
+
+    def close(self) -> None:
+        self._last = self.transport or self._last
+        super().close()
+
+    def end(self, sock: socket.socket) -> None:
+        """End the connection through who has it; a descriptor closed under a transport harms others."""
+        transport = self.transport or self._last
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+        else:
+            sock.close()
+
+
 async def _sent(
     mail: Email,
     guard: AddressGuard | None,
     timeout: float,  # noqa: ASYNC109
-    tls: EndpointTls | None,
+    tls: Tls | None,
 ) -> str:
+    context = None if mail.security == "none" else _context(tls)
     sock = await _connected(mail, guard)
-    context = ssl.create_default_context(cadata=tls.ca if tls is not None and tls.ca else None)
-    if tls is not None and tls.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    client = aiosmtplib.SMTP(
+    client = _Client(
         hostname=mail.host,
         sock=sock,
         timeout=timeout,
         use_tls=mail.security == "tls",
         start_tls=mail.security == "starttls",
-        tls_context=None if mail.security == "none" else context,
+        tls_context=context,
         username=mail.username or None,
         password=mail.password or None,
     )
     try:
-        async with client:
-            _, text = await client.send_message(_composed(mail))
+        await client.connect()
+        refused, text = await client.send_message(
+            _composed(mail), sender=mail.sender, recipients=list(mail.recipients)
+        )
+        with contextlib.suppress(aiosmtplib.SMTPException):
+            await client.quit()
     finally:
-        sock.close()
-    return text
+        client.end(sock)
+    others = [f"{name}: {answer.code} {answer.message}" for name, answer in refused.items()]
+    return "; ".join([text, *others])
+
+
+def _context(tls: Tls | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca_file if tls is not None else None)
+    if tls is not None and tls.certificate is not None:
+        certificate, key, password = tls.certificate
+        context.load_cert_chain(certificate, key, password)
+    if tls is not None and not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def _connected(mail: Email, guard: AddressGuard | None) -> socket.socket:
@@ -121,14 +159,14 @@ async def _connected(mail: Email, guard: AddressGuard | None) -> socket.socket:
     raise last
 
 
-def _composed(mail: Email) -> EmailMessage:
-    message = EmailMessage()
+def _composed(mail: Email) -> Message:
+    # As a Header, a subject is text and nothing else: EmailMessage decodes what looks encoded in it.
+    message = MIMEText(f"{mail.text}\n", "plain", "utf-8")
     message["From"] = mail.sender
     message["To"] = ", ".join(mail.recipients)
-    message["Subject"] = mail.subject
+    message["Subject"] = Header(mail.subject, "utf-8", header_name="Subject").encode()
     message["Date"] = formatdate()
     # The same at each attempt, so that a mail that came twice is shown once.
     message["Message-ID"] = f"<{mail.message_id}@{mail.sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834
-    message.set_content(mail.text)
     return message

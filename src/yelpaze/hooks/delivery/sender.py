@@ -9,7 +9,6 @@ from yelpaze.hooks.delivery.decision import Answer
 from yelpaze.hooks.delivery.mail import send_mail
 from yelpaze.hooks.kinds.protocol import Email, HttpCall
 from yelpaze.hooks.settings import HooksSettings
-from yelpaze.hooks.values import EndpointTls
 from yelpaze.http.engine import Engine
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
@@ -81,13 +80,12 @@ class Sender:
         *,
         timeout: float,
         tls: Tls | None,
-        mail_tls: EndpointTls | None,
         trusted: bool,
     ) -> None:
         """Start an attempt; `on_answer` is called with its end, in a later turn of the event loop."""
         if isinstance(call, Email):
             guard = None if trusted else self._guard
-            work = self._mail(call, on_answer, guard, timeout, mail_tls)
+            work = self._mail(call, on_answer, guard, timeout, tls)
             task = asyncio.get_running_loop().create_task(work)
             self._mails.add(task)
             task.add_done_callback(self._mails.discard)
@@ -121,7 +119,7 @@ class Sender:
         on_answer: OnAnswer,
         guard: AddressGuard | None,
         timeout: float,  # noqa: ASYNC109
-        tls: EndpointTls | None,
+        tls: Tls | None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         answer = Answer(kind="mail", text="a defect of ours: see the log")

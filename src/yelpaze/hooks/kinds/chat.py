@@ -31,5 +31,5 @@ def _escaped(value: Any, escape: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return escape(value)
     if isinstance(value, dict):
-        return {name: _escaped(item, escape) for name, item in value.items()}
+        return {escape(name): _escaped(item, escape) for name, item in value.items()}
     return [_escaped(item, escape) for item in value] if isinstance(value, list) else value

@@ -10,7 +10,9 @@ from yelpaze.hooks.kinds.chat import ChatOptions, check_template, text_of
 from yelpaze.hooks.kinds.protocol import Builder, Content, Email, Kind, Secret, Settings, cut
 from yelpaze.hooks.template import check, filled
 
-_ADDRESS = re.compile(r"[^\s@<>,;:\"\\]+@[^\s@<>,;:\"\\]+")
+_LOCAL = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+)  # RFC 5322, dot-atom
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
 _MOST_SUBJECT = 200
@@ -39,17 +41,22 @@ def _is_host(text: str) -> bool:
     return all(0 < len(label) < 64 and _LABEL.fullmatch(label) for label in labels)  # noqa: PLR2004
 
 
+def _is_address(text: str) -> bool:
+    local, _, host = text.rpartition("@")
+    return len(text) < 255 and _LOCAL.fullmatch(local) is not None and ":" not in host and _is_host(host)  # noqa: PLR2004
+
+
 def _check(settings: Settings, options: EmailOptions) -> Iterator[tuple[str, str]]:
     if not options.to:
         yield "options.to", "takes a list of addresses"
     for address in options.to:
-        if not _ADDRESS.fullmatch(address):
+        if not _is_address(address):
             yield "options.to", f"is no address: {address!r}"
     if not options.host:
         yield "options.host", "takes the name of an SMTP server: the service's settings have none"
     elif not _is_host(options.host):
         yield "options.host", f"is no name of a host: {options.host!r}"
-    if not _ADDRESS.fullmatch(options.sender):
+    if not _is_address(options.sender):
         yield "options.sender", "takes the sender's address"
     if options.port is not None and not 0 < options.port < 65_536:  # noqa: PLR2004
         yield "options.port", "takes 1 to 65535"
@@ -73,12 +80,16 @@ def _prepare(_settings: Settings, options: EmailOptions, _secrets: tuple[Secret,
             sender=options.sender,
             recipients=options.to,
             # One line: a line break would begin a header (RFC 5322, section 2.2).
-            subject=cut(" ".join(subject.split()), _MOST_SUBJECT),
+            subject=cut(" ".join(_printable(subject).split()), _MOST_SUBJECT),
             text=text_of(options.template, content),
             message_id=content.message_id,
         )
 
     return build
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 EMAIL = Kind(

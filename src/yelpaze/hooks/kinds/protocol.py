@@ -176,6 +176,13 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def cut_json(text: str, most: int) -> str:
+    """The text, shortened until it takes so many bytes in JSON."""
+    while (size := len(msgspec.json.encode(text))) > most:
+        text = cut(text, min(len(text) - 1, len(text) * most // size))
+    return text
+
+
 def _title(event_type: str, payload: Any) -> str:
     given = payload.get("title") if isinstance(payload, Mapping) else None
     return given if isinstance(given, str) and given else event_type

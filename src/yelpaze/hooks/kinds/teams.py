@@ -6,9 +6,18 @@ learn.microsoft.com/power-automate/teams/teams-app-create; Office connectors are
 from collections.abc import Iterator
 
 from yelpaze.hooks.kinds.chat import ChatOptions, check_template, text_of
-from yelpaze.hooks.kinds.protocol import Builder, Content, HttpCall, Kind, Secret, Settings, cut, json_call
+from yelpaze.hooks.kinds.protocol import (
+    Builder,
+    Content,
+    HttpCall,
+    Kind,
+    Secret,
+    Settings,
+    cut_json,
+    json_call,
+)
 
-_MOST = 20_000  # a card has 28 KB at most
+_MOST = 26_000  # bytes; a message has 28 KB at most
 
 
 def _check(settings: Settings, options: ChatOptions) -> Iterator[tuple[str, str]]:
@@ -19,7 +28,8 @@ def _check(settings: Settings, options: ChatOptions) -> Iterator[tuple[str, str]
 
 def _prepare(settings: Settings, options: ChatOptions, _secrets: tuple[Secret, ...]) -> Builder:
     def build(content: Content) -> HttpCall:
-        block = {"type": "TextBlock", "text": cut(text_of(options.template, content), _MOST), "wrap": True}
+        text = cut_json(text_of(options.template, content), _MOST)
+        block = {"type": "TextBlock", "text": text, "wrap": True}
         card = {
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
             "type": "AdaptiveCard",

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from yelpaze.hooks.context import Access, Context, at, ms, shard_of, sure_at
-from yelpaze.hooks.errors import conflict, invalid, not_found
+from yelpaze.hooks.errors import HooksError, conflict, invalid, not_found
 from yelpaze.hooks.ids import id_at
 from yelpaze.hooks.kinds.email import completed
 from yelpaze.hooks.kinds.protocol import Secret, Settings
@@ -272,12 +272,34 @@ def patch_endpoint(
         blocked_until=0 if is_enabled_again else old.blocked_until,
     )
     _check(session, context, new)
+    _check_secret(session, context, new)
     return save_endpoint(session, context, new)
+
+
+def _check_secret(session: Session, context: Context, endpoint: Endpoint) -> None:
+    """A secret that fits what the endpoint is now. Raises HooksError."""
+    if not KINDS[endpoint.settings.kind].signs:
+        return
+    known = secrets_of(session, context, [endpoint.id]).get(endpoint.id, ())
+    if not known:
+        _add_secret(session, context, endpoint.id, new_secret(), context.now())
+    for one in known:
+        try:
+            checked_secret(endpoint.settings, one.text)
+        except HooksError:
+            detail = "needs a secret of another form: make the endpoint anew with one"
+            raise invalid("options.signatures", detail) from None
 
 
 def _options(patch: EndpointPatch, settings: Settings) -> dict[str, Any]:
     """The new options; a secret that is sent back as it was shown stays as it is."""
     given = kept(patch.options, settings.options)
+    old = settings.options
+    moved = kept(patch.url, settings.url) != settings.url or given.get("host") != old.get("host")
+    for name in KINDS[settings.kind].secret_options if moved else ():
+        # Or whoever may change the endpoint could have its secrets sent to a server of their own.
+        if old.get(name) and (patch.options is UNSET or given.get(name) in (None, _HIDDEN)):
+            raise invalid(f"options.{name}", "give it again, since the endpoint gets another address")
     return {
         name: settings.options[name] if value == _HIDDEN and name in settings.options else value
         for name, value in given.items()

@@ -42,7 +42,7 @@ def given_as(kind: type) -> Any:
 
 
 def key_of(request: Request, access: Access, more: object = "") -> Key | None:
-    """The request's idempotency key, within what its token opens; `more` is what else makes it another one."""
+    """The request's idempotency key, within what its token opens; `more` makes it another one."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
