@@ -21,6 +21,7 @@ from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.observe.hooks import HooksCollector
 from yelpaze.process.descriptors import capacity
+from yelpaze.process.garbage import run_gc_less_often
 from yelpaze.process.listening import BACKLOG, listening
 from yelpaze.service.endpoint import new_registry
 from yelpaze.service.runner import Service
@@ -75,6 +76,7 @@ class HooksPart:
         sock = _listening(options.address, self._port)
         self._stack.callback(sock.close)
         hooks = Hooks(settings=options.settings, report=self._report)
+        run_gc_less_often()
         self._hooks = await self._stack.enter_async_context(hooks)
         app = hooks_api(hooks, options.settings.admin_token, lambda: self.is_ready)
         self._server = _Server(

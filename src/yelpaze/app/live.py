@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from yelpaze.app.live_node import opened_node, run_gc_less_often
+from yelpaze.app.live_node import opened_node
 from yelpaze.app.live_options import LiveOptions, check_processes, greeting
 from yelpaze.app.part_processes import PartKind, PartProcesses
 from yelpaze.grpc.address import Address, reason_of
@@ -17,6 +17,7 @@ from yelpaze.live.transports.server import Server
 from yelpaze.model.errors import InputError
 from yelpaze.model.notice import Notice, Report
 from yelpaze.observe.live import LiveCollector
+from yelpaze.process.garbage import run_gc_less_often
 from yelpaze.process.listening import listening
 from yelpaze.service.endpoint import new_registry
 from yelpaze.service.runner import Service

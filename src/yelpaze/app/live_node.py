@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -53,13 +52,3 @@ def fetching(engine: Engine, report: Report) -> Fetch:
         return outcome.body if outcome.ok else b""
 
     return fetch
-
-
-def run_gc_less_often() -> None:
-    """Run garbage collection less often.
-
-    A full collection looks at every connection and rarely finds anything to free.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)

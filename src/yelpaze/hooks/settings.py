@@ -51,6 +51,7 @@ class HooksSettings(Settings, frozen=True, kw_only=True):
     previous_encryption_keys: tuple[str, ...] = ()  # keys that still decrypt
     allow: tuple[str, ...] = ()  # networks that endpoints may be in although they are private
     concurrency: int = 1024  # attempts at once, over all endpoints
+    connections: int = 12_288  # kept connections, within half of the descriptors
     endpoint_concurrency: int = 10  # attempts at once per endpoint
     timeout: Duration = Duration(15)  # of an attempt
     schedule: tuple[Duration, ...] = tuple(map(Duration, DELIVERY.delays))  # delay before each attempt
@@ -84,6 +85,7 @@ class HooksSettings(Settings, frozen=True, kw_only=True):
 
 _AT_LEAST_ONE = (
     "concurrency",
+    "connections",
     "endpoint_concurrency",
     "breaker_failures",
     "max_payload",

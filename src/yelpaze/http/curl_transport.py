@@ -34,7 +34,7 @@ from yelpaze.http.handle import Handle, Shape, TransportConfig
 from yelpaze.http.memory import Memory
 from yelpaze.http.poller import READ, Poller, new_poller
 from yelpaze.http.result import read
-from yelpaze.http.shard import HostPool, Shard
+from yelpaze.http.shard import SHARD, HostPool, Shard
 from yelpaze.http.stale import StaleConnections
 from yelpaze.http.transport import AttemptRequest, OnAttemptDone, Transfer
 from yelpaze.policy.address_guard import AddressGuard
@@ -49,7 +49,7 @@ _REMOVE = pycurl.POLL_REMOVE
 class CurlTransport:
     """Carries attempts by libcurl.
 
-    `connections`: kept for each shard. `guard`: refuses addresses when they are connected to.
+    `connections`: kept in all, over `shards`. `guard`: refuses addresses when they are connected to.
     """
 
     def __init__(
@@ -57,13 +57,16 @@ class CurlTransport:
         config: TransportConfig,
         *,
         connections: int,
+        shards: int,
         memory: Memory,
         loop: asyncio.AbstractEventLoop,
         guard: AddressGuard | None = None,
     ) -> None:
         self._config = config
         self._loop = loop
-        self._connections = connections
+        # Every host's first transfers are in shard 0; few hosts need the others.
+        self._kept_in_others = max(SHARD, connections // shards // 2)
+        self._kept_in_first = max(SHARD, connections - (shards - 1) * self._kept_in_others)
         self._poller: Poller = new_poller()
         self._shards: list[Shard] = []
         self._idle: dict[Shape, list[Handle]] = {}
@@ -221,7 +224,8 @@ class CurlTransport:
     # ── what libcurl tells us ───────────────────────────────────────────────────
 
     def _new_shard(self) -> Shard:
-        shard = Shard(len(self._shards), self._connections)
+        kept = self._kept_in_others if self._shards else self._kept_in_first
+        shard = Shard(len(self._shards), kept)
         interest, released, watched = self._interest, self._released, self._watched
         connected, watch = self._connected, self._poller.watch
 

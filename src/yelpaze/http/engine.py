@@ -237,7 +237,8 @@ class Engine:
             transport=self._transport
             or CurlTransport(
                 self._config,
-                connections=min(room, max(SHARD, self._connections // -(-widest // SHARD))),
+                connections=room_for_calls(self._connections) if self._connections else 0,
+                shards=-(-widest // SHARD),
                 memory=memory,
                 loop=loop,
                 guard=self._guard,

@@ -47,6 +47,8 @@ class Sender:
         return Engine(
             concurrency=at_once,
             limit=Limit(concurrency=at_once),
+            # Thousands of endpoints, each asked now and then.
+            connections=self._settings.connections,
             retry=None,
             budget=None,
             breaker=None,
