@@ -225,8 +225,10 @@ async def steady(task):
 
 async def add_backlog(hooks, task):
     """So many due deliveries of one dead endpoint."""
+    import msgspec
+
     from yelpaze.hooks.log import applications, endpoints
-    from yelpaze.hooks.tables import DELIVERY
+    from yelpaze.hooks.tables import DELIVERY, MESSAGE
     from yelpaze.hooks.values import ApplicationIn, EndpointIn
 
     def make(session):
@@ -236,14 +238,18 @@ async def add_backlog(hooks, task):
         ).id
 
     dead = await hooks.write(make)
-    accepted = await hooks.accept(new_message(0))
+    accepted = (await hooks.accept(new_message(0))).message
     now = hooks.context.now()
     for start in range(0, task["backlog"], 10_000):
-        rows = [
-            (dead, f"{accepted.message.id}{n}", 1, now - 1000, 0, 0, 0, now)
-            for n in range(start, start + 10_000)
-        ]
-        await hooks.write(lambda session, rows=rows: session.insert(DELIVERY, rows))
+        ids = [f"{accepted.id}{n}" for n in range(start, start + 10_000)]
+        messages = [msgspec.structs.astuple(msgspec.structs.replace(accepted, id=one)) for one in ids]
+        rows = [(dead, one, 1, now - 1000, 0, 0, 0, now) for one in ids]
+
+        def add(session, messages=messages, rows=rows):
+            session.insert(MESSAGE, messages)
+            session.insert(DELIVERY, rows)
+
+        await hooks.write(add)
     hooks.changed(dead)
 
 

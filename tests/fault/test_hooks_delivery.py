@@ -579,3 +579,22 @@ async def test_a_retry_is_not_forgotten_when_it_falls_due_before_it_is_written(t
         hooks._store.write = write
         await settled(hooks, 2)
         assert len(receiver.got) == 2
+
+
+async def test_the_same_event_from_two_processes_at_once_is_one_message(store_name):
+    async with opened(store_name, deliver=False) as one, opened(store_name, deliver=False) as two:
+        await one.create_application("Acme", uid="acme")
+        sends = [
+            hooks.send("acme", "order.completed", {}, event_id=f"o{number}")
+            for number in range(50)
+            for hooks in (one, two)
+        ]
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        refused = [result for result in results if isinstance(result, Exception)]
+        assert len(refused) == 50
+        assert {getattr(error, "status", error) for error in refused} == {409}
+
+
+async def test_processes_that_start_at_once_on_an_empty_store_all_serve(store_name):
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.gather(*(stack.enter_async_context(opened(store_name)) for _ in range(4)))

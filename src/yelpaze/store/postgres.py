@@ -13,6 +13,12 @@ from yelpaze.store.session import Row, StoreConflict, StoreUnavailable, Table
 
 _MIGRATIONS = 0x79656C70  # of advisory locks
 _CONNECT_SECONDS = 10
+# Another process was in the way. Whoever looks first and then inserts finds it there the second time.
+_CONFLICTS = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.UniqueViolation,
+)
 
 
 @lru_cache(512)
@@ -117,8 +123,8 @@ class PostgresConnection:
 def _translating() -> Iterator[None]:
     try:
         yield
-    except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
-        raise StoreConflict(_line(error)) from None
+    except _CONFLICTS as error:
+        raise StoreConflict(_line(error)) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise StoreUnavailable(_line(error)) from None
 

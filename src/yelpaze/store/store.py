@@ -193,23 +193,30 @@ class Store:
         """Do all units in one transaction; if one spoils it, each in a transaction of its own."""
         try:
             _do(connection, group)
+        except StoreConflict as error:
+            connection.roll_back()
+            if tries > 1:
+                self._write_group(connection, group, tries - 1)
+            else:
+                self._write_each(connection, group, error.__cause__ or error)
         except StoreUnavailable as error:
             connection.roll_back()
-            if isinstance(error, StoreConflict) and tries > 1:
-                self._write_group(connection, group, tries - 1)
-                return
             for unit in group:
                 unit.error = StoreUnavailable(f"{self.shown}: {error}")
         except BaseException as error:  # noqa: BLE001  whatever a unit of work raises
             connection.roll_back()
-            if len(group) == 1:
-                group[0].error = error
-                return
-            for unit in group:
-                unit.error = None
-                self._write_group(connection, [unit])
+            self._write_each(connection, group, error)
+        else:
+            self.commits += 1
+
+    def _write_each(self, connection: Connection, group: Sequence[_Unit], error: BaseException) -> None:
+        """After that error of the group: each unit by itself; one that is alone has it as its own."""
+        if len(group) == 1:
+            group[0].error = error
             return
-        self.commits += 1
+        for unit in group:
+            unit.error = None
+            self._write_group(connection, [unit])
 
 
 def _do(connection: Connection, group: Sequence[_Unit]) -> None:
