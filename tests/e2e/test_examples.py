@@ -200,3 +200,15 @@ def test_loans_from_a_program():
     assert lines[0] == "one: 299.71 a month"
     assert [line.partition(":")[0] for line in lines[1:6]] == [f"loan {n}" for n in range(1, 6)]
     assert lines[6].startswith("validation: monthly: the argument 'amount' does not fit")
+
+
+def test_fifty_customers_get_their_order_in_the_end():
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "hooks" / "orders.py"], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "at once: 40 of 50 arrived" in done.stdout
+    assert "after all attempts: 45 of 50 arrived" in done.stdout
+    assert "customer-49  fail     after 1 attempt: status: 410 Gone; given up" in done.stdout
+    assert "in the end: 50 of 50 arrived" in done.stdout

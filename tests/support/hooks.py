@@ -75,4 +75,3 @@ async def message_ids(hooks: Hooks, app: str) -> list[str]:
         return [row[0] for row in page.rows]
 
     return await hooks.read(listed)
-
