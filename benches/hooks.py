@@ -19,8 +19,24 @@ import tempfile
 import time
 from pathlib import Path
 
+import aiohttp
+import msgspec
+import uvloop
+
+from yelpaze import Hooks
+from yelpaze.hooks.context import Access
+from yelpaze.hooks.delivery.claims import Claim, claim_due
+from yelpaze.hooks.log import applications, endpoints
+from yelpaze.hooks.log.messages import NewMessage
+from yelpaze.hooks.tables import DELIVERY, MESSAGE
+from yelpaze.hooks.values import ApplicationIn, EndpointIn, MessageIn
+from yelpaze.process.garbage import run_gc_less_often
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
+
+from support.ports import free_port  # noqa: E402  it is found only now
+from support.postgres import Postgres  # noqa: E402
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 BODY = b'{"type":"order.completed","data":{"text":"' + b"x" * 300 + b'"}}'
@@ -71,7 +87,6 @@ async def bad_receiver(port):
 
 
 async def plain(task):
-    import aiohttp
 
     urls = [f"http://{ip}:{task['port']}/{n}" for n, ip in cycled(task)]
     semaphore = asyncio.Semaphore(15)
@@ -120,8 +135,6 @@ def cpu_seconds():
 
 async def set_up(hooks, urls):
     """Applications with ten endpoints each."""
-    from yelpaze.hooks.log import applications, endpoints
-    from yelpaze.hooks.values import ApplicationIn, EndpointIn
 
     for start in range(0, len(urls), 1000):
 
@@ -136,11 +149,6 @@ async def set_up(hooks, urls):
 
 
 def new_message(number):
-    import msgspec
-
-    from yelpaze.hooks.context import Access
-    from yelpaze.hooks.log.messages import NewMessage
-    from yelpaze.hooks.values import MessageIn
 
     given = MessageIn(event_type="order.completed", payload=msgspec.Raw(BODY))
     return NewMessage(f"app{number}", Access(), given)
@@ -164,8 +172,6 @@ async def deliver(hooks, apps, count):
 
 
 async def ours(task):
-    from yelpaze import Hooks
-    from yelpaze.process.garbage import run_gc_less_often
 
     urls = [f"http://{ip}:{task['port']}/{n}" for n, ip in cycled(task)]
     async with Hooks(task["store"], settings=SETTINGS) as hooks:
@@ -184,7 +190,6 @@ async def ours(task):
 
 async def steady(task):
     """A fixed rate for some seconds; times from accepted to delivered at the good endpoints, in ms."""
-    from yelpaze import Hooks
 
     urls = [f"http://{ip}:{task['port']}/{n}" for n, ip in cycled(task)]
     for number in range(len(urls)):
@@ -199,12 +204,12 @@ async def steady(task):
         if task["backlog"]:
             await add_backlog(hooks, task)
         apps, rate, seconds = len(urls) // PER_APP, task["rate"] / PER_APP, task["seconds"]
-        began = time.perf_counter()
+        began, sending = time.perf_counter(), []
         for number in range(int(rate * seconds)):
             ahead = began + number / rate - time.perf_counter()
             if ahead > 0:
                 await asyncio.sleep(ahead)
-            asyncio.ensure_future(hooks.accept(new_message(number % apps)))
+            sending.append(asyncio.ensure_future(hooks.accept(new_message(number % apps))))
         await asyncio.sleep(2)
         rows = await hooks.read(
             lambda session: session.rows(
@@ -225,11 +230,6 @@ async def steady(task):
 
 async def add_backlog(hooks, task):
     """So many due deliveries of one dead endpoint."""
-    import msgspec
-
-    from yelpaze.hooks.log import applications, endpoints
-    from yelpaze.hooks.tables import DELIVERY, MESSAGE
-    from yelpaze.hooks.values import ApplicationIn, EndpointIn
 
     def make(session):
         app, _ = applications.create_application(session, hooks.context, ApplicationIn(name="d", uid="dead"))
@@ -254,7 +254,6 @@ async def add_backlog(hooks, task):
 
 
 async def claim_times(hooks):
-    from yelpaze.hooks.delivery.claims import Claim, claim_due
 
     rows = await hooks.read(
         lambda session: session.rows("SELECT id FROM endpoint ORDER BY uid DESC LIMIT 50")
@@ -276,7 +275,6 @@ async def claim_times(hooks):
 
 async def group_commit(task):
     """Messages accepted in a second while a commit takes 5 ms, by one sender and by 256."""
-    from yelpaze import Hooks
 
     async with Hooks(task["store"], settings=SETTINGS, deliver=False) as hooks:
         await set_up(hooks, [f"http://127.0.0.1:{task['port']}/{n}" for n in range(PER_APP)])
@@ -316,7 +314,6 @@ class Machine:
     """nginx, the bad receiver, and PostgreSQL while a scenario needs it."""
 
     def __init__(self, folder):
-        from support.ports import free_port
 
         self.folder = folder
         self.port, self.bad = free_port(), free_port()
@@ -332,7 +329,6 @@ class Machine:
     def store(self, kind):
         if kind == "sqlite":
             return str(Path(tempfile.mkdtemp(dir=self.folder)) / "h.db")
-        from support.postgres import Postgres
 
         if self.databases is None:
             self.databases = Postgres()
@@ -365,12 +361,12 @@ def throughput(machine, rounds):
     for name, hosts in (("10,000 endpoints on 5,000 addresses", 5000), ("10,000 endpoints on one", 1)):
         figures = {"plain": [], "sqlite": [], "postgres": []}
         for _ in range(rounds):
-            for way in figures:
+            for way, found in figures.items():
                 size = {"endpoints": 10_000, "hosts": hosts, "messages": 3000}
                 if way == "plain":
-                    figures[way].append(machine.run("plain", **size))
+                    found.append(machine.run("plain", **size))
                 else:
-                    figures[way].append(machine.run("ours", store=machine.store(way), **size))
+                    found.append(machine.run("ours", store=machine.store(way), **size))
         for way, found in figures.items():
             rate = statistics.median(one["rate"] for one in found)
             cpu = statistics.median(one["cpu_us"] for one in found)
@@ -392,9 +388,9 @@ def isolation(machine, rounds):
     ):
         figures = {"without": [], "with": []}
         for _ in range(rounds):
-            for way in figures:
+            for way, found in figures.items():
                 task = {**size, **none, **(trouble if way == "with" else {})}
-                figures[way].append(
+                found.append(
                     machine.run("steady", store=machine.store("sqlite"), rate=2000, seconds=15, **task)
                 )
         for way, found in figures.items():
@@ -430,7 +426,6 @@ def accepting(machine, _rounds):
 
 
 def api(machine, kind, processes):
-    from support.ports import free_port
 
     port = free_port()
     environment = {
@@ -485,8 +480,6 @@ def main():
     if options.bad:
         asyncio.run(bad_receiver(options.bad))
     elif options.task:
-        import uvloop
-
         print(json.dumps(uvloop.run(KINDS[options.task[0]](json.loads(options.task[1])))))
     else:
         with tempfile.TemporaryDirectory() as name:

@@ -288,7 +288,8 @@ class Round:
         try:
             return connection.rows(
                 "SELECT e.uid, e.shard, d.message_id, d.state, d.attempts, e.disabled, d.due - m.created "
-                "FROM delivery d JOIN endpoint e ON e.id = d.endpoint_id JOIN message m ON m.id = d.message_id "
+                "FROM delivery d JOIN endpoint e ON e.id = d.endpoint_id "
+                "JOIN message m ON m.id = d.message_id "
                 "WHERE d.state <> 0 AND e.uid LIKE 'e%' LIMIT 5"
             )
         finally:

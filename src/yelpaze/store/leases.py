@@ -113,8 +113,8 @@ class Leases(msgspec.Struct, frozen=True):
         """Those of the shards that are still held in these epochs, and stay so until the transaction ends."""
         now = session.lease_time()
         rows = session.rows(
-            "UPDATE lease SET owner = owner WHERE name = ? AND owner = ? AND number IN ?? AND until > ? "
-            "RETURNING number, epoch",
+            "SELECT number, epoch FROM lease WHERE name = ? AND owner = ? AND number IN ?? AND until > ?"
+            + session.for_share,
             *(self.name, self.owner, sorted(epochs), now),
         )
         return {number for number, epoch in rows if epochs[number] == epoch}

@@ -29,6 +29,8 @@ def _spelled(sql: str) -> str:
 class PostgresConnection:
     """A connection, and the transactions on it; of one thread. Raises InputError, StoreUnavailable."""
 
+    for_share = " FOR SHARE"
+
     def __init__(self, url: str, *, connect: Callable[..., Any] = psycopg.connect) -> None:
         self.writes = 0
         self._url = url

@@ -48,6 +48,7 @@ class Session(Protocol):
     """A transaction. It belongs to one thread."""
 
     writes: int  # statements that may have changed something
+    for_share: str  # after a SELECT: its rows stay as they are until the transaction ends
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         """Return all rows of a query."""

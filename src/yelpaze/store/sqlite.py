@@ -35,6 +35,8 @@ def _bound(parameters: Sequence[Any]) -> Sequence[Any]:
 class SqliteConnection:
     """A connection, and the transactions on it; of one thread. Raises InputError, StoreUnavailable."""
 
+    for_share = ""  # a transaction that writes is alone
+
     def __init__(
         self, path: str, *, read_only: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
