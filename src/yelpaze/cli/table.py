@@ -14,4 +14,5 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _shown(character: str) -> str:
-    return character if character.isprintable() else "\ufffd"
+    is_byte = "\udc80" <= character <= "\udcff"  # of a file's name that is no text (PEP 383): click shows it
+    return character if character.isprintable() or is_byte else "\ufffd"

@@ -26,6 +26,7 @@ LEASES = Migrations(
         """,
     ),
 )
+_HELD = "name = ? AND owner = ? AND number IN ?? AND until > ?"
 _FORGOTTEN = 100  # leases after which an owner is deleted
 _LEASE = LEASES.table("lease")
 
@@ -113,8 +114,7 @@ class Leases(msgspec.Struct, frozen=True):
         """Those of the shards that are still held in these epochs, and stay so until the transaction ends."""
         now = session.lease_time()
         rows = session.rows(
-            "SELECT number, epoch FROM lease WHERE name = ? AND owner = ? AND number IN ?? AND until > ?"
-            + session.for_share,
+            f"SELECT number, epoch FROM lease WHERE {_HELD}{session.for_share}",  # noqa: S608  texts of ours
             *(self.name, self.owner, sorted(epochs), now),
         )
         return {number for number, epoch in rows if epochs[number] == epoch}
