@@ -243,7 +243,7 @@ async def add_backlog(hooks, task):
     for start in range(0, task["backlog"], 10_000):
         ids = [f"{accepted.id}{n}" for n in range(start, start + 10_000)]
         messages = [msgspec.structs.astuple(msgspec.structs.replace(accepted, id=one)) for one in ids]
-        rows = [(dead, one, 1, now - 1000, 0, 0, 0, now) for one in ids]
+        rows = [(dead, one, 1, now - 1000, 0, 0, 0, 0) for one in ids]
 
         def add(session, messages=messages, rows=rows):
             session.insert(MESSAGE, messages)

@@ -66,7 +66,8 @@ def text(run, *arguments, **options):
 def test_the_whole_way_by_commands(hooks, serve, service, tmp_path):
     serve().event("ready")
     service.answer = lambda call: (500 if call.path == "/bad" else 200, {})
-    assert "acme" in text(hooks, "apps", "--create", "acme", "--name", "Acme")
+    made = text(hooks, "apps", "--create", "acme", "--name", "Acme").strip()
+    assert made in text(hooks, "apps")
     endpoint, secret = text(hooks, "endpoints", "acme", "--add", f"{service.url}/a").split()
     assert endpoint.startswith("ep_")
     assert secret.startswith("whsec_")
@@ -78,7 +79,7 @@ def test_the_whole_way_by_commands(hooks, serve, service, tmp_path):
     signature = call.headers["webhook-signature"]
     assert hooks("verify", *arguments, "--signature", signature, stdin='{"id": 7}')[0] == 0
     code, _, said = hooks("verify", *arguments, "--signature", signature, stdin='{"id": 8}')
-    assert (code, "no signature fits" in said) == (1, True)
+    assert (code, "no signature matches" in said) == (1, True)
 
     until(lambda: "200 delivered" in text(hooks, "attempts", "acme"))
     assert message in text(hooks, "messages", "acme")
@@ -90,7 +91,7 @@ def test_the_whole_way_by_commands(hooks, serve, service, tmp_path):
     assert service.calls[1].headers["webhook-id"] == message
 
     later = text(hooks, "endpoints", "acme", "--add", f"{service.url}/late").split()[0]
-    assert "1 messages are queued" in hooks("replay", "acme", later, "--since", "1h")[2]
+    assert "1 message queued" in hooks("replay", "acme", later, "--since", "1h")[2]
     until(lambda: service.calls[-1].path == "/late")
     text(hooks, "endpoints", "acme", "--disable", later)
     assert "disabled: by request" in text(hooks, "endpoints", "acme")
@@ -117,7 +118,7 @@ def test_the_first_start_makes_a_token_and_a_key_that_only_the_owner_can_read(tm
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         said = (tmp_path / "err").read_text()
-        assert ("shown this once" in said) is (number == 0)
+        assert ("shown only once" in said) is (number == 0)
         for name in ("hooks.db.token", "hooks.db.key"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
             assert ((tmp_path / name).read_text().strip() in said) is (name.endswith("token") and number == 0)
@@ -282,7 +283,6 @@ def test_several_processes_share_the_port_and_survive_the_loss_of_one(serve, tmp
         until(lambda: b'yelpaze_hooks_queue_age_seconds{shard="' in request(metrics)[1])
         body = request(metrics)[1].decode()
         assert 'yelpaze_hooks_attempts_total{kind="webhook",reason="",status="200"}' in body
-        assert "yelpaze_hooks_accepted_total 2.0" in body
         running.process.send_signal(signal.SIGTERM)
         assert running.ends() == 0
     finally:
@@ -292,9 +292,9 @@ def test_several_processes_share_the_port_and_survive_the_loss_of_one(serve, tmp
 WRONG = {
     "no store": (["apps"], "there is no such store"),
     "no kind of store": (["apps", "--store", "mysql://x"], "SQLite file or a postgresql:// URL"),
-    "no JSON": (["send", "acme", "a.b", "{"], "PAYLOAD is no JSON"),
+    "no JSON": (["send", "acme", "a.b", "{"], "PAYLOAD is not valid JSON"),
     "no file": (["send", "acme", "a.b", "@nowhere"], "nowhere: cannot be read"),
-    "no time": (["recover", "acme", "x", "--since", "tomorrow"], "'tomorrow' is no time"),
+    "no time": (["recover", "acme", "x", "--since", "tomorrow"], "'tomorrow' is not a time"),
     "no duration": (["token", "--expires-in", "soon"], "a duration is written"),
     "no application": (["messages", "nobody"], "there is no such application"),
     "no command": (["sendd"], "No such command 'sendd'"),
@@ -314,7 +314,7 @@ WRONG = {
     "bad address": (["serve", "--listen", "nowhere"], "nowhere"),
     "postgres without a key": (
         ["serve", "--store", "postgresql://127.0.0.1:1/x"],
-        "YELPAZE_HOOKS__ADMIN_TOKEN",
+        "YELPAZE_HOOKS__ENCRYPTION_KEY",
     ),
     "not a database": (["serve", "--store", "bad.yaml"], "bad.yaml: file is not a database"),
     "folder": (["serve", "--store", "nowhere/x.db"], "the folder"),

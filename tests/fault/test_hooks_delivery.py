@@ -489,14 +489,14 @@ async def test_a_store_that_is_away_stops_new_attempts_and_loses_none(tmp_path, 
         await until_true(lambda: receiver.got)
         hooks._store.write = away
         receiver.held["/a"].set()
-        await until_true(lambda: "store.away" in [one.kind for one in notices])
+        await until_true(lambda: "store.unavailable" in [one.kind for one in notices])
         with pytest.raises(StoreUnavailable):
             await hooks.send("acme", "order.completed", {})
         hooks._store.write = write
         await settled(hooks, 1)
         assert await states_of(hooks, "acme", "a") == {sent.id: SUCCESS}
         assert len(receiver.got) == 1
-        await advance_until(lambda: "store.back" in [one.kind for one in notices])
+        await advance_until(lambda: "store.available" in [one.kind for one in notices])
 
 
 async def test_a_commit_whose_answer_was_lost_is_found_and_delivered(store_name, receiver):
@@ -599,3 +599,143 @@ async def test_the_same_event_from_two_processes_at_once_is_one_message(store_na
 async def test_processes_that_start_at_once_on_an_empty_store_all_serve(store_name):
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.gather(*(stack.enter_async_context(opened(store_name)) for _ in range(4)))
+
+
+async def test_what_waited_in_a_shard_that_is_kept_after_all_goes_on(tmp_path, receiver):
+    """A second process joins and leaves before the first has given anything away."""
+    store = str(tmp_path / "h.db")
+    receiver.answer = lambda number, _path: ("500 Oh", "") if number <= 41 else ("200 OK", "")
+    async with acme(store, receiver, lease=30, schedule=[0, 3]) as hooks:
+        for number in range(40):
+            await hooks.create_endpoint("acme", f"{receiver.url}/{number}")
+        await hooks.send("acme", "order.completed", {})
+        await until_true(lambda: len(receiver.got) == 41)
+        async with opened(store, lease=30):
+            await advance_until(lambda: hooks.dispatcher._leaving)
+            asyncio.get_running_loop().advance(4)  # all retries fall due meanwhile
+            for _ in range(20):
+                await asyncio.sleep(0.005)
+        await advance_until(lambda: len(receiver.got) == 82)
+
+
+async def test_an_endpoint_that_cannot_be_decrypted_harms_no_other(tmp_path, receiver):
+    notices = []
+    async with acme(str(tmp_path / "h.db"), receiver, report=notices.append) as hooks:
+        bad = await hooks.create_endpoint("acme", f"{receiver.url}/bad")
+        await hooks.write(
+            lambda session: session.run("UPDATE endpoint SET sealed = ? WHERE id = ?", b"x", bad.id)
+        )
+        await hooks.send("acme", "order.completed", {})
+        await until_true(lambda: receiver.paths() == ["/a"])
+        await until_true(lambda: "endpoint.broken" in [one.kind for one in notices])
+        await hooks.send("acme", "order.completed", {})
+        await until_true(lambda: receiver.paths() == ["/a", "/a"])
+
+
+async def test_fifo_is_kept_when_the_endpoint_is_read_again_before_a_failure_is_written(tmp_path, receiver):
+    from yelpaze.hooks.delivery.results import write_results
+
+    receiver.answer = lambda number, _path: ("500 Oh", "") if number == 1 else ("200 OK", "")
+    async with acme(str(tmp_path / "h.db"), receiver, fields={"fifo": True}) as hooks:
+        write, gate = hooks._store.write, asyncio.Event()
+
+        async def late(work):
+            if getattr(work, "func", None) is write_results:
+                await gate.wait()
+            return await write(work)
+
+        hooks._store.write = late
+        for number in range(3):
+            await hooks.send("acme", "order.completed", {"n": number})
+        await until_true(lambda: len(receiver.got) == 1)
+        endpoint = await endpoint_of(hooks, "acme", "a")
+        hooks.changed(endpoint.id)
+        asyncio.get_running_loop().advance(20)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        gate.set()
+        await settled(hooks, 4)
+        assert [int(body[5:-1]) for _, _, body in receiver.got] == [0, 0, 1, 2]
+
+
+async def test_order_keys_hold_whatever_the_clocks_of_two_senders_say(store_name, receiver):
+    from support.hooks import KEY, START
+    from yelpaze.hooks.hooks import Hooks
+
+    loop = asyncio.get_running_loop()
+    receiver.answer = lambda number, _path: ("500 Oh", "") if number == 1 else ("200 OK", "")
+    slow = Hooks(store_name, deliver=False, encryption_key=KEY, wall=lambda: START + loop.time() - 60)
+    async with acme(store_name, receiver) as hooks:
+        await hooks.send("acme", "alarm", {"s": "firing"}, order_key="disk")
+        await settled(hooks, 1)
+        async with slow:
+            await slow.send("acme", "alarm", {"s": "resolved"}, order_key="disk")
+            await until_true(lambda: len(receiver.got) == 2)
+        loop.advance(1000)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert [body for _, _, body in receiver.got] == [b'{"s":"firing"}', b'{"s":"resolved"}']
+
+
+async def test_a_resend_during_an_attempt_is_not_lost(store_name, receiver):
+    receiver.held["/a"] = asyncio.Event()
+    async with acme(store_name, receiver, schedule=[0]) as hooks:
+        sent = await hooks.send("acme", "order.completed", {})
+        await until_true(lambda: len(receiver.got) == 1)
+        await hooks.resend("acme", sent.id, "a")
+        receiver.held["/a"].set()
+        await settled(hooks, 2)
+        assert len(receiver.got) == 2
+        assert await states_of(hooks, "acme", "a") == {sent.id: SUCCESS}
+
+
+async def test_what_waits_is_never_too_old(tmp_path, receiver):
+    from functools import partial
+
+    from yelpaze.hooks.maintenance import delete_old
+
+    async with acme(str(tmp_path / "h.db"), receiver, retention=86_400) as hooks:
+        done = await hooks.send("acme", "order.completed", {})
+        await settled(hooks, 1)
+        await hooks.update_endpoint("acme", "a", paused=True)
+        waiting = await hooks.send("acme", "order.completed", {})
+        asyncio.get_running_loop().advance(10 * 86_400)
+        while await hooks.write(partial(delete_old, context=hooks.context)):
+            pass
+        assert await states_of(hooks, "acme", "a") == {waiting.id: PENDING}
+        assert done.id not in await states_of(hooks, "acme", "a")
+        assert await attempts_of(hooks, "acme") == []
+
+
+async def test_hanging_endpoints_cost_the_others_no_time(tmp_path, receiver):
+    """However many wait for half of the slots, a turn looks at none of them."""
+    receiver.held["/dead"] = asyncio.Event()
+    async with acme(str(tmp_path / "h.db"), receiver, concurrency=4) as hooks:
+        for _ in range(200):
+            await hooks.create_endpoint("acme", f"{receiver.url}/dead")
+        await hooks.send("acme", "order.completed", {})
+        await until_true(lambda: receiver.paths().count("/dead") == 2 and "/a" in receiver.paths())
+        looked = []
+        consider = hooks.dispatcher._consider
+        hooks.dispatcher._consider = lambda queue: (looked.append(queue), consider(queue))
+        hooks.dispatcher._pump()
+        assert looked == []
+
+
+async def test_the_services_own_tasks_are_watched(tmp_path, receiver):
+    from yelpaze.model.errors import StoppedError
+
+    notices = []
+    async with acme(str(tmp_path / "h.db"), receiver, report=notices.append) as hooks:
+
+        def broken(*_):
+            raise ZeroDivisionError
+
+        hooks.dispatcher._written = broken
+        await hooks.send("acme", "order.completed", {})
+        await until_true(lambda: "delivery.broken" in [one.kind for one in notices])
+        with pytest.raises(StoppedError, match="deliveries have ended"):
+            await hooks.send("acme", "order.completed", {})
+        with pytest.raises(ZeroDivisionError):
+            await hooks.run()
+        assert not hooks.dispatcher.is_ready

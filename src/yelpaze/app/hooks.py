@@ -42,6 +42,8 @@ class HooksOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 async def serve_hooks(options: HooksOptions, report: Report) -> None:
     """Serve until told to stop. Raises InputError, MisuseError, StoppedError."""
+    async with Hooks(settings=options.settings, deliver=False):
+        pass  # what is wrong with store and key is said before a token is made
     options, notices = _with_admin_token(options)
     part = _processes(options, report) if options.processes > 1 else HooksPart(options, report)
     registry = new_registry(HooksCollector(part.totals))
@@ -65,7 +67,9 @@ class HooksPart:
 
     @property
     def is_ready(self) -> bool:
-        return self._server is not None and self._server.started and not self._is_draining
+        dispatcher = self._hooks.dispatcher if self._hooks is not None else None
+        is_serving = self._server is not None and self._server.started and not self._is_draining
+        return is_serving and dispatcher is not None and dispatcher.is_ready
 
     def totals(self) -> HooksTotals:
         """The counts of this process."""
@@ -146,7 +150,7 @@ def greeting(options: HooksOptions, address: Address) -> list[Notice]:
     ready = Notice("ready", f"hooks at {url}, {room}", data={"url": url})
     notices = [ready]
     if options.settings.allow:
-        text = f"endpoints may be in {', '.join(options.settings.allow)}, although that is private"
+        text = f"deliveries to private networks are allowed: {', '.join(options.settings.allow)}"
         notices.append(Notice("allow.private", text, Level.WARNING))
     return notices
 
@@ -208,6 +212,6 @@ def _with_admin_token(options: HooksOptions) -> tuple[HooksOptions, list[Notice]
     settings = msgspec.structs.replace(settings, admin_token=type(settings.admin_token)(token))
     notices = []
     if is_new:
-        text = f"admin token, shown this once: {token}"
+        text = f"admin token (shown only once): {token}"
         notices.append(Notice("token.new", text, Level.WARNING))
     return msgspec.structs.replace(options, settings=settings), notices

@@ -11,14 +11,16 @@ from yelpaze.hooks.errors import HooksError
 from yelpaze.hooks.hooks import Hooks
 from yelpaze.hooks.log.messages import NewMessage
 from yelpaze.hooks.values import MessageIn
-from yelpaze.model.errors import InputError
+from yelpaze.model.errors import InputError, StoppedError
 from yelpaze.model.notice import Level, Notice, Report
+from yelpaze.model.secrets import SECRETS
 from yelpaze.store.opening import connect_to
 from yelpaze.store.session import Row, Session, StoreUnavailable
 from yelpaze.store.store import Connection
 
 T = TypeVar("T")
 _MOST_AT_ONCE = 200
+_AGAIN_SECONDS = 1.0
 _CONFLICT = 409  # it has been relayed before
 _MOST_REFUSED = 10_000
 
@@ -39,14 +41,16 @@ class Relay:
         self._hooks = hooks
         self._report = report
         self._refused: list[str] = []
-        self._connection: Connection = connect_to(database)
+        self._shown = SECRETS.url(database)
+        self._connection: Connection = connect_to(database, own=False)
         self.relayed = 0
         try:
-            self._do(lambda session: session.rows("SELECT 1 FROM yelpaze_outbox LIMIT 1"))
+            self._do(lambda session: session.rows("SELECT 1 FROM yelpaze_outbox LIMIT 1"), writes=False)
         except StoreUnavailable:
             raise
         except Exception:  # noqa: BLE001  whichever the driver is
-            raise InputError(f"{database}: has no table yelpaze_outbox: `create_outbox` makes it") from None
+            what = "has no table yelpaze_outbox: `Hooks.create_outbox(connection)` makes it"
+            raise InputError(f"{self._shown}: {what}") from None
 
     @property
     def refused(self) -> int:
@@ -58,16 +62,28 @@ class Relay:
         self._connection.close()
 
     async def run(self, *, once: bool, pause: float = 0.2) -> None:
-        """Relay until cancelled; with `once`, until the outbox is empty. Raises StoreUnavailable."""
+        """Relay until cancelled; with `once`, until the outbox is empty. Raises StoppedError."""
+        is_unavailable = False
         while True:
-            count = await self._relay_some()
+            try:
+                count = await self._relay_some()
+                is_unavailable = False
+            except StoreUnavailable as error:
+                if once:
+                    raise
+                if not is_unavailable:
+                    is_unavailable = True
+                    text = f"{self._shown}, or the store, cannot be used: {error}"
+                    self._report(Notice("store.unavailable", text, Level.WARNING))
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
             if count == 0 and once:
                 return
             if count == 0:
                 await asyncio.sleep(pause)
 
     async def _relay_some(self) -> int:
-        rows = await asyncio.to_thread(self._do, self._read)
+        rows = await asyncio.to_thread(self._do, self._read, writes=False)
         if not rows:
             return 0
         results = await asyncio.gather(*(self._give(*row) for row in rows))
@@ -79,7 +95,9 @@ class Relay:
         return len(rows)
 
     def _read(self, session: Session) -> list[Row]:
-        known = self._refused[-_MOST_REFUSED:] or [""]
+        if len(self._refused) > _MOST_REFUSED:
+            raise StoppedError(f"more than {_MOST_REFUSED:,} messages were refused")
+        known = self._refused or [""]
         return session.rows(
             "SELECT id, app, message FROM yelpaze_outbox WHERE NOT (id IN ??) ORDER BY created, id LIMIT ?",
             *(known, _MOST_AT_ONCE),
@@ -98,9 +116,9 @@ class Relay:
             return False
         return True
 
-    def _do(self, work: Callable[[Session], T]) -> T:
+    def _do(self, work: Callable[[Session], T], *, writes: bool = True) -> T:
         connection = self._connection
-        connection.begin()
+        connection.begin(writes=writes)
         try:
             value = work(connection)
             connection.commit()

@@ -20,6 +20,7 @@ from yelpaze.model.errors import InputError
 from yelpaze.model.request import request as new_request
 from yelpaze.process.listening import listening
 
+_BAD_GATEWAY = 502
 _NOT_FORWARDED = frozenset({"host", "content-length", "connection", "transfer-encoding", "expect"})
 
 
@@ -30,7 +31,12 @@ _NOT_FORWARDED = frozenset({"host", "content-length", "connection", "transfer-en
 )
 @click.option("--forward", metavar="URL", help="Pass each webhook on, and its answer back.")
 @click.option(
-    "--status", metavar="CODE", type=click.IntRange(200, 599), default=200, show_default=True, help="Answer."
+    "--status",
+    metavar="CODE",
+    type=click.IntRange(200, 599),
+    default=200,
+    show_default=True,
+    help="Status to answer.",
 )
 def listen(port: int, secrets: Sequence[str], forward: str | None, status: int) -> int:
     """Receive webhooks on 127.0.0.1:PORT and print them, while you develop a receiver.
@@ -84,6 +90,8 @@ class _Receiver:
         elif self._forward is not None:
             status, content = await self._forwarded(request, body)
         self._show(request, headers, body, verdict, status)
+        if status == _BAD_GATEWAY and self._forward is not None:
+            click.echo(content.decode(errors="replace"), err=True)
         return Response(content, status)
 
     def _verdict(self, headers: dict[str, str], body: bytes) -> str:
@@ -102,7 +110,7 @@ class _Receiver:
             new_request(request.method, self._forward, headers=kept, body=body or None, retry=False)
         )
         if not outcome.status:
-            return 502, f"{self._forward}: {outcome.error}".encode()
+            return _BAD_GATEWAY, f"{self._forward}: {outcome.error}".encode()
         return outcome.status, outcome.body
 
     def _show(

@@ -42,7 +42,14 @@ _PAGE = 250
 _TIMES = "a time such as 2026-11-30T12:00Z, or a duration back from now such as 2h"
 
 limit = click.option(
-    "-n", "--last", "count", metavar="N", type=click.IntRange(1), default=20, show_default=True
+    "-n",
+    "--last",
+    "count",
+    metavar="N",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Number of rows, the latest first.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
@@ -83,7 +90,7 @@ def on_store(work: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("app")
 @click.argument("event_type")
 @click.argument("payload", default="-")
-@click.option("--event-id", metavar="ID", help="Id of one's own; a second message with it is refused.")
+@click.option("--event-id", metavar="ID", help="Your own id; a second message with it is refused.")
 @click.option("--channel", "channels", metavar="NAME", multiple=True, help="Can be repeated.")
 @click.option("--order-key", metavar="KEY", help="Take the place of an undelivered message with this key.")
 @on_store
@@ -122,7 +129,7 @@ def _payload(text: str) -> msgspec.Raw:
     try:
         msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MisuseError(f"PAYLOAD is no JSON: {error}") from None
+        raise MisuseError(f"PAYLOAD is not valid JSON: {error}") from None
     return msgspec.Raw(data.strip())
 
 
@@ -137,6 +144,7 @@ async def test(hooks: Hooks, app: str, endpoint: str, event_type: str) -> int:
     def prepare(session: Session) -> tuple[str, MessageIn]:
         owner = applications.find_application(session, Access(), app)
         found = endpoints.find_endpoint(session, hooks.context, owner, endpoint)
+        attempts.check_enabled(found)
         return found.id, example_of(session, ExampleIn(event_type=event_type))
 
     only, given = await hooks.read(prepare)
@@ -157,9 +165,14 @@ async def test(hooks: Hooks, app: str, endpoint: str, event_type: str) -> int:
 async def apps(hooks: Hooks, create: str | None, name: str | None, count: int, as_json: bool) -> int:
     """List applications."""
     if create is not None:
-        await hooks.create_application(name or create, uid=create)
+        made = await hooks.create_application(name or create, uid=create)
+        click.echo(made.id)
+        return Exit.OK
     found = await _pages(
-        hooks, lambda session, asked: applications.list_applications(session, Access(), asked), count
+        hooks,
+        lambda session, asked: applications.list_applications(session, Access(), asked),
+        count,
+        descending=True,
     )
     rows = [applications.application_of(row).out() for row in found]
     _print(rows, as_json, ("ID", "UID", "NAME"), lambda one: (one.id, one.uid or "", one.name))
@@ -168,7 +181,11 @@ async def apps(hooks: Hooks, create: str | None, name: str | None, count: int, a
 
 @click.command("endpoints")
 @click.argument("app")
-@click.option("--add", metavar="URL", help="Make an endpoint; its secret is printed.")
+@click.option(
+    "--add",
+    metavar="URL",
+    help="Make an endpoint (- for a kind without a URL); its id and secret are printed.",
+)
 @click.option("--kind", metavar="KIND", default="webhook", show_default=True, help="With --add.")
 @click.option("--options", metavar="JSON", default="{}", help="Options of the kind, with --add.")
 @click.option("--event-types", metavar="TYPE,…", help="Filter, with --add. [default: all]")
@@ -201,6 +218,10 @@ async def endpoints_command(
         secret = await hooks.secret(app, made.id)
         click.echo(f"{made.id}  {secret}".strip())
         return Exit.OK
+    if kind != "webhook" or options != "{}" or event_types is not None:
+        raise MisuseError(
+            "--kind, --options and --event-types go with --add URL; --add - for a kind without one"
+        )
     fields: dict[str, dict[str, bool]] = {
         "enable": {"disabled": False},
         "disable": {"disabled": True},
@@ -222,6 +243,7 @@ async def endpoints_command(
         hooks,
         lambda session, asked: endpoints.list_endpoints(session, hooks.context, Access(), app, asked),
         count,
+        descending=True,
     )
     _print(
         [row[0] for row in rows],
@@ -237,7 +259,7 @@ def _state(endpoint: Any) -> str:
         return f"disabled: {endpoint.disabled_reason}"
     if endpoint.paused:
         return "paused"
-    return f"failing since {_when(endpoint.failing_since)}" if endpoint.failing_since else "good"
+    return f"failing since {_when(endpoint.failing_since)}" if endpoint.failing_since else "ok"
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -314,7 +336,7 @@ async def attempts_command(
         )
 
     rows = [row[0] for row in await _pages(hooks, listed, count, descending=True)]
-    heads = ("AT (UTC)", "MESSAGE", "ENDPOINT", "N", "OUTCOME", "MS", "NEXT (UTC)")
+    heads = ("AT (UTC)", "MESSAGE", "ENDPOINT", "TRY", "OUTCOME", "TIME (ms)", "NEXT (UTC)")
     _print(rows, as_json, heads, _attempt_row)
     return Exit.OK
 
@@ -344,7 +366,7 @@ def _attempt_row(one: AttemptOut) -> tuple[str, ...]:
 async def resend(hooks: Hooks, app: str, message: str, endpoint: str) -> int:
     """Deliver MESSAGE to ENDPOINT again, whatever came of it before."""
     await hooks.resend(app, message, endpoint)
-    click.echo("it is queued", err=True)
+    click.echo("1 message queued", err=True)
     return Exit.OK
 
 
@@ -357,7 +379,7 @@ async def resend(hooks: Hooks, app: str, message: str, endpoint: str) -> int:
 async def recover(hooks: Hooks, app: str, endpoint: str, since: str, until: str | None) -> int:
     """Deliver again what has failed at ENDPOINT."""
     count = await hooks.recover(app, endpoint, _sure_time(hooks, since), _time(hooks, until))
-    click.echo(f"{count:,} messages are queued", err=True)
+    click.echo(_queued(count), err=True)
     return Exit.OK
 
 
@@ -370,7 +392,7 @@ async def recover(hooks: Hooks, app: str, endpoint: str, since: str, until: str 
 async def replay(hooks: Hooks, app: str, endpoint: str, since: str, until: str | None) -> int:
     """Deliver to ENDPOINT what it never got, for example because it did not exist yet."""
     count = await hooks.replay_missing(app, endpoint, _sure_time(hooks, since), _time(hooks, until))
-    click.echo(f"{count:,} messages are queued", err=True)
+    click.echo(_queued(count), err=True)
     return Exit.OK
 
 
@@ -378,11 +400,11 @@ async def replay(hooks: Hooks, app: str, endpoint: str, since: str, until: str |
 
 
 @click.command("token")
-@click.option("--app", metavar="APP", help="Open this application only. [default: all]")
+@click.option("--app", metavar="APP", help="Token for this application only. [default: all]")
 @click.option("--name", metavar="NAME", default="", help="For the list.")
 @click.option("--expires-in", metavar="DURATION", help="Such as 90d. [default: never]")
 @click.option("--list", "is_list", is_flag=True, help="List the tokens that there are.")
-@click.option("--revoke", metavar="ID", help="Let a token open nothing any more.")
+@click.option("--revoke", metavar="ID", help="Revoke a token.")
 @on_store
 async def token(
     hooks: Hooks, app: str | None, name: str, expires_in: str | None, is_list: bool, revoke: str | None
@@ -417,7 +439,7 @@ async def token(
 @click.command("rotate")
 @click.argument("app")
 @click.argument("endpoint")
-@click.option("--grace", metavar="DURATION", help="Time that the old secret still signs. [default: 24h]")
+@click.option("--grace", metavar="DURATION", help="How long the old secret stays valid. [default: 24h]")
 @on_store
 async def rotate(hooks: Hooks, app: str, endpoint: str, grace: str | None) -> int:
     """Make a new signing secret for ENDPOINT, and print it."""
@@ -439,9 +461,9 @@ def key() -> int:
 @click.command("rekey")
 @on_store
 async def rekey(hooks: Hooks) -> int:
-    """Encrypt all secrets anew with the present key, so that previous ones can be forgotten."""
+    """Re-encrypt all secrets with the current key."""
     count = await hooks.write(lambda session: endpoints.reseal_all(session, hooks.context))
-    click.echo(f"{count:,} values are encrypted with the present key", err=True)
+    click.echo(f"{count:,} values re-encrypted with the current key", err=True)
     return Exit.OK
 
 
@@ -459,7 +481,7 @@ async def relay(hooks: Hooks, database: str, once: bool) -> int:
         await found.run(once=once)
     finally:
         found.close()
-        click.echo(f"{found.relayed:,} messages relayed, {found.refused:,} refused", err=True)
+        click.echo(f"{_messages(found.relayed)} relayed, {found.refused:,} refused", err=True)
     return Exit.SOME_FAILED if found.refused else Exit.OK
 
 
@@ -496,6 +518,14 @@ def _print(
     print_table([heads, *map(cells, rows)])
 
 
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count:,} messages"
+
+
+def _queued(count: int) -> str:
+    return f"{_messages(count)} queued"
+
+
 def _when(time: datetime | None) -> str:
     return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
@@ -516,7 +546,7 @@ def _sure_time(hooks: Hooks, text: str) -> datetime:
         try:
             return hooks.now() - timedelta(seconds=Duration.parse(text))
         except ValueError:
-            raise MisuseError(f"{text!r} is no time: give {_TIMES}") from None
+            raise MisuseError(f"{text!r} is not a time: give {_TIMES}") from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -44,8 +45,8 @@ from yelpaze.hooks.values import (
     MessageIn,
     MessageOut,
 )
-from yelpaze.model.errors import InputError, MisuseError
-from yelpaze.model.notice import Report
+from yelpaze.model.errors import InputError, MisuseError, StoppedError
+from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.store.leases import Leases
 from yelpaze.store.opening import is_postgres, open_store, sqlite_path
 from yelpaze.store.session import Session, StoreUnavailable
@@ -55,6 +56,8 @@ T = TypeVar("T")
 _MOST_AT_ONCE = 500  # messages in one unit of work
 _CLEAN_SECONDS = 60.0
 _CLEAN_PAUSE = 0.05
+_CLEAN_AFTER_JUMP = 6 * 3600.0  # a clock that was set wrongly is set right again by then
+_EVENT_PAUSE = 1.0
 
 
 class Hooks:
@@ -118,11 +121,19 @@ class Hooks:
         self.dispatcher: Dispatcher | None = None
 
     async def __aenter__(self) -> Self:
+        if is_postgres(self.settings.store) and not (self._encryption_key or self.settings.encryption_key):
+            raise InputError(
+                "a store in PostgreSQL takes the encryption key from YELPAZE_HOOKS__ENCRYPTION_KEY: "
+                "make one by `yelpaze hooks key`"
+            )
+        is_new = is_postgres(self.settings.store) or _is_empty(sqlite_path(self.settings.store))
         store = open_store(self.settings.store, HOOKS)
         ids = Ids(lambda: int(self._wall() * 1000), self._rng)
         self._store = await self._stack.enter_async_context(store)
         try:
-            self.context = Context(self.settings, Sealer(self._keys()), ids, self._rng, self._wall)
+            self.context = Context(
+                self.settings, Sealer(self._keys(is_new=is_new)), ids, self._rng, self._wall
+            )
             await store.read(partial(check_key, context=self.context))
             if self._deliver:
                 await self._begin_delivery()
@@ -131,16 +142,16 @@ class Hooks:
             raise
         return self
 
-    def _keys(self) -> list[str]:
+    def _keys(self, *, is_new: bool) -> list[str]:
         own = self._encryption_key or self.settings.encryption_key
-        if not own and is_postgres(self.settings.store):
-            raise InputError(
-                "a store in PostgreSQL takes the encryption key from YELPAZE_HOOKS__ENCRYPTION_KEY: "
-                "make one by `yelpaze hooks key`"
-            )
         if not own:
-            path = f"{sqlite_path(self.settings.store)}.key"
-            own, _ = kept_in(path, new_key, "the encryption key")
+            path = sqlite_path(self.settings.store)
+            if not is_new and not Path(f"{path}.key").exists():
+                raise InputError(
+                    f"{path}.key is missing, the encryption key of this store: restore it, or give the key "
+                    "as YELPAZE_HOOKS__ENCRYPTION_KEY"
+                )
+            own, _ = kept_in(f"{path}.key", new_key, "the encryption key")
         return [own, *self.settings.previous_encryption_keys]
 
     async def _begin_delivery(self) -> None:
@@ -179,11 +190,10 @@ class Hooks:
 
     async def close(self) -> None:
         """End; what is accepted is in the store, and goes on with the next start."""
-        for task in [self._cleaning, *self._events]:
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        tasks = [task for task in (self._cleaning, *self._events) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._sending is not None:
             await asyncio.gather(self._sending, return_exceptions=True)
         await self._stack.aclose()
@@ -248,6 +258,8 @@ class Hooks:
         """Take a message in, with others in one transaction. Raises HooksError, StoreUnavailable."""
         check_message(self.context, new.given)
         dispatcher = self.dispatcher
+        if dispatcher is not None and dispatcher.broken is not None:
+            raise StoppedError(f"deliveries have ended: {dispatcher.broken!r}")
         if dispatcher is not None and max(dispatcher.backlog, len(self._waiting)) > self.settings.max_backlog:
             raise HooksError(429, "rate_limited", "too many deliveries wait: send more slowly", retry_after=1)
         loop = asyncio.get_running_loop()
@@ -280,20 +292,19 @@ class Hooks:
                     self._alone += batch  # so that one that spoils it harms no other
                     continue
                 results = [error] * len(batch)
-                if dispatcher is not None:
-                    dispatcher.rescan()
+                if dispatcher is not None and isinstance(error, StoreUnavailable):
+                    dispatcher.rescan(error)
             for (_, future), result in zip(batch, results, strict=True):
-                if isinstance(result, Accepted):
-                    self._hand_over(result)
-                if future.done():  # its caller has gone
+                if not isinstance(result, Accepted):
+                    if not future.done():
+                        future.set_exception(result)
                     continue
-                if isinstance(result, Accepted):
+                if not future.done():  # else its caller has gone
                     future.set_result(result)
-                else:
-                    future.set_exception(result)
+                self._hand_over(result)
 
     def _hand_over(self, accepted: Accepted) -> None:
-        if self.dispatcher is not None and accepted.answer is None:
+        if self.dispatcher is not None and accepted.is_new:
             self.dispatcher.counters.accepted += 1
             if accepted.targets:
                 self.dispatcher.offer(accepted)
@@ -307,8 +318,13 @@ class Hooks:
         task.add_done_callback(self._events.discard)
 
     async def _send_event(self, event_type: str, payload: dict[str, object]) -> None:
-        with contextlib.suppress(StoreUnavailable, HooksError):
-            await self.accept(operator_message(self._operator_id, event_type, payload))
+        while True:
+            try:
+                await self.accept(operator_message(self._operator_id, event_type, payload))
+            except (StoreUnavailable, HooksError):
+                await asyncio.sleep(_EVENT_PAUSE)
+            else:
+                return
 
     # ── what else there is ──────────────────────────────────────────────────────
 
@@ -338,7 +354,7 @@ class Hooks:
             owner = applications.find_application(session, access, app)
             found = endpoints.find_endpoint(session, self.context, owner, endpoint)
             value = work(session, owner, found)
-            attempts.tell_owner(session, self.context, found.id)
+            attempts.notify_owner(session, self.context, found.id)
             return found.id, value
 
         endpoint_id, value = await self._store.write(change)
@@ -481,11 +497,13 @@ class Hooks:
         while True:
             await asyncio.sleep(_CLEAN_SECONDS)
             assert self.dispatcher is not None
-            if 0 not in self.dispatcher.epochs:
+            if 0 not in self.dispatcher.epochs or self.dispatcher.has_jumped_within(_CLEAN_AFTER_JUMP):
                 continue
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 while await self._store.write(partial(delete_old, context=self.context)):  # noqa: ASYNC110
                     await asyncio.sleep(_CLEAN_PAUSE)  # others write meanwhile
+            except Exception as error:  # noqa: BLE001  deliveries go on; it is tried again
+                self._report(Notice("cleaning.failed", f"nothing old was deleted: {error}", Level.WARNING))
 
 
 def _converted(fields: Mapping[str, Any], kind: type[T]) -> T:
@@ -497,3 +515,11 @@ def _converted(fields: Mapping[str, Any], kind: type[T]) -> T:
         return msgspec.convert({names[name]: value for name, value in fields.items()}, kind)
     except msgspec.ValidationError as error:
         raise MisuseError(str(error)) from None
+
+
+def _is_empty(path: str) -> bool:
+    """Whether there is no file, or nothing in it."""
+    try:
+        return Path(path).stat().st_size == 0
+    except OSError:
+        return True

@@ -7,32 +7,27 @@ from yelpaze.hooks.tables import CANCELED, PENDING
 from yelpaze.store.session import Session
 
 _CHUNK = 500
+# What still waits to be delivered is never too old, whatever the clock says.
+_OLD_MESSAGES = (
+    "SELECT id FROM message WHERE id < ? AND NOT EXISTS "
+    "(SELECT 1 FROM delivery d WHERE d.message_id = message.id AND d.state = 1) LIMIT ?"
+)
+_SPENT = "SELECT id FROM message WHERE discard_at IS NOT NULL AND discard_at <= ? LIMIT ?"
 
 
 def delete_old(session: Session, context: Context) -> int:
     """Delete some of what is past its retention; return how many rows, 0 if nothing is left."""
     now = context.now()
     before = now - int(context.settings.retention * 1000)
-    old = [
-        row[0]
-        for row in session.rows("SELECT id FROM message WHERE id < ? LIMIT ?", id_at("msg", before), _CHUNK)
-    ]
+    old = _ids(session, _OLD_MESSAGES, id_at("msg", before))
     count = 0
     if old:
         count += session.run("DELETE FROM delivery WHERE message_id IN ??", old)
         count += session.run("DELETE FROM message WHERE id IN ??", old)
-    attempts = [
-        row[0]
-        for row in session.rows("SELECT id FROM attempt WHERE id < ? LIMIT ?", id_at("atmpt", before), _CHUNK)
-    ]
+    attempts = _ids(session, "SELECT id FROM attempt WHERE id < ? LIMIT ?", id_at("atmpt", before))
     if attempts:
         count += session.run("DELETE FROM attempt WHERE id IN ??", attempts)
-    spent = [
-        row[0]
-        for row in session.rows(
-            "SELECT id FROM message WHERE discard_at IS NOT NULL AND discard_at <= ? LIMIT ?", now, _CHUNK
-        )
-    ]
+    spent = _ids(session, _SPENT, now)
     if spent:
         session.run("UPDATE message SET payload = ?, discard_at = NULL WHERE id IN ??", b"", spent)
         session.run(
@@ -43,3 +38,7 @@ def delete_old(session: Session, context: Context) -> int:
     count += session.run("DELETE FROM secret WHERE expires IS NOT NULL AND expires <= ?", now)
     count += session.run("DELETE FROM token WHERE expires IS NOT NULL AND expires <= ?", now)
     return count
+
+
+def _ids(session: Session, sql: str, before: str | int) -> list[str]:
+    return [row[0] for row in session.rows(sql, before, _CHUNK)]

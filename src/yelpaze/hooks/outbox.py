@@ -11,6 +11,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -38,7 +39,10 @@ def enqueue(
     *,
     event_id: str | None = None,
     channels: Iterable[str] | None = None,
+    tags: Iterable[str] | None = None,
     order_key: str | None = None,
+    expires_at: datetime | None = None,
+    schedule: str | None = None,
 ) -> str:
     """Put a message into the outbox, within the transaction that `connection` is in.
 
@@ -49,7 +53,10 @@ def enqueue(
         payload: A JSON object.
         event_id: An id of the sender's own; by default a new one.
         channels: Channels that endpoints filter by.
+        tags: For finding it again.
         order_key: A later message with this key takes the place of an undelivered earlier one.
+        expires_at: It is not attempted later.
+        schedule: "alarm" for that of alarms.
 
     Returns the message's eventId. Raises MisuseError for what is no message, and what the driver raises.
 
@@ -67,7 +74,10 @@ def enqueue(
         "eventType": event_type,
         "payload": payload,
         "channels": None if channels is None else list(channels),
+        "tags": None if tags is None else list(tags),
         "orderKey": order_key,
+        "expiresAt": None if expires_at is None else expires_at.isoformat(),
+        "schedule": schedule,
     }
     try:
         text = json.dumps(message, separators=(",", ":"), allow_nan=False)

@@ -27,7 +27,9 @@ class Sealer:
         try:
             self._keys = MultiFernet([Fernet(key) for key in keys])
         except ValueError:
-            raise InputError("the encryption key is 32 bytes in URL-safe base64: 44 characters") from None
+            raise InputError(
+                "takes 32 bytes in URL-safe base64, 44 characters: `yelpaze hooks key` makes one"
+            ) from None
 
     def seal(self, data: bytes) -> bytes:
         """Encrypt."""

@@ -8,7 +8,10 @@ import msgspec
 from yelpaze.config.convert import Mistake
 from yelpaze.config.loader import Schema
 from yelpaze.config.values import Duration, Secret, Settings, Size
-from yelpaze.model.errors import MisuseError
+from yelpaze.hooks.kinds.protocol import Settings as KindSettings
+from yelpaze.hooks.kinds.registry import mistakes_of
+from yelpaze.hooks.sealing import Sealer
+from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.policy.address_guard import AddressGuard
 from yelpaze.policy.schedule import ALARM, DELIVERY, Schedule
 
@@ -94,6 +97,21 @@ _AT_LEAST_ONE = (
 _POSITIVE = ("timeout", "breaker_pause", "retention", "lease")
 
 
+def _check_operator(settings: HooksSettings) -> Iterator[Mistake]:
+    for name, given in settings.operator.endpoints.items():
+        kind = KindSettings(kind=given.kind, url=given.url, options=given.options)
+        for field, why in mistakes_of(kind):
+            yield Mistake(f"operator.endpoints.{name}.{field}", why)
+
+
+def _check_keys(settings: HooksSettings) -> Iterator[Mistake]:
+    if settings.encryption_key:
+        try:
+            Sealer([settings.encryption_key, *settings.previous_encryption_keys])
+        except InputError as error:
+            yield Mistake("encryption_key", str(error))
+
+
 def _check(settings: HooksSettings) -> Iterator[Mistake]:
     for name in _AT_LEAST_ONE:
         if getattr(settings, name) < 1:
@@ -108,8 +126,10 @@ def _check(settings: HooksSettings) -> Iterator[Mistake]:
             yield Mistake("jitter" if "jitter" in str(error) else name, str(error))
     try:
         AddressGuard(settings.allow)
-    except MisuseError as error:
-        yield Mistake("allow", str(error))
+    except MisuseError:
+        yield Mistake("allow", "takes networks such as 10.20.0.0/16")
+    yield from _check_operator(settings)
+    yield from _check_keys(settings)
     if 0 < settings.disable_after <= settings.warn_after:
         yield Mistake("warn_after", "comes before disable_after: take a shorter time")
     if settings.smtp.security not in ("starttls", "tls", "none"):

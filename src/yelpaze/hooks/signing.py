@@ -104,7 +104,7 @@ def verify(
     for given in signatures.split():
         if any(hmac.compare_digest(given.encode(), one) for one in wanted):
             return message_id
-    raise VerificationError("no signature fits: the secret is another one, or the body was changed")
+    raise VerificationError("no signature matches: wrong secret, or the body was changed")
 
 
 def plain_digest(secret: str, content: bytes, encoding: str) -> str:

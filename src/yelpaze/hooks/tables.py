@@ -59,7 +59,7 @@ HOOKS = Migrations(
         CREATE INDEX message_discard ON message (discard_at) WHERE discard_at IS NOT NULL;
         CREATE TABLE delivery (
             endpoint_id TEXT NOT NULL, message_id TEXT NOT NULL, state BIGINT NOT NULL, due BIGINT NOT NULL,
-            attempts BIGINT NOT NULL, step BIGINT NOT NULL, cause BIGINT NOT NULL, updated BIGINT NOT NULL,
+            attempts BIGINT NOT NULL, step BIGINT NOT NULL, cause BIGINT NOT NULL, version BIGINT NOT NULL,
             PRIMARY KEY (endpoint_id, message_id)
         );
         CREATE INDEX delivery_due ON delivery (endpoint_id, due, message_id) WHERE state = 1;

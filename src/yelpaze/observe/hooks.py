@@ -13,6 +13,7 @@ _EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 3
 _COUNTERS = (
     ("accepted", "Messages accepted."),
     ("disabled", "Endpoints disabled: nothing but failure for days, or 410 Gone."),
+    ("expired", "Deliveries that had expired before an attempt."),
     ("refused", "Results that were not written because the shard had another owner."),
     ("outages", "Times that the store could not be used."),
 )

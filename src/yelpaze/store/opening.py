@@ -33,14 +33,17 @@ def sqlite_path(name: str) -> str:
     return path
 
 
-def connect_to(name: str, *, read_only: bool = False) -> Connection:
-    """A connection to a database by its name. Raises InputError, MisuseError, StoreUnavailable."""
+def connect_to(name: str, *, read_only: bool = False, own: bool = True) -> Connection:
+    """A connection to a database by its name; one that is not our own must be there, and stays as it is.
+
+    Raises InputError, MisuseError, StoreUnavailable.
+    """
     if is_postgres(name):
         require("postgres", "a store in PostgreSQL")
         from yelpaze.store.postgres import PostgresConnection  # noqa: PLC0415  an extra
 
         return PostgresConnection(name)
-    return SqliteConnection(sqlite_path(name), read_only=read_only)
+    return SqliteConnection(sqlite_path(name), read_only=read_only, own=own)
 
 
 def open_store(name: str, *migrations: Migrations) -> Store:

@@ -13,6 +13,8 @@ from yelpaze.store.session import Row, StoreConflict, StoreUnavailable, Table
 
 _MIGRATIONS = 0x79656C70  # of advisory locks
 _CONNECT_SECONDS = 10
+# Read-only is a server that has become a replica.
+_UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 # Another process was in the way. Whoever looks first and then inserts finds it there the second time.
 _CONFLICTS = (
     psycopg.errors.DeadlockDetected,
@@ -96,12 +98,14 @@ class PostgresConnection:
         ending = " ON CONFLICT DO NOTHING" if ignore_known else ""
         self._many(f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){ending}", rows)  # noqa: S608
 
-    def update(self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "") -> None:
+    def update(
+        self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "", *, also: str = ""
+    ) -> None:
         if not rows:
             return
         keys = [name for name in table.types if name not in changed]
         names = [*changed, *keys]
-        values = ", ".join(f"{name} = given.{name}" for name in changed)
+        values = ", ".join([*(f"{name} = given.{name}" for name in changed), *filter(None, [also])])
         arrays = ", ".join(f"%s::{table.types[name]}[]" for name in names)
         same = [f"{table.name}.{name} = given.{name}" for name in keys]
         condition = " AND ".join([*same, where] if where else same)
@@ -127,7 +131,7 @@ def _translating() -> Iterator[None]:
         yield
     except _CONFLICTS as error:
         raise StoreConflict(_line(error)) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except _UNAVAILABLE as error:
         raise StoreUnavailable(_line(error)) from None
 
 

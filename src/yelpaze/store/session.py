@@ -59,11 +59,13 @@ class Session(Protocol):
     def insert(self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False) -> None:
         """Insert rows, each with all columns of the table. `ignore_known` skips those whose key is there."""
 
-    def update(self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "") -> None:
+    def update(
+        self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "", *, also: str = ""
+    ) -> None:
         """Update rows by key.
 
         A row has the values of the columns `changed`, then those of the key, which are the other columns of
-        `table`. `where` is a further condition on the table's columns.
+        `table`. `where` is a further condition on the table's columns, `also` a further assignment.
         """
 
     def lease_time(self) -> int:

@@ -38,11 +38,18 @@ class SqliteConnection:
     for_share = ""  # a transaction that writes is alone
 
     def __init__(
-        self, path: str, *, read_only: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        path: str,
+        *,
+        read_only: bool = False,
+        own: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.writes = 0
         self._clock = clock
-        mode = "ro" if read_only else "rwc"
+        if own and not read_only:
+            _make_private(path)
+        mode = "ro" if read_only else "rwc" if own else "rw"
         try:
             self._connection = sqlite3.connect(
                 f"file:{quote(os.fsencode(path))}?mode={mode}",
@@ -52,10 +59,10 @@ class SqliteConnection:
                 cached_statements=512,
                 check_same_thread=False,  # closed by another thread
             )
-            if not read_only:
+            if own and not read_only:
                 self._use_wal()
+                self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._connection.execute("PRAGMA cache_size = -65536")
         except sqlite3.OperationalError as error:
             raise InputError(f"{path}: {error}") from None
@@ -113,10 +120,12 @@ class SqliteConnection:
         names = ", ".join(table.types)
         self._many(f"INSERT INTO {table.name} ({names}) VALUES ({marks}){ending}", rows)  # noqa: S608
 
-    def update(self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "") -> None:
+    def update(
+        self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "", *, also: str = ""
+    ) -> None:
         if not rows:
             return
-        values = ", ".join(f"{name} = ?" for name in changed)
+        values = ", ".join([*(f"{name} = ?" for name in changed), *filter(None, [also])])
         keys = [f"{name} = ?" for name in table.types if name not in changed]
         condition = " AND ".join([*keys, where] if where else keys)
         self._many(f"UPDATE {table.name} SET {values} WHERE {condition}", rows)  # noqa: S608  our own names
@@ -133,6 +142,12 @@ class SqliteConnection:
     def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         with _translating():
             return self._connection.execute(sql, parameters)
+
+
+def _make_private(path: str) -> None:
+    """A new file is its owner's alone; SQLite gives its other files the same rights."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 class _Translating:

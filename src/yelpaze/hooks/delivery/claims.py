@@ -9,6 +9,8 @@ from yelpaze.hooks.delivery.queue import Task
 from yelpaze.hooks.kinds.protocol import Secret
 from yelpaze.hooks.log.endpoints import COLUMNS, Endpoint, endpoint_of, secrets_of
 from yelpaze.hooks.tables import PENDING
+from yelpaze.model.errors import YelpazeError
+from yelpaze.store.leases import Leases
 from yelpaze.store.session import Row, Session, first
 
 _MOST_NOTES = 1000
@@ -32,31 +34,53 @@ def work_of_shards(session: Session, shards: Sequence[int]) -> list[Row]:
     return [row for row in rows if row[2] is not None]
 
 
-def notes_for(session: Session, shards: Sequence[int]) -> list[Row]:
-    """What other processes have left: number, shard and endpoint."""
-    return session.rows(
-        "SELECT id, shard, endpoint_id FROM ready WHERE shard IN ?? LIMIT ?", list(shards), _MOST_NOTES
+def has_notes(session: Session, shards: Sequence[int]) -> bool:
+    """Whether other processes have left notes on endpoints of these shards."""
+    return bool(session.rows("SELECT id FROM ready WHERE shard IN ?? LIMIT 1", list(shards)))
+
+
+def take_notes(session: Session, leases: Leases, epochs: dict[int, int]) -> set[tuple[str, int]]:
+    """Take the notes for shards that are still ours: endpoints and their shards."""
+    held = sorted(leases.held(session, epochs))
+    rows = session.rows(
+        "SELECT id, endpoint_id, shard FROM ready WHERE shard IN ?? LIMIT ?", held, _MOST_NOTES
+    )
+    session.run("DELETE FROM ready WHERE id IN ??", [row[0] for row in rows])
+    return {(endpoint_id, shard) for _, endpoint_id, shard in rows}
+
+
+def shift_due(session: Session, shards: Sequence[int], milliseconds: int) -> None:
+    """Move all that is pending in these shards in time."""
+    session.run(
+        "UPDATE delivery SET due = due + ? WHERE state = ? AND endpoint_id IN "
+        "(SELECT id FROM endpoint WHERE shard IN ??)",
+        *(milliseconds, PENDING, list(shards)),
     )
 
 
-def forget_notes(session: Session, numbers: Sequence[int]) -> None:
-    """They have been heard."""
-    session.run("DELETE FROM ready WHERE id IN ??", list(numbers))
+class Loaded(msgspec.Struct, frozen=True):
+    """An endpoint as it was read, with its secrets and its application's rate; or why it cannot be used."""
+
+    endpoint: Endpoint | None = None
+    secrets: tuple[Secret, ...] = ()
+    app_rate: int | None = None
+    error: Exception | None = None
 
 
-def loaded_endpoints(
-    session: Session, context: Context, ids: Sequence[str]
-) -> dict[str, tuple[Endpoint, tuple[Secret, ...], int | None]]:
-    """Endpoints with secrets and the rate of their application; those that were deleted are not there."""
+def loaded_endpoints(session: Session, context: Context, ids: Sequence[str]) -> dict[str, Loaded]:
+    """Endpoints by id; those that were deleted are not there."""
     rows = session.rows(f"SELECT {COLUMNS} FROM endpoint WHERE id IN ??", list(ids))  # noqa: S608
-    secrets = secrets_of(session, context, ids)
-    found = [endpoint_of(context, row) for row in rows]
-    apps = sorted({endpoint.app_id for endpoint in found})
+    apps = sorted({row[1] for row in rows})
     rates: dict[str, int | None] = dict(session.rows("SELECT id, rate FROM application WHERE id IN ??", apps))
-    return {
-        endpoint.id: (endpoint, secrets.get(endpoint.id, ()), rates.get(endpoint.app_id))
-        for endpoint in found
-    }
+    found: dict[str, Loaded] = {}
+    for row in rows:
+        try:
+            endpoint = endpoint_of(context, row)
+            secrets = secrets_of(session, context, [endpoint.id]).get(endpoint.id, ())
+            found[endpoint.id] = Loaded(endpoint, secrets, rates.get(endpoint.app_id))
+        except (YelpazeError, msgspec.MsgspecError) as error:  # it alone cannot be read
+            found[row[0]] = Loaded(error=error)
+    return found
 
 
 def claim_due(
@@ -69,7 +93,7 @@ def claim_due(
 def _claim(session: Session, claim: Claim, now: int) -> tuple[list[Task], int | None]:
     rows = session.rows(
         "SELECT m.id, m.app_id, m.event_type, m.payload, m.created, d.due, d.attempts, d.step, d.cause, "
-        "m.order_key, m.expires, m.schedule FROM delivery d JOIN message m ON m.id = d.message_id "
+        "m.order_key, m.expires, m.schedule, d.version FROM delivery d JOIN message m ON m.id = d.message_id "
         "WHERE d.endpoint_id = ? AND d.state = 1 AND d.due <= ? ORDER BY d.due, d.message_id LIMIT ?",
         *(claim.endpoint_id, now, claim.most),
     )

@@ -28,6 +28,7 @@ _THROTTLED = frozenset(
 )
 _NEVER_SENT = frozenset({"template", "request"})  # it cannot be made of this message, now or later
 _MOST_REASON = 500
+EXPIRED = "expired"
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -47,7 +48,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         due: When it is tried again, in milliseconds since 1970, if it is pending.
-        reason: Why the attempt failed; empty if it did not.
+        kind: Why the attempt failed, for programs: the kind of an error, `status`, `redirect`, `refused`, …
+        reason: The same for people; both are empty if it did not fail.
         disable: Why the endpoint is disabled, if it is.
         block: Seconds for which the endpoint asks to be left alone.
 
@@ -56,6 +58,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     state: int
     step: int = 0
     due: int = 0
+    kind: str = ""
     reason: str = ""
     disable: str = ""
     block: float = 0.0
@@ -72,13 +75,13 @@ def decide(
     uniform: Callable[[float, float], float],
 ) -> Decision:
     """Decide after attempt number `step`, counted from 0; `now` is in milliseconds since 1970."""
-    reason = reason_of(answer, kind)
-    if not reason:
+    failure, reason = failure_of(answer, kind)
+    if not failure:
         return Decision(SUCCEEDED, step)
     if answer.status == HTTPStatus.GONE:
-        return Decision(FAILED, step, reason=reason, disable="it answered 410 Gone")
+        return Decision(FAILED, step, 0, failure, reason, disable="it answered 410 Gone")
     if answer.kind in _NEVER_SENT:
-        return Decision(FAILED, step + 1, reason=reason)
+        return Decision(FAILED, step + 1, 0, failure, reason)
     retry_after = answer.retry_after
     if retry_after is None and answer.status in _THROTTLED:
         retry_after = kind.retry_after(answer.body)
@@ -87,21 +90,27 @@ def decide(
     if answer.status in _THROTTLED and retry_after is not None:
         block = max(0.0, min(retry_after, schedule.retry_after_cap))
     if pause is None:
-        return Decision(FAILED, step + 1, reason=reason, block=block)
+        return Decision(FAILED, step + 1, 0, failure, reason, block=block)
     due = now + int(pause * 1000)
     if expires is not None and due > expires:
-        return Decision(FAILED, step + 1, reason=f"{reason}; it expires before the next attempt", block=block)
-    return Decision(PENDING, step + 1, due, reason, block=block)
+        late = f"{reason}; it expires before the next attempt"
+        return Decision(FAILED, step + 1, 0, failure, late, block=block)
+    return Decision(PENDING, step + 1, due, failure, reason, block=block)
 
 
-def reason_of(answer: Answer, kind: Kind) -> str:
-    """Why the attempt failed: `kind: text`; empty if it succeeded."""
+def failure_of(answer: Answer, kind: Kind) -> tuple[str, str]:
+    """Why the attempt failed: a kind, and `kind: text`; both empty if it succeeded."""
+    status = answer.status
     if answer.kind:
-        return f"{answer.kind}: {answer.text}"[:_MOST_REASON]
-    if 200 <= answer.status < 300:  # noqa: PLR2004
-        refusal = kind.refusal(answer.status, answer.body)
-        return f"refused: {refusal}"[:_MOST_REASON] if refusal else ""
-    if 300 <= answer.status < 400:  # noqa: PLR2004
-        return f"redirect: {answer.status}, which is never followed: give the final URL"
-    phrase = HTTPStatus(answer.status).phrase if answer.status in HTTPStatus._value2member_map_ else ""
-    return f"status: {answer.status} {phrase}".strip()
+        found, text = answer.kind, answer.text
+    elif 200 <= status < 300:  # noqa: PLR2004
+        refusal = kind.refusal(status, answer.body)
+        if not refusal:
+            return "", ""
+        found, text = "refused", refusal
+    elif 300 <= status < 400:  # noqa: PLR2004
+        found, text = "redirect", f"{status}, which is never followed: give the final URL"
+    else:
+        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+        found, text = "status", f"{status} {phrase}".strip()
+    return found, f"{found}: {text}"[:_MOST_REASON]

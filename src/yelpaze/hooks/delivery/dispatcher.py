@@ -20,13 +20,15 @@ import msgspec
 from yelpaze.hooks.context import Context
 from yelpaze.hooks.delivery.claims import (
     Claim,
+    Loaded,
     claim_due,
-    forget_notes,
+    has_notes,
     loaded_endpoints,
-    notes_for,
+    shift_due,
+    take_notes,
     work_of_shards,
 )
-from yelpaze.hooks.delivery.decision import Answer, Decision, decide
+from yelpaze.hooks.delivery.decision import EXPIRED, Answer, Decision, decide
 from yelpaze.hooks.delivery.queue import NEVER, EndpointQueue, Task
 from yelpaze.hooks.delivery.results import Batch, Result, Results, write_results
 from yelpaze.hooks.delivery.sender import Sender
@@ -47,7 +49,7 @@ from yelpaze.store.leases import Leases
 from yelpaze.store.session import Session, StoreUnavailable
 from yelpaze.store.store import Store
 
-_MOST_READY = 100  # deliveries of an endpoint in memory
+_MOST_READY = 32  # deliveries of an endpoint in memory
 _CLAIM = 50  # endpoints in one unit of work
 _POLL_SECONDS = 0.1
 _AGAIN_SECONDS = 1.0  # while the store is away
@@ -100,7 +102,8 @@ class Dispatcher:
             share=1.0, calls=settings.breaker_failures, pause=settings.breaker_pause, probes=1
         )
         self._queues: dict[str, EndpointQueue] = {}
-        self._active: deque[EndpointQueue] = deque()
+        self._active: deque[EndpointQueue] = deque()  # proven ones that wait for their turn
+        self._suspects: deque[EndpointQueue] = deque()  # others that do
         self._waking: list[tuple[float, int, EndpointQueue]] = []
         self._wake_number = 0
         self._waker: asyncio.TimerHandle | None = None
@@ -108,17 +111,19 @@ class Dispatcher:
         self._results = Results()
         self._loading = asyncio.Event()
         self._has_results = asyncio.Event()
+        self._must_renew = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._slots = 1
         self._running = 0
         self._unproven = 0  # attempts under way at endpoints that are not proven
         self._valid_until = 0.0
-        self._is_away = False
+        self._is_unavailable = False
         self._is_stopping = False
         self._unread: set[int] = set()  # shards in which there may be work that we do not know of
         self._leaving: set[int] = set()  # shards in which nothing more is started
         self._to_reload: set[str] = set()  # endpoints that have changed while they were read
         self._pumping = False
+        self._is_suspects_turn = False
         self._offset = 0.0
         self._counted_at = float("-inf")
         self._backlog = 0
@@ -126,6 +131,8 @@ class Dispatcher:
         self._tls = TlsFiles()
         self._loop: asyncio.AbstractEventLoop
         self.epochs: dict[int, int] = {}
+        self.jumped_at = float("-inf")  # when the wall clock was set, by `monotonic`
+        self.broken: BaseException | None = None
         self.counters = DeliveryCounters()
         self.changed = asyncio.Event()  # an attempt has ended, and is in the store
 
@@ -138,13 +145,27 @@ class Dispatcher:
         self._slots = await self._sender.start()
         await self._renew()
         for work in (self._keep_leases(), self._load_all(), self._write_all(), self._poll()):
-            self._tasks.append(self._loop.create_task(work))
+            task = self._loop.create_task(work)
+            task.add_done_callback(self._on_task_done)
+            self._tasks.append(task)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """A task that ends by itself is a defect: nothing more is accepted, so that it is noticed."""
+        if task.cancelled() or task.exception() is None:
+            return
+        self.broken = task.exception()
+        self._report(Notice("delivery.broken", f"deliveries have ended: {self.broken!r}", Level.ERROR))
 
     async def run(self) -> None:
         """Wait for ever, or until something breaks: a defect of ours, which is raised."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the store can be used, and nothing is broken."""
+        return not self._is_unavailable and self.broken is None
 
     @property
     def under_way(self) -> int:
@@ -157,7 +178,7 @@ class Dispatcher:
         now = self._loop.time()
         if now >= self._counted_at + _COUNT_SECONDS:
             self._counted_at = now
-            self._backlog = sum(len(queue.ready) for queue in self._active)
+            self._backlog = sum(len(queue.ready) for queue in (*self._active, *self._suspects))
         return self._backlog
 
     @property
@@ -169,7 +190,7 @@ class Dispatcher:
         """Seconds that the oldest delivery of each shard has waited for its turn."""
         now = self._context.now()
         ages = dict.fromkeys(self.epochs, 0.0)
-        for queue in self._active:
+        for queue in (*self._active, *self._suspects):
             if queue.ready and queue.shard in ages:
                 ages[queue.shard] = max(ages[queue.shard], (now - queue.ready[0].due) / 1000)
         return ages
@@ -210,10 +231,16 @@ class Dispatcher:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(self.leases.seconds / 3)
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.leases.seconds / 3):
+                    await self._must_renew.wait()
+            try:
                 await self._renew()
-            await self._heed_jump()
+                self._must_renew.clear()
+            except StoreUnavailable as error:
+                self._on_unavailable(error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+                self._must_renew.set()
             self._forget_idle()
 
     async def _renew(self) -> None:
@@ -222,7 +249,7 @@ class Dispatcher:
         renewal = await self._store.write(partial(self.leases.renew, idle=idle - self._results.shards()))
         epochs = renewal.epochs
         self._valid_until = began + self.leases.seconds * _TRUST
-        self._leaving = set(renewal.leaving)
+        staying, self._leaving = self._leaving - set(renewal.leaving), set(renewal.leaving)
         gained = [shard for shard, epoch in epochs.items() if self.epochs.get(shard) != epoch]
         changed = {*gained, *(set(self.epochs) - set(epochs))}
         self.epochs = epochs
@@ -230,9 +257,11 @@ class Dispatcher:
             self._share_rates()
         for queue in [queue for queue in self._queues.values() if queue.shard in changed]:
             self._forget(queue)
+        for queue in [queue for queue in self._queues.values() if queue.shard in staying]:
+            self._consider(queue)
         self._unread = (self._unread | set(gained)) & set(epochs)
         await self._read_shards()
-        self._back()
+        self._on_available()
 
     async def _read_shards(self) -> None:
         """Find the endpoints that have something to do in shards of which we do not know that."""
@@ -267,23 +296,15 @@ class Dispatcher:
         self._to_load.pop(queue.id, None)
         queue.forget_ready()
 
-    async def _heed_jump(self) -> None:
-        """If somebody has set the wall clock, move what is due by as much: schedules are kept."""
+    async def _follow_clock(self) -> None:
+        """If the wall clock was set, move what is due by as much, so that schedules are kept."""
         offset = self._context.wall() - self._monotonic()
         jump = int((offset - self._offset) * 1000)
         if abs(jump) < _JUMP_MS:
             return
-        self._offset = offset
+        await self._store.write(partial(shift_due, shards=list(self.epochs), milliseconds=jump))
+        self._offset, self.jumped_at = offset, self._monotonic()
         self._report(Notice("clock.jumped", f"the clock was set by {jump / 1000:+g} s", Level.WARNING))
-        shards = list(self.epochs)
-        with contextlib.suppress(StoreUnavailable):
-            await self._store.write(
-                lambda session: session.run(
-                    "UPDATE delivery SET due = due + ? WHERE state = ? AND endpoint_id IN "
-                    "(SELECT id FROM endpoint WHERE shard IN ??)",
-                    *(jump, PENDING, shards),
-                )
-            )
         for queue in list(self._queues.values()):
             queue.more_at += jump
             if queue.blocked_until:
@@ -302,14 +323,20 @@ class Dispatcher:
             task = _task_of(message, due)
             if due > now and task.order_key is not None:
                 queue.drop_older(task)
-            if due > now or not queue.offer(task, _MOST_READY):
+            if due > now or target.shard in self._unread or not queue.offer(task, _MOST_READY):
                 queue.more_at = min(queue.more_at, due)
             self._consider(queue)
         self._pump()
 
-    def rescan(self) -> None:
-        """Something may be in the store without our knowledge: a commit whose answer was lost."""
+    def has_jumped_within(self, seconds: float) -> bool:
+        """Whether the wall clock was set within that time."""
+        return self._monotonic() - self.jumped_at < seconds
+
+    def rescan(self, error: StoreUnavailable) -> None:
+        """A write of somebody else's has failed; it may be in the store without our knowledge."""
         self._unread |= set(self.epochs)
+        self._on_unavailable(error)
+        self._must_renew.set()
 
     def look_at(self, endpoint_id: str, shard: int) -> None:
         """Read an endpoint and its deliveries again: something about them has changed."""
@@ -336,18 +363,17 @@ class Dispatcher:
         self._loading.set()
 
     async def _poll(self) -> None:
-        """Hear what other processes have left for endpoints of ours."""
+        """Read the notes of other processes on endpoints of ours, and compare the clocks."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             if not self.epochs:
                 continue
             with contextlib.suppress(StoreUnavailable):
-                rows = await self._store.read(partial(notes_for, shards=list(self.epochs)))
-                if not rows:
+                await self._follow_clock()
+                if not await self._store.read(partial(has_notes, shards=list(self.epochs))):
                     continue
-                numbers = [row[0] for row in rows]
-                await self._store.write(partial(forget_notes, numbers=numbers))
-                for endpoint_id, shard in {(row[2], row[1]) for row in rows}:
+                take = partial(take_notes, leases=self.leases, epochs=dict(self.epochs))
+                for endpoint_id, shard in await self._store.write(take):
                     self.look_at(endpoint_id, shard)
 
     async def _load_all(self) -> None:
@@ -361,9 +387,9 @@ class Dispatcher:
                     queue.is_loading = True
                 try:
                     await self._load_some(queues)
-                    self._back()
+                    self._on_available()
                 except StoreUnavailable as error:
-                    self._away(error)
+                    self._on_unavailable(error)
                     self._to_reload.update(names)
                     await asyncio.sleep(_AGAIN_SECONDS)
                 for queue in queues:
@@ -381,14 +407,14 @@ class Dispatcher:
             found = await self._store.read(partial(loaded_endpoints, context=self._context, ids=unknown))
             for queue in queues:
                 if queue.id in found:
-                    self._try_to_settle_in(queue, *found[queue.id])
+                    self._apply(queue, found[queue.id])
                 elif not queue.is_loaded:  # it has been deleted
                     self._forget(queue)
         now = self._context.now()
         claims = [
             Claim(queue.id, _MOST_READY + len(queue.taken))
             for queue in queues
-            if queue.is_loaded and not queue.is_idle and not queue.ready and queue.more_at <= now
+            if queue.is_loaded and queue.may_claim and queue.more_at <= now
         ]
         if not claims:
             return
@@ -403,15 +429,19 @@ class Dispatcher:
                     queue.ready.append(task)
             queue.more_at = NEVER if more_at is None else more_at
 
-    def _try_to_settle_in(
-        self, queue: EndpointQueue, endpoint: Endpoint, secrets: tuple[Secret, ...], app_rate: int | None
-    ) -> None:
+    def _apply(self, queue: EndpointQueue, loaded: Loaded) -> None:
+        """Apply settings and state; an endpoint for which that fails is left alone, and reported."""
         try:
-            self._settle_in(queue, endpoint, secrets, app_rate)
+            if loaded.error is not None:
+                raise loaded.error
+            assert loaded.endpoint is not None
+            self._apply_settings(queue, loaded.endpoint, loaded.secrets, loaded.app_rate)
+            self._apply_state(queue, loaded.endpoint)
         except (YelpazeError, msgspec.MsgspecError, OSError) as error:  # it was good when it was made
-            queue.is_loaded = queue.is_idle = True
+            queue.is_idle = True
             text = f"endpoint {queue.id} cannot be delivered to: {error}"
             self._report(Notice("endpoint.broken", text, Level.ERROR, {"endpoint": queue.id}))
+        queue.is_loaded = True
 
     def _app_rate(self, app_id: str, rate: int | None) -> Gcra | None:
         """The share of an application's rate that this process has: that of its shards."""
@@ -424,39 +454,40 @@ class Dispatcher:
             known = self._app_rates[app_id] = Gcra(share)
         return known
 
-    def _settle_in(
-        self, queue: EndpointQueue, from_store: Endpoint, secrets: tuple[Secret, ...], app_rate: int | None
+    def _apply_settings(
+        self, queue: EndpointQueue, endpoint: Endpoint, secrets: tuple[Secret, ...], app_rate: int | None
     ) -> None:
-        """Take over an endpoint's settings and state as the store has them."""
         own = self._context.settings
-        settings = completed(from_store.settings, own.smtp)
-        queue.app_id = from_store.app_id
+        settings = completed(endpoint.settings, own.smtp)
+        queue.app_id = endpoint.app_id
         queue.settings = settings
-        queue.kind = kind_of(settings)
         queue.builder = builder_of(settings, secrets)
         queue.tls = self._tls.of(settings.tls)
         queue.concurrency = 1 if settings.fifo else settings.concurrency or own.endpoint_concurrency
         queue.timeout = float(settings.timeout or own.timeout)
         queue.set_rate(settings.rate)
-        queue.app_rate = self._app_rate(from_store.app_id, app_rate)
+        queue.app_rate = self._app_rate(endpoint.app_id, app_rate)
         queue.schedule = (
             None
             if settings.schedule is None
             else Schedule(settings.schedule, own.jitter, own.retry_after_cap)
         )
-        queue.is_idle = from_store.paused or from_store.disabled
+
+    def _apply_state(self, queue: EndpointQueue, endpoint: Endpoint) -> None:
+        """The state of the store, where it is newer than what is in memory and perhaps not written yet."""
+        is_new, was_idle = queue.kind is None, queue.is_idle
+        queue.kind = kind_of(queue.settings)
+        queue.is_idle = endpoint.paused or endpoint.disabled or queue.is_disabled
         if queue.is_idle:
             queue.forget_ready()
             queue.more_at = 0
-        queue.blocked_until = from_store.blocked_until
-        queue.failing_since = from_store.failing_since
-        queue.warned = from_store.warned
-        if from_store.failures == 0 and queue.failures:  # it has been enabled again
+        is_enabled_again = was_idle and not queue.is_idle and endpoint.failures == 0
+        if is_new or is_enabled_again:
             queue.breaker = BreakerState(self._breaker)
-        elif from_store.failures >= self._breaker.calls and not queue.failures:
-            queue.breaker.trip(self._monotonic() - self._breaker.pause)  # it is probed first
-        queue.failures = from_store.failures
-        queue.is_loaded = True
+            if endpoint.failures >= self._breaker.calls:
+                queue.breaker.trip(self._monotonic() - self._breaker.pause)  # it is probed first
+            queue.failures, queue.failing_since = endpoint.failures, endpoint.failing_since
+            queue.warned, queue.blocked_until = endpoint.warned, endpoint.blocked_until
 
     # ── turns ───────────────────────────────────────────────────────────────────
 
@@ -464,8 +495,8 @@ class Dispatcher:
         """Put the endpoint where it belongs: in line, on the clock, to be read from the store, or nowhere."""
         if queue.is_active or not queue.is_loaded or queue.is_idle or not self._is_ours(queue):
             return
-        if not queue.ready and queue.more_at == NEVER:
-            return
+        if not queue.ready and (queue.more_at == NEVER or (queue.settings.fifo and queue.taken)):
+            return  # in order: not before the store knows what became of the last one
         now = self._context.now()
         seconds = queue.wait(now, self._monotonic())
         if seconds == NEVER:
@@ -474,7 +505,7 @@ class Dispatcher:
             self._wake(queue, seconds)
         elif queue.ready:
             queue.is_active = True
-            self._active.append(queue)
+            (self._active if queue.is_proven else self._suspects).append(queue)
         elif queue.more_at <= now:
             self._load(queue)
         else:
@@ -506,7 +537,7 @@ class Dispatcher:
 
     def _pump(self) -> None:
         """Start what may start, endpoint by endpoint in turns."""
-        if self._is_stopping or self._pumping or self._is_away:
+        if self._is_stopping or self._pumping or self._is_unavailable:
             return
         clock = self._monotonic()
         if clock > self._valid_until:  # frozen past our leases, or the store is away: others own them now
@@ -514,23 +545,25 @@ class Dispatcher:
         now = self._context.now()
         self._pumping = True
         try:
-            held_back: list[EndpointQueue] = []
-            while self._active and self._running < self._slots:
-                queue = self._active.popleft()
+            while self._running < self._slots and (queue := self._next_in_turn()) is not None:
                 queue.is_active = False
-                if not queue.ready or not self._is_ours(queue) or queue.wait(now, clock) > 0:
+                if (
+                    not queue.ready
+                    or not self._is_ours(queue)
+                    or queue.wait(now, clock) > 0
+                    or self._start_one(queue, now, clock)
+                ):
                     self._consider(queue)
-                    continue
-                if not queue.is_proven and self._unproven * 2 >= self._slots:
-                    held_back.append(queue)
-                    continue
-                if self._start_one(queue, now, clock):
-                    self._consider(queue)
-            for queue in held_back:
-                queue.is_active = True
-                self._active.append(queue)
         finally:
             self._pumping = False
+
+    def _next_in_turn(self) -> EndpointQueue | None:
+        """A proven endpoint and another by turns; those that are not proven have half of the slots."""
+        may_be_suspect = bool(self._suspects) and self._unproven * 2 < self._slots
+        self._is_suspects_turn = may_be_suspect and (not self._is_suspects_turn or not self._active)
+        if self._is_suspects_turn:
+            return self._suspects.popleft()
+        return self._active.popleft() if self._active else None
 
     def _start_one(self, queue: EndpointQueue, now: int, clock: float) -> bool:
         """Start its next attempt; false if all that are ready wait for one that is under way."""
@@ -539,7 +572,10 @@ class Dispatcher:
             return False
         task.epoch = self.epochs.get(queue.shard, -1)
         if task.expires is not None and task.expires <= now:
-            decision = Decision(FAILED, task.step, reason="expired: it was not delivered in time")
+            decision = Decision(
+                FAILED, task.step, kind=EXPIRED, reason="expired: it was not delivered in time"
+            )
+            self.counters.expired += 1
             self._add_result(queue, task, Answer(), decision, now)
             return True
         assert queue.builder is not None
@@ -554,8 +590,8 @@ class Dispatcher:
                     order_key=task.order_key,
                 )
             )
-        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
-            answer = Answer(kind="template", text=str(error))
+        except Exception as error:  # noqa: BLE001  whatever a message and a template make together
+            answer = Answer(kind="template", text=str(error) or type(error).__name__)
             self._loop.call_soon(
                 partial(self._ended, queue, task, queue.is_proven, now, answer, counts=False)
             )
@@ -636,8 +672,7 @@ class Dispatcher:
         self, queue: EndpointQueue, task: Task, answer: Answer, decision: Decision, began: int, now: int
     ) -> None:
         kind = queue.settings.kind
-        reason = "" if decision.state == SUCCEEDED else decision.reason.partition(":")[0]
-        self.counters.attempts[kind, answer.status, reason] += 1
+        self.counters.attempts[kind, answer.status, decision.kind] += 1
         if task.attempts == 0:
             self.counters.first_attempt.add(max(0, began - task.created) / 1000)
         if decision.state == SUCCEEDED:
@@ -659,7 +694,7 @@ class Dispatcher:
         )
         self._results.add(result)
         self._has_results.set()
-        if decision.reason.startswith("expired"):
+        if decision.kind == EXPIRED:
             return
         if decision.state == SUCCEEDED:
             if queue.failures or queue.failing_since is not None:
@@ -670,14 +705,14 @@ class Dispatcher:
         queue.failing_since = queue.failing_since or began
         self._results.endpoints.add(queue)
         if decision.state == FAILED:
-            self._tell(
+            self._publish_event(
                 "message.attempt.exhausted",
                 queue,
                 {"msgId": task.message_id, "attemptCount": task.attempts + 1, "reason": decision.reason},
             )
-        self._judge_endpoint(queue, decision, now)
+        self._decide_disable(queue, decision, now)
 
-    def _judge_endpoint(self, queue: EndpointQueue, decision: Decision, now: int) -> None:
+    def _decide_disable(self, queue: EndpointQueue, decision: Decision, now: int) -> None:
         """Disable what has done nothing but fail for days, and say so before."""
         settings = self._context.settings
         assert queue.failing_since is not None
@@ -687,21 +722,21 @@ class Dispatcher:
             notice = settings.disable_after - settings.warn_after
             if not queue.warned and failing >= settings.warn_after:
                 queue.warned = now
-                self._tell("endpoint.failing", queue, {"failSince": queue.failing_since})
+                self._publish_event("endpoint.failing", queue, {"failSince": queue.failing_since})
                 text = f"endpoint {queue.id} has done nothing but fail for {failing / 86_400:.1f} days"
                 self._report(Notice("endpoint.failing", text, Level.WARNING, {"endpoint": queue.id}))
             elif queue.warned and failing >= settings.disable_after and (now - queue.warned) / 1000 >= notice:
                 why = f"nothing but failure for {failing / 86_400:.1f} days; at last {decision.reason}"
-        if why and not queue.is_idle:
-            queue.is_idle = True
+        if why and not queue.is_disabled:
+            queue.is_idle = queue.is_disabled = True
             queue.forget_ready()
             self._results.disabled[queue] = why
             self.counters.disabled += 1
-            self._tell("endpoint.disabled", queue, {"failSince": queue.failing_since, "reason": why})
+            self._publish_event("endpoint.disabled", queue, {"failSince": queue.failing_since, "reason": why})
             text = f"endpoint {queue.id} is disabled: {why}"
             self._report(Notice("endpoint.disabled", text, Level.WARNING, {"endpoint": queue.id}))
 
-    def _tell(self, event_type: str, queue: EndpointQueue, payload: dict[str, object]) -> None:
+    def _publish_event(self, event_type: str, queue: EndpointQueue, payload: dict[str, object]) -> None:
         self._on_event(event_type, {"appId": queue.app_id, "endpointId": queue.id, **payload})
 
     # ── writing results ─────────────────────────────────────────────────────────
@@ -718,9 +753,9 @@ class Dispatcher:
                         refused = await self._store.write(work)
                         break
                     except StoreUnavailable as error:  # keep it: nothing more is started meanwhile
-                        self._away(error)
+                        self._on_unavailable(error)
                         await asyncio.sleep(_AGAIN_SECONDS)
-                self._back()
+                self._on_available()
                 self.counters.refused += refused
                 self._written(batch)
                 self.changed.set()
@@ -732,7 +767,9 @@ class Dispatcher:
             queue.taken.discard(result.task.message_id)
             if result.decision.state == PENDING:
                 queue.more_at = min(queue.more_at, result.decision.due)
-                self._consider(queue)
+            self._consider(queue)
+        for queue in batch.queues_disabled:
+            queue.is_disabled = False  # the store says so now
         self._pump()
 
     def _writing(self, batch: Batch) -> Callable[[Session], int]:
@@ -745,16 +782,16 @@ class Dispatcher:
             version=self._context.version(),
         )
 
-    def _away(self, error: StoreUnavailable) -> None:
-        if not self._is_away:
-            self._is_away = True
-            self._report(Notice("store.away", f"the store is away: {error}", Level.WARNING))
+    def _on_unavailable(self, error: StoreUnavailable) -> None:
+        if not self._is_unavailable:
+            self._is_unavailable = True
+            self._report(Notice("store.unavailable", f"the store cannot be used: {error}", Level.WARNING))
             self.counters.outages += 1
 
-    def _back(self) -> None:
-        if self._is_away:
-            self._is_away = False
-            self._report(Notice("store.back", "the store can be used again"))
+    def _on_available(self) -> None:
+        if self._is_unavailable:
+            self._is_unavailable = False
+            self._report(Notice("store.available", "the store can be used again"))
         self._pump()
 
 

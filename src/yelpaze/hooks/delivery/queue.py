@@ -34,6 +34,7 @@ class Task:
         "payload",
         "schedule",
         "step",
+        "version",
     )
 
     def __init__(
@@ -50,6 +51,7 @@ class Task:
         order_key: str | None,
         expires: int | None,
         schedule: str | None,
+        version: int = 0,
     ) -> None:
         self.message_id = message_id
         self.app_id = app_id
@@ -63,6 +65,7 @@ class Task:
         self.order_key = order_key
         self.expires = expires
         self.schedule = schedule
+        self.version = version  # of the delivery: a resend raises it
         self.generation = 0  # of the breaker, when it was started
         self.epoch = -1  # of the shard, likewise
 
@@ -85,6 +88,7 @@ class EndpointQueue:
         "failures",
         "id",
         "is_active",
+        "is_disabled",
         "is_idle",
         "is_loaded",
         "is_loading",
@@ -127,6 +131,7 @@ class EndpointQueue:
         self.is_loading = False
         self.is_idle = False  # paused or disabled
         self.is_active = False  # it waits for its turn
+        self.is_disabled = False  # by us, and the store does not know it yet
         self.is_proven = False
         self.timer: Any = None
         self.concurrency = 1
@@ -158,6 +163,11 @@ class EndpointQueue:
         return 0.0
 
     @property
+    def may_claim(self) -> bool:
+        """Whether more may be read from the store; in FIFO not before the last one's end is written."""
+        return not self.is_idle and not self.ready and not (self.settings.fifo and self.taken)
+
+    @property
     def has_nothing(self) -> bool:
         """Whether it can be forgotten: nothing to do, and no state that matters."""
         return not self.taken and not self.running and self.more_at == NEVER and not self.failures
@@ -185,12 +195,7 @@ class EndpointQueue:
 
     def drop_older(self, newer: Task) -> None:
         """Forget what waits under the same order key: the store has canceled it."""
-        older = [
-            task
-            for task in self.ready
-            if task.order_key == newer.order_key and task.message_id < newer.message_id
-        ]
-        for task in older:
+        for task in [task for task in self.ready if task.order_key == newer.order_key]:
             self.ready.remove(task)
             self.taken.discard(task.message_id)
 

@@ -4,12 +4,14 @@ import msgspec
 
 from yelpaze.hooks.delivery.decision import Answer, Decision
 from yelpaze.hooks.delivery.queue import EndpointQueue, Task
+from yelpaze.hooks.kinds.registry import shown_url
 from yelpaze.hooks.tables import ATTEMPT, DELIVERY, FAILED, PENDING, SUCCEEDED
 from yelpaze.model.outcome import Timings
 from yelpaze.store.leases import Leases
 from yelpaze.store.session import Row, Session, Table
 
-_CHANGED = ("state", "due", "attempts", "step", "cause", "updated")
+_CHANGED = ("state", "due", "attempts", "step", "cause")
+_RAISED = "version = delivery.version + 1"
 _STATE = ("failures", "failing_since", "warned", "blocked_until")
 _ENDPOINT_STATE = Table("endpoint", {"id": "text", **dict.fromkeys(_STATE, "bigint")})
 
@@ -31,7 +33,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     results: list[Result]
     endpoints: list[tuple[int, Row]]  # shard, and the endpoint's state
-    disabled: list[tuple[int, str, str]]  # shard, endpoint, why
+    queues_disabled: dict[EndpointQueue, str]  # and why
 
 
 class Results:
@@ -58,12 +60,15 @@ class Results:
     def take(self, most: int) -> Batch:
         """Take the oldest out, and what they say of endpoints as it stands now."""
         taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        queues = {result.queue for result in taken}
         endpoints = [
             (queue.shard, (queue.failures, queue.failing_since, queue.warned, queue.blocked_until, queue.id))
-            for queue in self.endpoints
+            for queue in self.endpoints & queues
         ]
-        disabled = [(queue.shard, queue.id, why) for queue, why in self.disabled.items()]
-        self.endpoints, self.disabled = set(), {}
+        disabled = {queue: why for queue, why in self.disabled.items() if queue in queues}
+        self.endpoints -= queues
+        for queue in disabled:
+            del self.disabled[queue]
         return Batch(taken, endpoints, disabled)
 
 
@@ -85,13 +90,14 @@ def write_results(
     session.insert(ATTEMPT, [_attempt(result, max_response) for result in kept], ignore_known=True)
     succeeded = [result for result in kept if result.decision.state == SUCCEEDED]
     others = [result for result in kept if result.decision.state != SUCCEEDED]
-    session.update(DELIVERY, _CHANGED, [_delivery(result, now) for result in succeeded])
-    # What was canceled meanwhile stays so.
-    session.update(DELIVERY, _CHANGED, [_delivery(result, now) for result in others], "delivery.state = 1")
+    # What was sent again meanwhile has another version, and what was canceled stays so.
+    session.update(DELIVERY, _CHANGED, [_delivery(result, now) for result in succeeded], also=_RAISED)
+    rows = [_delivery(result, now) for result in others]
+    session.update(DELIVERY, _CHANGED, rows, "delivery.state = 1", also=_RAISED)
     session.update(_ENDPOINT_STATE, _STATE, [row for shard, row in batch.endpoints if shard in held])
-    for shard, endpoint_id, why in batch.disabled:
-        if shard in held:
-            _disable(session, endpoint_id, why, now, version)
+    for queue, why in batch.queues_disabled.items():
+        if queue.shard in held:
+            _disable(session, queue.id, why, now, version)
     return len(batch.results) - len(kept)
 
 
@@ -112,7 +118,7 @@ def _attempt(result: Result, max_response: int) -> Row:
         answer.duration,
         _phases(answer.timings),
         task.cause,
-        result.queue.settings.url,
+        shown_url(result.queue.settings),
         decision.due if decision.state == PENDING else None,
     )
 
@@ -134,8 +140,8 @@ def _delivery(result: Result, now: int) -> Row:
     task, decision = result.task, result.decision
     due = decision.due if decision.state == PENDING else now
     attempts = task.attempts + 1
-    key = (result.queue.id, task.message_id)
-    return (decision.state, due, attempts, decision.step, 0, now, *key)
+    key = (result.queue.id, task.message_id, task.version)
+    return (decision.state, due, attempts, decision.step, 0, *key)
 
 
 def _disable(session: Session, endpoint_id: str, why: str, now: int, version: int) -> None:
@@ -144,8 +150,7 @@ def _disable(session: Session, endpoint_id: str, why: str, now: int, version: in
         *(why, version, now, endpoint_id),
     )
     session.run(
-        "UPDATE delivery SET state = ?, updated = ? WHERE endpoint_id = ? AND state = ?",
-        *(FAILED, now, endpoint_id, PENDING),
+        "UPDATE delivery SET state = ? WHERE endpoint_id = ? AND state = ?", *(FAILED, endpoint_id, PENDING)
     )
     session.run(
         "UPDATE application SET version = ? WHERE id = (SELECT app_id FROM endpoint WHERE id = ?)",

@@ -10,7 +10,7 @@ from yelpaze.hooks.delivery.mail import send_mail
 from yelpaze.hooks.kinds.protocol import Email, HttpCall
 from yelpaze.hooks.settings import HooksSettings
 from yelpaze.http.engine import Engine
-from yelpaze.model.errors import MisuseError
+from yelpaze.model.errors import ErrorKind, MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request, Timeout
 from yelpaze.model.tls import Tls
@@ -124,9 +124,12 @@ class Sender:
         tls: Tls | None,
     ) -> None:
         clock = asyncio.get_running_loop().time
-        answer = Answer(kind="mail", text="a defect of ours: see the log")
+        answer = Answer(kind=ErrorKind.PROTOCOL, text="an error that is not known: see the log")
         try:
             answer = await send_mail(mail, guard=guard, timeout=timeout, tls=tls, clock=clock)
+        except asyncio.CancelledError:
+            answer = Answer(kind=ErrorKind.CANCELLED)
+            raise
         finally:
             on_answer(answer)
 

@@ -16,6 +16,7 @@ class HooksTotals(msgspec.Struct, frozen=True, kw_only=True):
         accepted: Messages taken in.
         refused: Results that were not written because the shard had another owner.
         disabled: Endpoints disabled.
+        expired: Deliveries that were not attempted any more because they had expired.
         outages: Times that the store was away.
         first_attempt: Seconds from accepted to the first attempt, as `Histogram.counts()`.
         delivered: Seconds from accepted to delivered, likewise.
@@ -29,6 +30,7 @@ class HooksTotals(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int = 0
     refused: int = 0
     disabled: int = 0
+    expired: int = 0
     outages: int = 0
     first_attempt: dict[str, float] = {}
     delivered: dict[str, float] = {}
@@ -45,6 +47,7 @@ class DeliveryCounters:
         self.accepted = 0
         self.refused = 0
         self.disabled = 0
+        self.expired = 0
         self.outages = 0
         self.first_attempt = Histogram()
         self.delivered = Histogram()
@@ -58,6 +61,7 @@ class DeliveryCounters:
             accepted=self.accepted,
             refused=self.refused,
             disabled=self.disabled,
+            expired=self.expired,
             outages=self.outages,
             first_attempt=self.first_attempt.counts(),
             delivered=self.delivered.counts(),
@@ -78,6 +82,7 @@ def added(totals: Iterable[HooksTotals]) -> HooksTotals:
         accepted=sum(one.accepted for one in every),
         refused=sum(one.refused for one in every),
         disabled=sum(one.disabled for one in every),
+        expired=sum(one.expired for one in every),
         outages=sum(one.outages for one in every),
         first_attempt=_merged(one.first_attempt for one in every),
         delivered=_merged(one.delivered for one in every),

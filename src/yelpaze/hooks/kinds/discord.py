@@ -39,5 +39,10 @@ def _retry_after(body: bytes) -> float | None:
 
 
 DISCORD = Kind(
-    name="discord", options=ChatOptions, prepare=_prepare, check=check_template, retry_after=_retry_after
+    name="discord",
+    is_url_secret=True,
+    options=ChatOptions,
+    prepare=_prepare,
+    check=check_template,
+    retry_after=_retry_after,
 )

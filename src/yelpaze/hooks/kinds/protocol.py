@@ -125,6 +125,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
         check: What is wrong beyond types.
         url: The URL where none is given; None if one must be given.
         has_url: Whether it has a URL at all.
+        is_url_secret: Whether who knows the URL may write to it.
         secret_options: Those that are never shown.
         signs: Whether it has a signing secret.
         refusal: Why an answer with a status of 200 to 299 is a failure all the same.
@@ -138,6 +139,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     check: Callable[[Settings, Any], Mistakes] = no_mistakes
     url: str | None = None
     has_url: bool = True
+    is_url_secret: bool = False
     secret_options: frozenset[str] = frozenset()
     signs: bool = False
     refusal: Callable[[int, bytes], str | None] = never

@@ -42,7 +42,8 @@ def mistakes_of(settings: Settings) -> Iterator[tuple[str, str]]:
     kind = KINDS.get(settings.kind)
     if kind is None:
         near = get_close_matches(settings.kind, KINDS, 1)
-        yield "kind", f"did you mean {near[0]}?" if near else f"takes one of {', '.join(KINDS)}"
+        hint = f"did you mean {near[0]}?" if near else f"takes one of {', '.join(KINDS)}"
+        yield "kind", f"unknown kind {settings.kind!r}: {hint}"
         return
     try:
         options = msgspec.convert(settings.options, kind.options)
@@ -51,6 +52,15 @@ def mistakes_of(settings: Settings) -> Iterator[tuple[str, str]]:
         yield f"options{path.rstrip('`').replace('[', '.').replace(']', '')}", text
         return
     yield from kind.check(settings, options)
+
+
+def shown_url(settings: Settings) -> str:
+    """The URL for the log, without what is secret in it: for some services that is all but the host."""
+    url = settings.url
+    if not KINDS[settings.kind].is_url_secret:
+        return url
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/***"
 
 
 def shown_options(settings: Settings) -> dict[str, Any]:

@@ -18,4 +18,4 @@ def _prepare(settings: Settings, options: ChatOptions, _secrets: tuple[Secret, .
     return build
 
 
-SLACK = Kind(name="slack", options=ChatOptions, prepare=_prepare, check=check_template)
+SLACK = Kind(name="slack", is_url_secret=True, options=ChatOptions, prepare=_prepare, check=check_template)

@@ -42,4 +42,4 @@ def _prepare(settings: Settings, options: ChatOptions, _secrets: tuple[Secret, .
     return build
 
 
-TEAMS = Kind(name="teams", options=ChatOptions, prepare=_prepare, check=_check)
+TEAMS = Kind(name="teams", is_url_secret=True, options=ChatOptions, prepare=_prepare, check=_check)

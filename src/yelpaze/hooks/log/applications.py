@@ -164,10 +164,9 @@ def digest_of(token: str) -> str:
 
 def create_token(session: Session, context: Context, access: Access, given: TokenIn) -> TokenOut:
     """A new token; it is shown here and never again. Raises HooksError."""
+    access.require_all()
     app_id = None
-    if given.application_id is None:
-        access.require_all()
-    else:
+    if given.application_id is not None:
         app_id = find_application(session, access, given.application_id).id
     if given.expires_in is not None and not 1 <= given.expires_in <= _LONGEST_TOKEN:
         raise invalid("expiresIn", f"takes seconds, 1 to {_LONGEST_TOKEN:,}")

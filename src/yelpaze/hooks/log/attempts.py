@@ -185,39 +185,39 @@ def list_message_endpoints(session: Session, context: Context, message: Message,
 # ── sending again ───────────────────────────────────────────────────────────────
 
 
-def tell_owner(session: Session, context: Context, endpoint_id: str) -> None:
+def notify_owner(session: Session, context: Context, endpoint_id: str) -> None:
     """The endpoint's owner looks at it again."""
     session.insert(READY, [(context.rng.getrandbits(62), shard_of(endpoint_id), endpoint_id)])
 
 
 def resend(session: Session, context: Context, message: Message, endpoint: Endpoint) -> None:
     """Deliver a message again, whatever came of it before. Raises HooksError."""
-    _check_enabled(endpoint)
+    check_enabled(endpoint)
     if not message.payload:
         raise HooksError(400, "bad_request", "the payload of the message has been deleted")
     now = context.now()
     changed = session.run(
-        "UPDATE delivery SET state = ?, due = ?, step = 0, cause = ?, updated = ? "
+        "UPDATE delivery SET state = ?, due = ?, step = 0, cause = ?, version = version + 1 "
         "WHERE endpoint_id = ? AND message_id = ?",
-        *(PENDING, now, int(Trigger.MANUAL), now, endpoint.id, message.id),
+        *(PENDING, now, int(Trigger.MANUAL), endpoint.id, message.id),
     )
     if not changed:
-        row = (endpoint.id, message.id, PENDING, now, 0, 0, int(Trigger.MANUAL), now)
+        row = (endpoint.id, message.id, PENDING, now, 0, 0, int(Trigger.MANUAL), 0)
         session.insert(DELIVERY, [row])
-    tell_owner(session, context, endpoint.id)
+    notify_owner(session, context, endpoint.id)
 
 
 def recover(session: Session, context: Context, endpoint: Endpoint, since: datetime, until: datetime) -> int:
     """Deliver again what has failed of messages of that time; return how many. Raises HooksError."""
-    _check_enabled(endpoint)
+    check_enabled(endpoint)
     now = context.now()
     count = session.run(
-        "UPDATE delivery SET state = ?, due = ?, step = 0, cause = ?, updated = ? "
+        "UPDATE delivery SET state = ?, due = ?, step = 0, cause = ?, version = version + 1 "
         "WHERE endpoint_id = ? AND state = ? AND message_id >= ? AND message_id < ?",
-        *(PENDING, now, int(Trigger.MANUAL), now, endpoint.id, FAILED),
+        *(PENDING, now, int(Trigger.MANUAL), endpoint.id, FAILED),
         *(id_at("msg", ms(since)), id_at("msg", ms(until) + 1)),
     )
-    tell_owner(session, context, endpoint.id)
+    notify_owner(session, context, endpoint.id)
     return count
 
 
@@ -228,7 +228,7 @@ def replay_missing(
 
     Returns how many, and the id after which to go on, or None. Raises HooksError.
     """
-    _check_enabled(endpoint)
+    check_enabled(endpoint)
     rows = session.rows(
         "SELECT m.id, m.event_type, m.channels FROM message m WHERE m.app_id = ? AND m.id > ? AND m.id < ? "
         "AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.endpoint_id = ? AND d.message_id = m.id) "
@@ -237,16 +237,17 @@ def replay_missing(
     )
     now = context.now()
     missing = [
-        (endpoint.id, message_id, PENDING, now, 0, 0, int(Trigger.MANUAL), now)
+        (endpoint.id, message_id, PENDING, now, 0, 0, int(Trigger.MANUAL), 0)
         for message_id, event_type, channels in rows
         if endpoint.matches(event_type, None if channels is None else msgspec.json.decode(channels))
     ]
     session.insert(DELIVERY, missing, ignore_known=True)
     if missing:
-        tell_owner(session, context, endpoint.id)
+        notify_owner(session, context, endpoint.id)
     return len(missing), rows[-1][0] if len(rows) == _CHUNK else None
 
 
-def _check_enabled(endpoint: Endpoint) -> None:
+def check_enabled(endpoint: Endpoint) -> None:
+    """Refuse an endpoint that is disabled. Raises HooksError."""
     if endpoint.disabled:
         raise HooksError(400, "bad_request", "the endpoint is disabled: enable it first")

@@ -9,6 +9,7 @@ from yelpaze.hooks.kinds.protocol import RESERVED, Settings
 from yelpaze.hooks.kinds.registry import KINDS, mistakes_of
 from yelpaze.hooks.log.applications import check_rate
 from yelpaze.hooks.tls_files import TlsFiles
+from yelpaze.hooks.values import EndpointTls
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import check_headers
 from yelpaze.model.url import checked
@@ -21,11 +22,16 @@ _MOST_HEADERS = 50
 _MOST_URL = 2048
 
 
-def check_settings(context: Context, settings: Settings) -> None:
-    """Refuse what an endpoint cannot be, with the field. Raises HooksError."""
+def check_settings(context: Context, settings: Settings, *, old_url: str | None = None) -> None:
+    """Refuse what an endpoint cannot be, with the field. Raises HooksError.
+
+    A URL that stays as it is, `old_url`, has been checked; and each connection is, whatever the URL says.
+    """
     for field, why in mistakes_of(settings):
         raise invalid(field, why)
-    if KINDS[settings.kind].has_url:
+    if settings.url and settings.url == old_url:
+        pass
+    elif KINDS[settings.kind].has_url:
         _check_url(settings.url, None if settings.trusted else AddressGuard(context.settings.allow))
     elif settings.url:
         raise invalid("url", f"an endpoint of kind {settings.kind} has none")
@@ -40,11 +46,15 @@ def check_settings(context: Context, settings: Settings) -> None:
             Schedule(settings.schedule)
         except MisuseError as error:
             raise invalid("schedule", str(error)) from None
-    if settings.tls is not None and settings.tls.client_key and not settings.tls.client_cert:
+    _check_tls(settings.tls)
+
+
+def _check_tls(tls: EndpointTls | None) -> None:
+    if tls is not None and tls.client_key and not tls.client_cert:
         raise invalid("tls", "has a clientKey without a clientCert")
     files = TlsFiles()
     try:
-        files.of(settings.tls)
+        files.of(tls)
     except MisuseError as error:
         raise invalid("tls", str(error).partition("'")[0] + "cannot be used: is it PEM?") from None
     finally:
@@ -72,7 +82,8 @@ def _check_url(url: str, guard: AddressGuard | None) -> None:
     address = _address_of(host)
     refusal = guard.refusal(address) if address is not None else None
     if refusal is not None:
-        raise invalid("url", refusal.removesuffix(": address_guard refuses it"))
+        why = refusal.removesuffix(": address_guard refuses it")
+        raise invalid("url", f"{why}: the service has to allow that network (--allow)")
 
 
 def _address_of(host: str) -> str | None:

@@ -271,7 +271,7 @@ def patch_endpoint(
         warned=0 if is_enabled_again else old.warned,
         blocked_until=0 if is_enabled_again else old.blocked_until,
     )
-    _check(session, context, new)
+    _check(session, context, new, old.settings if kind == old.settings.kind else None)
     _check_secret(session, context, new)
     return save_endpoint(session, context, new)
 
@@ -313,8 +313,7 @@ def save_endpoint(session: Session, context: Context, endpoint: Endpoint) -> End
     session.run(f"UPDATE endpoint SET {values} WHERE id = ?", *_row(context, new)[2:], new.id)  # noqa: S608
     if new.disabled:
         session.run(
-            "UPDATE delivery SET state = ?, updated = ? WHERE endpoint_id = ? AND state = ?",
-            *(FAILED, context.now(), new.id, PENDING),
+            "UPDATE delivery SET state = ? WHERE endpoint_id = ? AND state = ?", *(FAILED, new.id, PENDING)
         )
     touch_application(session, context, new.app_id)
     return new
@@ -330,9 +329,10 @@ def delete_endpoint(session: Session, context: Context, app: Application, name: 
     return endpoint
 
 
-def _check(session: Session, context: Context, endpoint: Endpoint) -> None:
+def _check(session: Session, context: Context, endpoint: Endpoint, old: Settings | None = None) -> None:
     check_uid(endpoint.uid)
-    check_settings(context, completed(endpoint.settings, context.settings.smtp))
+    settings = completed(endpoint.settings, context.settings.smtp)
+    check_settings(context, settings, old_url=old.url if old is not None else None)
     if len(endpoint.description) > _MOST_DESCRIPTION or "\0" in endpoint.description:
         raise invalid("description", f"takes {_MOST_DESCRIPTION:,} characters at most")
     if endpoint.event_types is not None:

@@ -81,7 +81,7 @@ class Accepted(msgspec.Struct, frozen=True):
     message: Message
     targets: Sequence[Target] = ()  # in shards that this process owns
     fanned_out: int = 0  # to how many endpoints it goes in all
-    answer: bytes | None = None  # of the first request with the same idempotency key
+    is_new: bool = True  # false for the second request with the same idempotency key
 
 
 def check_message(context: Context, given: MessageIn) -> None:
@@ -166,7 +166,7 @@ class _Batch:
         self._messages: list[Row] = []
         self._deliveries: list[Row] = []
         self._ready: set[tuple[int, str]] = set()
-        self._answers: dict[Key, bytes] = {}
+        self._made: dict[Key, Message] = {}
         self.apps = apps
         self.seen: dict[tuple[str, str], str] = {}
         self.held: set[int] = set()
@@ -174,21 +174,24 @@ class _Batch:
     def add(self, new: NewMessage) -> Accepted | HooksError:
         """Take one in; or why not."""
         try:
-            answer = self._answer(new.key)
-            if answer is not None:
-                return Accepted(_EMPTY, answer=answer)
-            return self._create(new)
+            known = self._known(new.key)
+            return self._create(new) if known is None else Accepted(known, is_new=False)
         except HooksError as error:
             return error
 
-    def _answer(self, key: Key | None) -> bytes | None:
-        """The answer that the same request got before, in this batch or an earlier one."""
+    def _known(self, key: Key | None) -> Message | None:
+        """The message that the same request made before, in this batch or an earlier one."""
         if key is None:
             return None
-        if key in self._answers:
-            return self._answers[key]
-        known = answered(self._session, self._context, key)
-        return None if known is None else known.encode()
+        if key in self._made:
+            return self._made[key]
+        message_id = answered(self._session, self._context, key)
+        if message_id is None:
+            return None
+        rows = self._session.rows(f"SELECT {_COLUMNS} FROM message WHERE id = ?", message_id)  # noqa: S608
+        if not rows:
+            raise not_found("message any more: it was deleted")
+        return message_of(rows[0])
 
     def _create(self, new: NewMessage) -> Accepted:
         given, context = new.given, self._context
@@ -206,13 +209,13 @@ class _Batch:
         due = max(now, message.deliver_at or now)
         self._messages.append(msgspec.structs.astuple(message))
         self._deliveries += [
-            (target.id, message.id, PENDING, due, 0, 0, int(Trigger.SCHEDULED), now) for target in targets
+            (target.id, message.id, PENDING, due, 0, 0, int(Trigger.SCHEDULED), 0) for target in targets
         ]
         held = self.held
         self._ready |= {(target.shard, target.id) for target in targets if target.shard not in held}
         if new.key is not None:
-            self._answers[new.key] = answer = msgspec.json.encode(message.out())
-            remember(self._session, context, new.key, answer.decode())
+            self._made[new.key] = message
+            remember(self._session, self._context, new.key, message.id)
         own = [target for target in targets if target.shard in held]
         return Accepted(message, own, len(targets))
 
@@ -293,11 +296,11 @@ def _known_uids(
 
 
 def supersede(session: Session, message: Message, endpoints: list[str]) -> None:
-    """Drop what is undelivered under the same order key: nobody wants the older news after the newer."""
+    """Cancel what is undelivered under the order key of a message that is not in the store yet."""
     session.run(
-        "UPDATE delivery SET state = ?, updated = ? WHERE state = ? AND endpoint_id IN ?? AND message_id IN "
-        "(SELECT id FROM message WHERE app_id = ? AND order_key = ? AND id < ?)",
-        *(CANCELED, message.created, PENDING, endpoints, message.app_id, message.order_key, message.id),
+        "UPDATE delivery SET state = ? WHERE state = ? AND endpoint_id IN ?? AND message_id IN "
+        "(SELECT id FROM message WHERE app_id = ? AND order_key = ?)",
+        *(CANCELED, PENDING, endpoints, message.app_id, message.order_key),
     )
 
 
@@ -307,9 +310,6 @@ def _discard_at(given: MessageIn, now: int) -> int | None:
     if given.payload_retention_period is not None and given.payload_retention_period < _MOST_RETENTION_DAYS:
         return now + given.payload_retention_period * 86_400_000
     return None
-
-
-_EMPTY = Message("", "", None, "", None, None, b"", None, None, None, None, None, 0)
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────

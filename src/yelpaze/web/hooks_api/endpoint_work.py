@@ -5,10 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from yelpaze.hooks.errors import HooksError
 from yelpaze.hooks.examples import example_of
 from yelpaze.hooks.hooks import Hooks
-from yelpaze.hooks.log import applications, endpoints
+from yelpaze.hooks.log import applications, attempts, endpoints
 from yelpaze.hooks.log.messages import NewMessage
 from yelpaze.hooks.values import (
     EndpointStats,
@@ -83,8 +82,7 @@ def add_endpoint_work(router: APIRouter, hooks: Hooks) -> None:
         def prepare(session: Session) -> tuple[str, MessageIn]:
             app = applications.find_application(session, access, app_id)
             endpoint = endpoints.find_endpoint(session, hooks.context, app, endpoint_id)
-            if endpoint.disabled:
-                raise HooksError(400, "bad_request", "the endpoint is disabled: enable it first")
+            attempts.check_enabled(endpoint)
             return endpoint.id, example_of(session, given)
 
         only, message = await hooks.read(prepare)

@@ -106,7 +106,7 @@ def add_endpoints(router: APIRouter, hooks: Hooks) -> None:
                 if error.status != 404:  # noqa: PLR2004
                     raise
             else:
-                attempts.tell_owner(session, hooks.context, changed.id)
+                attempts.notify_owner(session, hooks.context, changed.id)
                 return changed, False
             wanted = msgspec.structs.replace(given, uid=given.uid or endpoint_id)
             return endpoints.create_endpoint(session, hooks.context, app, wanted), True

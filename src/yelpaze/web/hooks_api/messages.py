@@ -31,8 +31,6 @@ from yelpaze.web.hooks_api.common import (
 )
 from yelpaze.web.openapi import described
 
-_EMPTY = msgspec.Raw(b"{}")
-
 
 def _with_raw_payload(given: MessageIn) -> MessageIn:
     """Svix's SDKs pass a payload that is text already in this way. Raises HooksError."""
@@ -64,9 +62,6 @@ def add_messages(router: APIRouter, hooks: Hooks) -> None:
         data = request.state.body = await read_body(request, hooks.settings.max_payload + ROOM)
         given = _with_raw_payload(decoded(data, MessageIn))
         accepted = await hooks.accept(NewMessage(app_id, access, given, key_of(request, access)))
-        if accepted.answer is not None:
-            known = msgspec.json.decode(accepted.answer, type=MessageOut)
-            return answer(known if with_content else msgspec.structs.replace(known, payload=_EMPTY), 202)
         return answer(accepted.message.out(with_content=with_content), 202)
 
     @router.get(path, tags=tags, openapi_extra=described(None, page_of=MessageOut))
