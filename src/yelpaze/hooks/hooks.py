@@ -58,6 +58,7 @@ _CLEAN_SECONDS = 60.0
 _CLEAN_PAUSE = 0.05
 _CLEAN_AFTER_JUMP = 6 * 3600.0  # a clock that was set wrongly is set right again by then
 _EVENT_PAUSE = 1.0
+_KEY_SECONDS = 1.0
 
 
 class Hooks:
@@ -146,7 +147,7 @@ class Hooks:
         own = self._encryption_key or self.settings.encryption_key
         if not own:
             path = sqlite_path(self.settings.store)
-            if not is_new and not Path(f"{path}.key").exists():
+            if not is_new and not _appears(Path(f"{path}.key")):
                 raise InputError(
                     f"{path}.key is missing, the encryption key of this store: restore it, or give the key "
                     "as YELPAZE_HOOKS__ENCRYPTION_KEY"
@@ -515,6 +516,16 @@ def _converted(fields: Mapping[str, Any], kind: type[T]) -> T:
         return msgspec.convert({names[name]: value for name, value in fields.items()}, kind)
     except msgspec.ValidationError as error:
         raise MisuseError(str(error)) from None
+
+
+def _appears(file: Path) -> bool:
+    """Whether it is there, or is there soon: another process may just be making the store."""
+    end = time.monotonic() + _KEY_SECONDS
+    while not file.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _is_empty(path: str) -> bool:

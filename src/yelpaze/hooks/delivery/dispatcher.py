@@ -9,15 +9,14 @@ Claims run in the writer's thread, in order with the results: what has ended is 
 
 import asyncio
 import contextlib
-import heapq
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
 
 from yelpaze.hooks.context import Context
+from yelpaze.hooks.delivery.applying import apply_settings, apply_state
 from yelpaze.hooks.delivery.claims import (
     Claim,
     Loaded,
@@ -33,18 +32,16 @@ from yelpaze.hooks.delivery.queue import NEVER, EndpointQueue, Task
 from yelpaze.hooks.delivery.results import Batch, Result, Results, write_results
 from yelpaze.hooks.delivery.sender import Sender
 from yelpaze.hooks.delivery.statistics import DeliveryCounters, HooksTotals
-from yelpaze.hooks.kinds.email import completed
-from yelpaze.hooks.kinds.protocol import Content, Secret
-from yelpaze.hooks.kinds.registry import builder_of, kind_of
-from yelpaze.hooks.log.endpoints import Endpoint
+from yelpaze.hooks.delivery.turns import Turns
+from yelpaze.hooks.delivery.wakes import Wakes
+from yelpaze.hooks.kinds.protocol import Content
 from yelpaze.hooks.log.messages import Accepted, Message
 from yelpaze.hooks.tables import FAILED, PENDING, SHARDS, SUCCEEDED
 from yelpaze.hooks.tls_files import TlsFiles
 from yelpaze.model.errors import YelpazeError
 from yelpaze.model.notice import Level, Notice, Report
-from yelpaze.policy.breaker import Breaker, BreakerState
+from yelpaze.policy.breaker import Breaker
 from yelpaze.policy.rate import Gcra, Rate
-from yelpaze.policy.schedule import Schedule
 from yelpaze.store.leases import Leases
 from yelpaze.store.session import Session, StoreUnavailable
 from yelpaze.store.store import Store
@@ -55,7 +52,6 @@ _POLL_SECONDS = 0.1
 _AGAIN_SECONDS = 1.0  # while the store is away
 _MOST_RESULTS = 1000
 _JUMP_MS = 2000  # a step of the wall clock that is no drift
-_LONGEST_TIMER = 60.0
 _COUNT_SECONDS = 0.05
 _MOST_IDLE = 50_000  # endpoints without work that are remembered
 _TRUST = 0.9  # the share of a lease's time within which it is relied on
@@ -102,11 +98,8 @@ class Dispatcher:
             share=1.0, calls=settings.breaker_failures, pause=settings.breaker_pause, probes=1
         )
         self._queues: dict[str, EndpointQueue] = {}
-        self._active: deque[EndpointQueue] = deque()  # proven ones that wait for their turn
-        self._suspects: deque[EndpointQueue] = deque()  # others that do
-        self._waking: list[tuple[float, int, EndpointQueue]] = []
-        self._wake_number = 0
-        self._waker: asyncio.TimerHandle | None = None
+        self._turns = Turns(lambda: self._unproven * 2 < self._slots)
+        self._wakes: Wakes
         self._to_load: dict[str, EndpointQueue] = {}
         self._results = Results()
         self._loading = asyncio.Event()
@@ -123,7 +116,6 @@ class Dispatcher:
         self._leaving: set[int] = set()  # shards in which nothing more is started
         self._to_reload: set[str] = set()  # endpoints that have changed while they were read
         self._pumping = False
-        self._is_suspects_turn = False
         self._offset = 0.0
         self._counted_at = float("-inf")
         self._backlog = 0
@@ -141,6 +133,7 @@ class Dispatcher:
     async def start(self) -> None:
         """Take a share of the shards, and begin. Raises StoreUnavailable."""
         self._loop = asyncio.get_running_loop()
+        self._wakes = Wakes(self._loop, self._consider, self._pump)
         self._offset = self._context.wall() - self._monotonic()
         self._slots = await self._sender.start()
         await self._renew()
@@ -178,7 +171,7 @@ class Dispatcher:
         now = self._loop.time()
         if now >= self._counted_at + _COUNT_SECONDS:
             self._counted_at = now
-            self._backlog = sum(len(queue.ready) for queue in (*self._active, *self._suspects))
+            self._backlog = sum(len(queue.ready) for queue in self._turns)
         return self._backlog
 
     @property
@@ -190,7 +183,7 @@ class Dispatcher:
         """Seconds that the oldest delivery of each shard has waited for its turn."""
         now = self._context.now()
         ages = dict.fromkeys(self.epochs, 0.0)
-        for queue in (*self._active, *self._suspects):
+        for queue in self._turns:
             if queue.ready and queue.shard in ages:
                 ages[queue.shard] = max(ages[queue.shard], (now - queue.ready[0].due) / 1000)
         return ages
@@ -219,8 +212,7 @@ class Dispatcher:
                 await self._store.write(self._writing(self._results.take(_MOST_RESULTS * 10)))
         with contextlib.suppress(StoreUnavailable):
             await self._store.write(self.leases.release)
-        if self._waker is not None:
-            self._waker.cancel()
+        self._wakes.cancel()
         self._tls.close()
 
     async def _changed(self) -> None:
@@ -435,8 +427,10 @@ class Dispatcher:
             if loaded.error is not None:
                 raise loaded.error
             assert loaded.endpoint is not None
-            self._apply_settings(queue, loaded.endpoint, loaded.secrets, loaded.app_rate)
-            self._apply_state(queue, loaded.endpoint)
+            endpoint = loaded.endpoint
+            apply_settings(queue, endpoint, loaded.secrets, self._context.settings, self._tls)
+            queue.app_rate = self._app_rate(endpoint.app_id, loaded.app_rate)
+            apply_state(queue, endpoint, self._breaker, self._monotonic())
         except (YelpazeError, msgspec.MsgspecError, OSError) as error:  # it was good when it was made
             queue.is_idle = True
             text = f"endpoint {queue.id} cannot be delivered to: {error}"
@@ -454,41 +448,6 @@ class Dispatcher:
             known = self._app_rates[app_id] = Gcra(share)
         return known
 
-    def _apply_settings(
-        self, queue: EndpointQueue, endpoint: Endpoint, secrets: tuple[Secret, ...], app_rate: int | None
-    ) -> None:
-        own = self._context.settings
-        settings = completed(endpoint.settings, own.smtp)
-        queue.app_id = endpoint.app_id
-        queue.settings = settings
-        queue.builder = builder_of(settings, secrets)
-        queue.tls = self._tls.of(settings.tls)
-        queue.concurrency = 1 if settings.fifo else settings.concurrency or own.endpoint_concurrency
-        queue.timeout = float(settings.timeout or own.timeout)
-        queue.set_rate(settings.rate)
-        queue.app_rate = self._app_rate(endpoint.app_id, app_rate)
-        queue.schedule = (
-            None
-            if settings.schedule is None
-            else Schedule(settings.schedule, own.jitter, own.retry_after_cap)
-        )
-
-    def _apply_state(self, queue: EndpointQueue, endpoint: Endpoint) -> None:
-        """The state of the store, where it is newer than what is in memory and perhaps not written yet."""
-        is_new, was_idle = queue.kind is None, queue.is_idle
-        queue.kind = kind_of(queue.settings)
-        queue.is_idle = endpoint.paused or endpoint.disabled or queue.is_disabled
-        if queue.is_idle:
-            queue.forget_ready()
-            queue.more_at = 0
-        is_enabled_again = was_idle and not queue.is_idle and endpoint.failures == 0
-        if is_new or is_enabled_again:
-            queue.breaker = BreakerState(self._breaker)
-            if endpoint.failures >= self._breaker.calls:
-                queue.breaker.trip(self._monotonic() - self._breaker.pause)  # it is probed first
-            queue.failures, queue.failing_since = endpoint.failures, endpoint.failing_since
-            queue.warned, queue.blocked_until = endpoint.warned, endpoint.blocked_until
-
     # ── turns ───────────────────────────────────────────────────────────────────
 
     def _consider(self, queue: EndpointQueue) -> None:
@@ -502,38 +461,13 @@ class Dispatcher:
         if seconds == NEVER:
             return
         if seconds > 0:
-            self._wake(queue, seconds)
+            self._wakes.add(queue, seconds)
         elif queue.ready:
-            queue.is_active = True
-            (self._active if queue.is_proven else self._suspects).append(queue)
+            self._turns.join(queue)
         elif queue.more_at <= now:
             self._load(queue)
         else:
-            self._wake(queue, (queue.more_at - now) / 1000)
-
-    def _wake(self, queue: EndpointQueue, seconds: float) -> None:
-        when = self._loop.time() + min(seconds, _LONGEST_TIMER)
-        if queue.timer is not None and queue.timer <= when:
-            return
-        queue.timer = when
-        self._wake_number += 1
-        heapq.heappush(self._waking, (when, self._wake_number, queue))
-        if self._waking[0][2] is queue:
-            if self._waker is not None:
-                self._waker.cancel()
-            self._waker = self._loop.call_at(when, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._waker = None
-        now = self._loop.time()
-        while self._waking and self._waking[0][0] <= now + 0.001:
-            when, _, queue = heapq.heappop(self._waking)
-            if queue.timer == when:
-                queue.timer = None
-                self._consider(queue)
-        if self._waking:
-            self._waker = self._loop.call_at(self._waking[0][0], self._on_timer)
-        self._pump()
+            self._wakes.add(queue, (queue.more_at - now) / 1000)
 
     def _pump(self) -> None:
         """Start what may start, endpoint by endpoint in turns."""
@@ -545,8 +479,7 @@ class Dispatcher:
         now = self._context.now()
         self._pumping = True
         try:
-            while self._running < self._slots and (queue := self._next_in_turn()) is not None:
-                queue.is_active = False
+            while self._running < self._slots and (queue := self._turns.next()) is not None:
                 if (
                     not queue.ready
                     or not self._is_ours(queue)
@@ -556,14 +489,6 @@ class Dispatcher:
                     self._consider(queue)
         finally:
             self._pumping = False
-
-    def _next_in_turn(self) -> EndpointQueue | None:
-        """A proven endpoint and another by turns; those that are not proven have half of the slots."""
-        may_be_suspect = bool(self._suspects) and self._unproven * 2 < self._slots
-        self._is_suspects_turn = may_be_suspect and (not self._is_suspects_turn or not self._active)
-        if self._is_suspects_turn:
-            return self._suspects.popleft()
-        return self._active.popleft() if self._active else None
 
     def _start_one(self, queue: EndpointQueue, now: int, clock: float) -> bool:
         """Start its next attempt; false if all that are ready wait for one that is under way."""
