@@ -611,7 +611,7 @@ async def test_what_waited_in_a_shard_that_is_kept_after_all_goes_on(tmp_path, r
         await hooks.send("acme", "order.completed", {})
         await until_true(lambda: len(receiver.got) == 41)
         async with opened(store, lease=30):
-            await advance_until(lambda: hooks.dispatcher._leaving)
+            await advance_until(lambda: hooks.dispatcher._shards._leaving)
             asyncio.get_running_loop().advance(4)  # all retries fall due meanwhile
             for _ in range(20):
                 await asyncio.sleep(0.005)

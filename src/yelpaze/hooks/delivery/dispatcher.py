@@ -28,9 +28,11 @@ from yelpaze.hooks.delivery.claims import (
     work_of_shards,
 )
 from yelpaze.hooks.delivery.decision import EXPIRED, Answer, Decision, decide
+from yelpaze.hooks.delivery.health import health_of
 from yelpaze.hooks.delivery.queue import NEVER, EndpointQueue, Task
 from yelpaze.hooks.delivery.results import Batch, Result, Results, write_results
 from yelpaze.hooks.delivery.sender import Sender
+from yelpaze.hooks.delivery.shards import Shards
 from yelpaze.hooks.delivery.statistics import DeliveryCounters, HooksTotals
 from yelpaze.hooks.delivery.turns import Turns
 from yelpaze.hooks.delivery.wakes import Wakes
@@ -54,7 +56,6 @@ _MOST_RESULTS = 1000
 _JUMP_MS = 2000  # a step of the wall clock that is no drift
 _COUNT_SECONDS = 0.05
 _MOST_IDLE = 50_000  # endpoints without work that are remembered
-_TRUST = 0.9  # the share of a lease's time within which it is relied on
 
 OnEvent = Callable[[str, dict[str, object]], None]
 
@@ -87,11 +88,11 @@ class Dispatcher:
         settings = context.settings
         self._store = store
         self._context = context
-        self.leases = leases
         self._sender = sender
         self._report = report
         self._on_event = on_event
         self._monotonic = monotonic or _boottime
+        self._shards = Shards(store, leases, self._monotonic)
         self._deliveries = settings.deliveries
         self._alarms = settings.alarms
         self._breaker = Breaker(
@@ -109,11 +110,8 @@ class Dispatcher:
         self._slots = 1
         self._running = 0
         self._unproven = 0  # attempts under way at endpoints that are not proven
-        self._valid_until = 0.0
         self._is_unavailable = False
         self._is_stopping = False
-        self._unread: set[int] = set()  # shards in which there may be work that we do not know of
-        self._leaving: set[int] = set()  # shards in which nothing more is started
         self._to_reload: set[str] = set()  # endpoints that have changed while they were read
         self._pumping = False
         self._offset = 0.0
@@ -122,7 +120,6 @@ class Dispatcher:
         self._app_rates: dict[str, Gcra] = {}
         self._tls = TlsFiles()
         self._loop: asyncio.AbstractEventLoop
-        self.epochs: dict[int, int] = {}
         self.jumped_at = float("-inf")  # when the wall clock was set, by `monotonic`
         self.broken: BaseException | None = None
         self.counters = DeliveryCounters()
@@ -154,6 +151,16 @@ class Dispatcher:
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+    @property
+    def leases(self) -> Leases:
+        """The leases of this process."""
+        return self._shards.leases
+
+    @property
+    def epochs(self) -> dict[int, int]:
+        """The shards of this process, with their epochs."""
+        return self._shards.epochs
 
     @property
     def is_ready(self) -> bool:
@@ -236,35 +243,28 @@ class Dispatcher:
             self._forget_idle()
 
     async def _renew(self) -> None:
-        began = self._monotonic()
-        idle = self._leaving - {queue.shard for queue in self._queues.values() if queue.running}
-        renewal = await self._store.write(partial(self.leases.renew, idle=idle - self._results.shards()))
-        epochs = renewal.epochs
-        self._valid_until = began + self.leases.seconds * _TRUST
-        staying, self._leaving = self._leaving - set(renewal.leaving), set(renewal.leaving)
-        gained = [shard for shard, epoch in epochs.items() if self.epochs.get(shard) != epoch]
-        changed = {*gained, *(set(self.epochs) - set(epochs))}
-        self.epochs = epochs
-        if changed:
+        busy = {queue.shard for queue in self._queues.values() if queue.running} | self._results.shards()
+        change = await self._shards.renew(busy)
+        if change.changed:
             self._share_rates()
-        for queue in [queue for queue in self._queues.values() if queue.shard in changed]:
-            self._forget(queue)
-        for queue in [queue for queue in self._queues.values() if queue.shard in staying]:
-            self._consider(queue)
-        self._unread = (self._unread | set(gained)) & set(epochs)
+        for queue in list(self._queues.values()):
+            if queue.shard in change.changed:
+                self._forget(queue)
+            elif queue.shard in change.staying:
+                self._consider(queue)
         await self._read_shards()
         self._on_available()
 
     async def _read_shards(self) -> None:
         """Find the endpoints that have something to do in shards of which we do not know that."""
-        shards = sorted(self._unread)
+        shards = sorted(self._shards.unread)
         if not shards:
             return
         for endpoint_id, shard, due in await self._store.write(partial(work_of_shards, shards=shards)):
             queue = self._queue(endpoint_id, shard)
             queue.more_at = min(queue.more_at, due)
             self._load(queue)
-        self._unread -= set(shards)
+        self._shards.unread -= set(shards)
 
     def _share_rates(self) -> None:
         """Divide the rates of applications anew, as the shards have been."""
@@ -281,7 +281,7 @@ class Dispatcher:
 
     def _is_ours(self, queue: EndpointQueue) -> bool:
         """Whether attempts of it may start: it is in a shard that we hold and do not leave."""
-        return self._queues.get(queue.id) is queue and queue.shard not in self._leaving
+        return self._queues.get(queue.id) is queue and self._shards.may_start_in(queue.shard)
 
     def _forget(self, queue: EndpointQueue) -> None:
         self._queues.pop(queue.id, None)
@@ -315,7 +315,7 @@ class Dispatcher:
             task = _task_of(message, due)
             if due > now and task.order_key is not None:
                 queue.drop_older(task)
-            if due > now or target.shard in self._unread or not queue.offer(task, _MOST_READY):
+            if due > now or target.shard in self._shards.unread or not queue.offer(task, _MOST_READY):
                 queue.more_at = min(queue.more_at, due)
             self._consider(queue)
         self._pump()
@@ -326,7 +326,7 @@ class Dispatcher:
 
     def rescan(self, error: StoreUnavailable) -> None:
         """A write of somebody else's has failed; it may be in the store without our knowledge."""
-        self._unread |= set(self.epochs)
+        self._shards.read_again()
         self._on_unavailable(error)
         self._must_renew.set()
 
@@ -474,7 +474,7 @@ class Dispatcher:
         if self._is_stopping or self._pumping or self._is_unavailable:
             return
         clock = self._monotonic()
-        if clock > self._valid_until:  # frozen past our leases, or the store is away: others own them now
+        if not self._shards.is_valid(clock):  # others own them now
             return
         now = self._context.now()
         self._pumping = True
@@ -635,31 +635,34 @@ class Dispatcher:
                 queue,
                 {"msgId": task.message_id, "attemptCount": task.attempts + 1, "reason": decision.reason},
             )
-        self._decide_disable(queue, decision, now)
+        self._follow_health(queue, decision, now)
 
-    def _decide_disable(self, queue: EndpointQueue, decision: Decision, now: int) -> None:
+    def _follow_health(self, queue: EndpointQueue, decision: Decision, now: int) -> None:
         """Disable what has done nothing but fail for days, and say so before."""
-        settings = self._context.settings
         assert queue.failing_since is not None
-        failing = (now - queue.failing_since) / 1000
-        why = decision.disable
-        if not why and settings.disable_after and queue.failures >= self._breaker.calls:
-            notice = settings.disable_after - settings.warn_after
-            if not queue.warned and failing >= settings.warn_after:
-                queue.warned = now
-                self._publish_event("endpoint.failing", queue, {"failSince": queue.failing_since})
-                text = f"endpoint {queue.id} has done nothing but fail for {failing / 86_400:.1f} days"
-                self._report(Notice("endpoint.failing", text, Level.WARNING, {"endpoint": queue.id}))
-            elif queue.warned and failing >= settings.disable_after and (now - queue.warned) / 1000 >= notice:
-                why = f"nothing but failure for {failing / 86_400:.1f} days; at last {decision.reason}"
-        if why and not queue.is_disabled:
+        health = health_of(
+            decision,
+            self._context.settings,
+            failures=queue.failures,
+            since=queue.failing_since,
+            warned=queue.warned,
+            now=now,
+        )
+        if health.warn:
+            queue.warned = now
+            self._publish_event("endpoint.failing", queue, {"failSince": queue.failing_since})
+            self._warn("endpoint.failing", queue, f"endpoint {queue.id}: {health.warn}; it will be disabled")
+        elif health.disable and not queue.is_disabled:
             queue.is_idle = queue.is_disabled = True
             queue.forget_ready()
-            self._results.disabled[queue] = why
+            self._results.disabled[queue] = health.disable
             self.counters.disabled += 1
-            self._publish_event("endpoint.disabled", queue, {"failSince": queue.failing_since, "reason": why})
-            text = f"endpoint {queue.id} is disabled: {why}"
-            self._report(Notice("endpoint.disabled", text, Level.WARNING, {"endpoint": queue.id}))
+            event = {"failSince": queue.failing_since, "reason": health.disable}
+            self._publish_event("endpoint.disabled", queue, event)
+            self._warn("endpoint.disabled", queue, f"endpoint {queue.id} is disabled: {health.disable}")
+
+    def _warn(self, kind: str, queue: EndpointQueue, text: str) -> None:
+        self._report(Notice(kind, text, Level.WARNING, {"endpoint": queue.id}))
 
     def _publish_event(self, event_type: str, queue: EndpointQueue, payload: dict[str, object]) -> None:
         self._on_event(event_type, {"appId": queue.app_id, "endpointId": queue.id, **payload})
