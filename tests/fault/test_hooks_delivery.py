@@ -739,3 +739,28 @@ async def test_the_services_own_tasks_are_watched(tmp_path, receiver):
         with pytest.raises(ZeroDivisionError):
             await hooks.run()
         assert not hooks.dispatcher.is_ready
+
+
+async def test_above_the_bound_of_backlog_the_api_answers_429(tmp_path, receiver):
+    import httpx
+
+    from yelpaze.web.hooks_api.app import hooks_api
+
+    receiver.held["/a"] = receiver.held["/b"] = asyncio.Event()
+    async with acme(str(tmp_path / "h.db"), receiver, concurrency=1, max_backlog=4) as hooks:
+        for _ in range(8):
+            await hooks.create_endpoint("acme", f"{receiver.url}/b")
+        transport = httpx.ASGITransport(app=hooks_api(hooks, "admin"))
+        headers = {"Authorization": "Bearer admin"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://hooks", headers=headers) as client:
+            body = {"eventType": "order.completed", "payload": {}}
+            assert (await client.post("/api/v1/app/acme/msg", json=body)).status_code == 202
+            await until_true(lambda: len(list(hooks.dispatcher._turns)) > 4)
+            asyncio.get_running_loop().advance(1)
+            answer = await client.post("/api/v1/app/acme/msg", json=body)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+            assert answer.json()["code"] == "rate_limited"
+            receiver.held["/a"].set()
+            await until_true(lambda: len(receiver.got) == 9)
+            asyncio.get_running_loop().advance(1)
+            assert (await client.post("/api/v1/app/acme/msg", json=body)).status_code == 202

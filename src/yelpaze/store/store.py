@@ -22,7 +22,7 @@ from yelpaze.store.session import Session, StoreConflict, StoreUnavailable
 
 T = TypeVar("T")
 _GROUP = 1000  # units of work in one commit at most
-_READERS = 2
+_READERS = 4
 _TRIES = 3  # of a group, if other processes are in its way
 
 
