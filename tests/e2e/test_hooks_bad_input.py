@@ -328,7 +328,7 @@ def test_a_deleted_token_opens_nothing(hooks, app):
         ("DELETE", "/event-type/mine", None, 403),
         ("GET", "/token", None, 403),
         ("POST", "/token", {}, 403),
-        ("POST", "/token", {"applicationId": "{other}"}, 404),
+        ("POST", "/token", {"applicationId": "{other}"}, 403),
         ("DELETE", "/token/tok_1", None, 403),
     ],
 )

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from support.needed import needs
-from support.service import YELPAZE, Service
+from support.service import YELPAZE, Place, Service
 from support.services import TOKEN, Started, request
 from support.waiting import until
 from yelpaze.hooks.signing import sign
@@ -322,20 +322,29 @@ WRONG = {
 }
 
 
+@pytest.fixture(scope="module")
+def a_store(tmp_path_factory):
+    """A store with an application, to be copied."""
+    folder = tmp_path_factory.mktemp("store")
+    Place(folder).ask("hooks", "token", code=2)  # there is none yet
+    (folder / "hooks.db").touch()
+    Place(folder).ask("hooks", "apps", "--create", "acme", code=0)
+    return folder
+
+
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_is_one_clear_message(hooks, tmp_path, name):
+def test_wrong_input_is_one_clear_message(a_store, tmp_path, name):
     (tmp_path / "bad.yaml").write_text("scheduel: [1]\n" + "x" * 4096 * (name == "not a database"))
     (tmp_path / "value.yaml").write_text("timeout: 5s\njitter: 2\n")
     (tmp_path / "operator.yaml").write_text("operator:\n  endpoints:\n    ops: {kind: ntfy}\n")
     arguments, wanted = WRONG[name]
-    if name not in ("no store", "no kind of store", "no command") and arguments[0] not in ("serve", "listen"):
-        from yelpaze.hooks.sealing import new_key
-
-        (tmp_path / "hooks.db.key").write_text(new_key())
-        sqlite3.connect(tmp_path / "hooks.db").close()
-        text(hooks, "apps", "--create", "acme")
-    code, out, said = hooks(*arguments)
-    assert code == 2, said
-    assert wanted in said
-    assert out == ""
-    assert len(said.strip().splitlines()) <= 4
+    if name != "no store" and arguments[0] != "serve":
+        for file in a_store.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    place = Place(tmp_path)
+    place.env = {key: value for key, value in place.env.items() if not key.startswith("YELPAZE_")}
+    done = place.ask("hooks", *arguments, code=2)
+    assert wanted in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) <= 4
