@@ -24,7 +24,7 @@ _BAD_GATEWAY = 502
 _NOT_FORWARDED = frozenset({"host", "content-length", "connection", "transfer-encoding", "expect"})
 
 
-@click.command("listen")
+@click.command("listen", short_help="Receive, print, verify and forward webhooks.")
 @click.argument("port", type=click.IntRange(0, 65_535))
 @click.option(
     "--secret", "secrets", metavar="whsec_…", multiple=True, help="Verify with it. Can be repeated."

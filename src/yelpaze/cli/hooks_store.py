@@ -383,7 +383,7 @@ async def recover(hooks: Hooks, app: str, endpoint: str, since: str, until: str 
     return Exit.OK
 
 
-@click.command("replay")
+@click.command("replay", short_help="Deliver to ENDPOINT what it never got.")
 @click.argument("app")
 @click.argument("endpoint")
 @click.option("--since", metavar="TIME", required=True, help=f"From then on: {_TIMES}.")
@@ -470,7 +470,7 @@ async def rekey(hooks: Hooks) -> int:
 # ── the outbox ──────────────────────────────────────────────────────────────────
 
 
-@click.command("relay")
+@click.command("relay", short_help="Send what waits in an outbox.")
 @click.argument("database")
 @click.option("--once", is_flag=True, help="Exit when the outbox is empty.")
 @on_store
