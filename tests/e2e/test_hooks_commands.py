@@ -348,3 +348,33 @@ def test_wrong_input_is_one_clear_message(a_store, tmp_path, name):
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) <= 4
+
+
+async def test_the_outbox_in_a_transaction_of_postgresql(postgres, tmp_path):
+    import psycopg
+
+    from support.hooks import message_ids, opened
+    from yelpaze import Hooks
+    from yelpaze.app.relay import Relay
+
+    url = postgres.new_database()
+    notices = []
+    with psycopg.connect(url) as connection:
+        Hooks.create_outbox(connection)
+        connection.commit()
+        with connection.transaction():
+            Hooks.enqueue(connection, "acme", "order.completed", {"n": 1}, event_id="o1", order_key="k")
+        with pytest.raises(ZeroDivisionError), connection.transaction():
+            Hooks.enqueue(connection, "acme", "order.completed", {}, event_id="undone")
+            raise ZeroDivisionError
+    async with opened(str(tmp_path / "h.db"), deliver=False) as hooks:
+        await hooks.create_application("Acme", uid="acme")
+        relay = Relay(url, hooks, notices.append)
+        try:
+            await relay.run(once=True)
+        finally:
+            relay.close()
+        assert (relay.relayed, relay.refused, notices) == (1, 0, [])
+        assert len(await message_ids(hooks, "acme")) == 1
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM yelpaze_outbox").fetchone() == (0,)

@@ -140,7 +140,7 @@ class _Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Nothing is heard."""
+        """Ignore signals: the service handles them."""
 
 
 def greeting(options: HooksOptions, address: Address) -> list[Notice]:
@@ -184,7 +184,7 @@ def _under_way(options: HooksOptions, totals: HooksTotals) -> str:
 
 
 def _past(totals: HooksTotals) -> HooksTotals:
-    """What remains of a process's counts when it has ended."""
+    """Keep of an ended process's counts what remains true."""
     return msgspec.structs.replace(totals, under_way=0, backlog=0, queue_ages={})
 
 

@@ -35,7 +35,7 @@ class CountedPart(Part, Protocol[C_co]):
 
 
 class PartTask(msgspec.Struct, frozen=True):
-    """What a process runs: `factory` ("module:function") makes the part of `options`, a port and a report."""
+    """A process's task: `factory` ("module:function") makes the part of `options`, a port and a report."""
 
     factory: str
     options: Any
@@ -43,14 +43,14 @@ class PartTask(msgspec.Struct, frozen=True):
 
 
 class PartKind(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What the parent knows of the part.
+    """A kind of part, as the parent knows it.
 
     Attributes:
         factory: "module:function" that makes it, in the child.
         address: Where it listens; port 0 for a free one, which all processes share.
         empty: The counts of none.
         added: The counts of several.
-        past: What remains of a process's counts when it has ended.
+        past: Keep of an ended process's counts what remains true.
         grace: Seconds for draining.
         under_way: Describes unfinished work.
         greeting: Notices for the start.

@@ -1,4 +1,4 @@
-"""What the functions of the log need beside a session: time, ids, keys, limits."""
+"""The context of the log's functions: time, ids, keys, limits."""
 
 import random
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Access(msgspec.Struct, frozen=True):
-    """What a caller may see: all, or one application."""
+    """The rights of a caller: all applications, or one."""
 
     app_id: str | None = None
 

@@ -1,4 +1,4 @@
-"""Why something that was asked for is refused, in Svix's form: a status, a code, and what to do.
+"""Errors of the API, in Svix's form: a status, a code, and what to do.
 
 400 bad_request     401 authentication_failed     404 not_found     409 conflict
 413 payload_too_large     422 a field is wrong     429 rate_limited     503 unavailable

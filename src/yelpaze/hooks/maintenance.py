@@ -1,4 +1,4 @@
-"""What is too old is deleted, a little at a time, so that deliveries do not wait for it."""
+"""Deletion of old data, a little at a time, so that deliveries do not wait for it."""
 
 from yelpaze.hooks.context import Context
 from yelpaze.hooks.ids import id_at

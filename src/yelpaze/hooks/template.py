@@ -20,7 +20,7 @@ NAMES = ("type", "id", "timestamp", "text", "title", "payload", "order_key")
 
 
 def check(template: str) -> str | None:
-    """Why a template is none; None if it is one.
+    """Return the reason why a template is not valid; None if it is.
 
     >>> check("{{ payload.id }} of {{ customer }}")
     'there is no {{ customer }}: it begins with type, id, timestamp, text, title, payload, order_key'

@@ -1,4 +1,4 @@
-"""What callers give and get, in Svix's shapes: names in camelCase, times in RFC 3339.
+"""Values of the API, in Svix's shapes: names in camelCase, times in RFC 3339.
 
     application ──has──→ endpoints ──match──→ messages ──are delivered in──→ attempts
 
@@ -33,7 +33,7 @@ class MessageStatus(IntEnum):
 
 
 class Trigger(IntEnum):
-    """Why an attempt was made."""
+    """The trigger of an attempt."""
 
     SCHEDULED = 0
     MANUAL = 1
@@ -198,7 +198,7 @@ class EndpointHeadersOut(_Out, frozen=True, kw_only=True):
 
 
 class EndpointStats(_Out, frozen=True, kw_only=True):
-    """How many deliveries of an endpoint are in which state."""
+    """Counts of an endpoint's deliveries by state."""
 
     success: int = 0
     pending: int = 0
@@ -215,7 +215,7 @@ class RecoverIn(_In, frozen=True, kw_only=True):
 
 
 class TaskOut(_Out, frozen=True, kw_only=True):
-    """What was asked for is done; `id` names it in the log."""
+    """A finished task."""
 
     id: str
     status: str

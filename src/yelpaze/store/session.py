@@ -1,4 +1,4 @@
-"""What a unit of work may do within a transaction, whatever the database is.
+"""The interface of a transaction, the same for every database.
 
 SQL is written once, as SQLite and PostgreSQL both read it:
 

@@ -56,7 +56,7 @@ def described(
     page_of: type | None = None,
     or_status: int | None = None,
 ) -> dict[str, Any]:
-    """What an operation takes and gives, for `openapi_extra`."""
+    """Describe an operation's body and answers, for `openapi_extra`."""
     responses: dict[str, Any] = {
         code: {"description": text, "content": _json("HTTPValidationError" if code == "422" else "HttpError")}
         for code, text in _STATUSES.items()

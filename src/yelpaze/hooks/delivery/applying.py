@@ -1,4 +1,4 @@
-"""What the store says of an endpoint, applied to its queue in memory."""
+"""Applies an endpoint's stored settings and state to its queue in memory."""
 
 from yelpaze.hooks.delivery.queue import EndpointQueue
 from yelpaze.hooks.kinds.email import completed

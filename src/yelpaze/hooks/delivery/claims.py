@@ -1,4 +1,4 @@
-"""What the dispatcher reads: which endpoints have something due, their settings, and their deliveries."""
+"""Reads of the dispatcher: endpoints that have something due, their settings, their deliveries."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _MOST_NOTES = 1000
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """How many deliveries of an endpoint are wanted at most."""
+    """A request for at most so many deliveries of an endpoint."""
 
     endpoint_id: str
     most: int
@@ -86,7 +86,7 @@ def loaded_endpoints(session: Session, context: Context, ids: Sequence[str]) -> 
 def claim_due(
     session: Session, claims: Sequence[Claim], now: int
 ) -> list[tuple[str, list[Task], int | None]]:
-    """What is due of each endpoint, the oldest first; and when there is more, in milliseconds, or None."""
+    """Return the due deliveries of each endpoint, oldest first, and the time of the next one or None."""
     return [(claim.endpoint_id, *_claim(session, claim, now)) for claim in claims]
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a delivery after an attempt: a pure decision.
+"""The state of a delivery after an attempt: a pure decision.
 
 2xx                      succeeded
 410 Gone                 failed, and the endpoint is disabled (Standard Webhooks 1.0.0)
@@ -32,7 +32,7 @@ EXPIRED = "expired"
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """How an attempt ended. `kind` is an error's, empty if an answer came; `duration` is in milliseconds."""
+    """The end of an attempt. `kind` is an error's, empty if an answer came; `duration` is in milliseconds."""
 
     status: int = 0
     kind: str = ""
@@ -99,7 +99,7 @@ def decide(
 
 
 def failure_of(answer: Answer, kind: Kind) -> tuple[str, str]:
-    """Why the attempt failed: a kind, and `kind: text`; both empty if it succeeded."""
+    """Return the reason of a failure: a kind, and `kind: text`; both are empty after a success."""
     status = answer.status
     if answer.kind:
         found, text = answer.kind, answer.text

@@ -14,7 +14,7 @@ _DAY = 86_400
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What is to be done: say that it fails, or disable it. Both are reasons for people, or empty."""
+    """The action to take: warn, or disable. Both are reasons for people, or empty."""
 
     warn: str = ""
     disable: str = ""

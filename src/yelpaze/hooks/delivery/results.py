@@ -1,4 +1,4 @@
-"""What came of attempts, on its way into the store: the log, the deliveries, the endpoints."""
+"""Results of attempts on their way into the store: the log, the deliveries, the endpoints."""
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What is written in one unit of work."""
+    """The results that one unit of work writes."""
 
     results: list[Result]
     endpoints: list[tuple[int, Row]]  # shard, and the endpoint's state
@@ -46,7 +46,7 @@ class Results:
 
     @property
     def waiting(self) -> int:
-        """How many there are."""
+        """The number of results."""
         return len(self._waiting)
 
     def shards(self) -> set[int]:
@@ -124,7 +124,7 @@ def _attempt(result: Result, max_response: int) -> Row:
 
 
 def _phases(timings: Timings) -> str:
-    """When each phase was over, in milliseconds from the start of the attempt."""
+    """The end of each phase, in milliseconds from the start of the attempt."""
     dns, connect, tls, first_byte, total, queued = (1000 * one for one in msgspec.structs.astuple(timings))
     return (
         f'{{"dns":{dns:.1f},"connect":{connect:.1f},"tls":{tls:.1f},"firstByte":{first_byte:.1f},'

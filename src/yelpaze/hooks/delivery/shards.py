@@ -12,7 +12,7 @@ _TRUST = 0.9  # the share of a lease's time within which it is relied on
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What a renewal has changed: shards gained or lost, and those that are not to be left after all."""
+    """The changes of a renewal: shards gained or lost, and those that are kept after all."""
 
     changed: frozenset[int]
     staying: frozenset[int]

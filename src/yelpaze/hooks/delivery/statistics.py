@@ -1,4 +1,4 @@
-"""What has been delivered, as counters and as a frozen value that can be added up over processes."""
+"""Counters of deliveries, and a frozen value of them that can be summed over processes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

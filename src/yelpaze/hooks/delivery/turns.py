@@ -1,4 +1,4 @@
-"""Whose turn it is: endpoints that can start an attempt, one after the other."""
+"""The order in which endpoints start attempts."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ class Turns:
         (self._proven if queue.is_proven else self._suspects).append(queue)
 
     def next(self) -> EndpointQueue | None:
-        """Whose turn it is; it leaves the line. None if nobody may start now."""
+        """Remove the next endpoint from the line and return it; None if none may start now."""
         may_be_suspect = bool(self._suspects) and self._has_room_for_suspects()
         self._was_suspects_turn = may_be_suspect and (not self._was_suspects_turn or not self._proven)
         line = self._suspects if self._was_suspects_turn else self._proven

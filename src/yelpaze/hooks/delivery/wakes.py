@@ -1,4 +1,4 @@
-"""When endpoints are to be considered again: one timer for all of them."""
+"""One timer for all endpoints that wait for a point in time."""
 
 import asyncio
 import heapq

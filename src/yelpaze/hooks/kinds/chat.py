@@ -1,4 +1,4 @@
-"""What chat services have in common: a text made from a template."""
+"""The text of chat messages, made from a template."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ class ChatOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def check_template(_settings: Settings, options: Any) -> Iterator[tuple[str, str]]:
-    """What is wrong with the template."""
+    """Find mistakes in the template."""
     wrong = check(options.template)
     if wrong:
         yield "options.template", wrong

@@ -1,4 +1,4 @@
-"""What a kind of endpoint is: how its options look, and what an attempt sends.
+"""A kind of endpoint: its options, and the requests that its attempts send.
 
 Settings ──prepare, once──→ Builder ──(Content), each attempt──→ HttpCall or Email
 """
@@ -17,7 +17,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an endpoint is, as far as its deliveries need it. It is encrypted as a whole in the store.
+    """The settings of an endpoint that its deliveries need. The store has them encrypted as a whole.
 
     Attributes:
         timeout: Seconds for an attempt.
@@ -49,7 +49,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What an attempt sends. `created` and `now` are seconds since 1970."""
+    """The content of an attempt. `created` and `now` are seconds since 1970."""
 
     message_id: str
     event_type: str
@@ -191,7 +191,7 @@ def _title(event_type: str, payload: Any) -> str:
 
 
 def _text(event_type: str, payload: Any) -> str:
-    """What a person reads: the payload's `text` or `message`, else its type and content."""
+    """The text for people: the payload's `text` or `message`, else its type and content."""
     if isinstance(payload, Mapping):
         for name in ("text", "message", "description"):
             given = payload.get(name)

@@ -33,12 +33,12 @@ def options_of(settings: Settings) -> Any:
 
 
 def builder_of(settings: Settings, secrets: tuple[Secret, ...]) -> Builder:
-    """What makes an endpoint's attempts."""
+    """Return the builder of an endpoint's requests."""
     return kind_of(settings).prepare(settings, options_of(settings), secrets)
 
 
 def mistakes_of(settings: Settings) -> Iterator[tuple[str, str]]:
-    """What is wrong with the kind and its options: a field, and why."""
+    """Find mistakes in the kind and its options: a field, and the reason."""
     kind = KINDS.get(settings.kind)
     if kind is None:
         near = get_close_matches(settings.kind, KINDS, 1)

@@ -1,1 +1,1 @@
-"""What is in the store: applications, endpoints, messages, deliveries, attempts."""
+"""The contents of the store: applications, endpoints, messages, deliveries, attempts."""

@@ -43,7 +43,7 @@ class Application(msgspec.Struct, frozen=True):
     updated: int
 
     def out(self) -> ApplicationOut:
-        """It as callers see it."""
+        """Return its public form."""
         return ApplicationOut(
             id=self.id,
             uid=self.uid,
@@ -158,7 +158,7 @@ def touch_application(session: Session, context: Context, app_id: str) -> None:
 
 
 def digest_of(token: str) -> str:
-    """What the store keeps of a token: it has 256 random bits, so a plain hash is enough."""
+    """Hash a token for the store. It has 256 random bits, so a plain hash is enough."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -191,7 +191,7 @@ def create_token(session: Session, context: Context, access: Access, given: Toke
 
 
 def find_access(session: Session, context: Context, token: str) -> Access | None:
-    """What a token opens; None if it opens nothing."""
+    """Return the access that a token gives; None if it is unknown or expired."""
     row = first(session.rows("SELECT app_id, expires FROM token WHERE hash = ?", digest_of(token)))
     if row is None or (row[1] is not None and row[1] <= context.now()):
         return None
@@ -209,7 +209,7 @@ def list_tokens(session: Session, access: Access) -> list[TokenOut]:
 
 
 def delete_token(session: Session, access: Access, token_id: str) -> None:
-    """Let a token open nothing any more. Raises HooksError."""
+    """Revoke a token. Raises HooksError."""
     access.require_all()
     if not session.rows("SELECT id FROM token WHERE id = ?", token_id):
         raise not_found("token")
@@ -246,7 +246,7 @@ def checked_metadata(given: dict[str, str]) -> str:
 
 
 def kept(given: T | UnsetType, old: T) -> T:
-    """What a patch gives, or the old value."""
+    """Return the patch's value, or the old one if the patch has none."""
     return old if isinstance(given, UnsetType) else given
 
 

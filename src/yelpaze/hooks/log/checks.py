@@ -1,4 +1,4 @@
-"""What an endpoint may be: its address, headers, kind, limits and TLS settings."""
+"""Checks of an endpoint's address, headers, kind, limits and TLS settings."""
 
 import socket
 from urllib.parse import urlsplit

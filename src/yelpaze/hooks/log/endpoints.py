@@ -75,7 +75,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     updated: int
 
     def out(self, context: Context) -> EndpointOut:
-        """It as callers see it."""
+        """Return its public form."""
         settings = self.settings
         return EndpointOut(
             id=self.id,
@@ -507,7 +507,7 @@ def stats_of(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> EndpointStats:
-    """How many deliveries are in which state, of messages of that time; by default of the last 28 days."""
+    """Count deliveries by state, for messages of that time; by default of the last 28 days."""
     end = context.now() if until is None else ms(until)
     begin = end - _STATS_MS if since is None else ms(since)
     rows = session.rows(

@@ -1,4 +1,4 @@
-"""Who gets a message: the endpoints of each application, remembered until one of them changes."""
+"""Fan-out: the endpoints of each application, cached until one of them changes."""
 
 import msgspec
 

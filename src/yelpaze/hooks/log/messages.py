@@ -46,7 +46,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     created: int
 
     def out(self, *, with_content: bool = True) -> MessageOut:
-        """It as callers see it."""
+        """Return its public form."""
         return MessageOut(**self.fields(with_content=with_content))
 
     def fields(self, *, with_content: bool = True) -> dict[str, Any]:

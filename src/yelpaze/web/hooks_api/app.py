@@ -144,7 +144,7 @@ class _Outermost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if "\0" in scope["path"]:
-                error = {"code": "not_found", "detail": "there is nothing with NUL in its name"}
+                error = {"code": "not_found", "detail": "a name cannot have NUL in it"}
                 await answer(error, 404)(scope, receive, send)
                 return
             if b"%00" in scope["query_string"]:
@@ -157,7 +157,7 @@ class _Outermost:
 
 
 class _Tokens:
-    """What tokens open, remembered for a few seconds."""
+    """Access by token, cached for a few seconds."""
 
     def __init__(self, hooks: Hooks, admin_token: str) -> None:
         self._hooks = hooks
@@ -165,7 +165,7 @@ class _Tokens:
         self._known: dict[bytes, tuple[float, Access | None]] = {}
 
     async def access(self, request: Request) -> Access:
-        """What the request's token opens. Raises HooksError."""
+        """Return the access that the request's token gives. Raises HooksError."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise HooksError(401, "authentication_failed", "give a token as `Authorization: Bearer TOKEN`")

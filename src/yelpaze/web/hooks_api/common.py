@@ -1,4 +1,4 @@
-"""What all operations have in common: who calls, pages, bodies, idempotency keys."""
+"""Parts that all operations share: access, pages, bodies, idempotency keys."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -28,7 +28,7 @@ Time = Annotated[datetime | None, Query()]
 
 
 async def access_of(request: Request) -> Access:
-    """What the caller's token opens. Raises HooksError."""
+    """Return the access that the caller's token gives. Raises HooksError."""
     found: Access = await request.app.state.tokens.access(request)
     return found
 
@@ -69,7 +69,7 @@ def split_words(words: str | None) -> tuple[str, ...]:
 
 
 def as_patch(given: msgspec.Struct, kind: type[T]) -> T:
-    """What PUT gives, as a patch that sets all of it."""
+    """Turn the body of a PUT into a patch that sets all fields."""
     values = {name: getattr(given, name) for name in kind.__struct_fields__ if hasattr(given, name)}
     for name, other in _TWINS:  # two names of one field: the one that is given counts
         if values.get(name, 0) is None and values.get(other) is not None:

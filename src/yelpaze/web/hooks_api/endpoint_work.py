@@ -1,4 +1,4 @@
-"""What is done to an endpoint: recover, replay, test events, counts."""
+"""Operations on an endpoint: recover, replay, test events, counts."""
 
 from typing import Annotated, Any
 
