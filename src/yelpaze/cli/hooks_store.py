@@ -52,6 +52,8 @@ limit = click.option(
     help="Number of rows, the latest first.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_since = click.option("--since", metavar="TIME", required=True, help=f"From then on: {_TIMES}.")
+_until = click.option("--until", metavar="TIME", help="Up to then. [default: now]")
 
 
 def on_store(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -373,8 +375,8 @@ async def resend(hooks: Hooks, app: str, message: str, endpoint: str) -> int:
 @click.command("recover")
 @click.argument("app")
 @click.argument("endpoint")
-@click.option("--since", metavar="TIME", required=True, help=f"From then on: {_TIMES}.")
-@click.option("--until", metavar="TIME", help="Up to then. [default: now]")
+@_since
+@_until
 @on_store
 async def recover(hooks: Hooks, app: str, endpoint: str, since: str, until: str | None) -> int:
     """Deliver again what has failed at ENDPOINT."""
@@ -386,8 +388,8 @@ async def recover(hooks: Hooks, app: str, endpoint: str, since: str, until: str 
 @click.command("replay", short_help="Deliver to ENDPOINT what it never got.")
 @click.argument("app")
 @click.argument("endpoint")
-@click.option("--since", metavar="TIME", required=True, help=f"From then on: {_TIMES}.")
-@click.option("--until", metavar="TIME", help="Up to then. [default: now]")
+@_since
+@_until
 @on_store
 async def replay(hooks: Hooks, app: str, endpoint: str, since: str, until: str | None) -> int:
     """Deliver to ENDPOINT what it never got, for example because it did not exist yet."""

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from yelpaze.hooks.hooks import Hooks
 from yelpaze.hooks.log import applications, attempts, endpoints, messages
 from yelpaze.hooks.log.attempts import AttemptFilter
-from yelpaze.hooks.log.paging import PageRequest, Slice
+from yelpaze.hooks.log.paging import Slice
 from yelpaze.hooks.values import (
     AttemptOut,
     EndpointMessageOut,
@@ -19,8 +19,8 @@ from yelpaze.store.session import Session
 from yelpaze.web.answers import answer
 from yelpaze.web.hooks_api.common import (
     Caller,
-    Iterator,
-    Limit,
+    NewestFirst,
+    OldestFirst,
     Time,
     Words,
     as_listed,
@@ -34,7 +34,7 @@ def add_attempts(router: APIRouter, hooks: Hooks) -> None:
     tags: Any = ["message attempt"]
     base = "/app/{app_id}"
 
-    def filters(
+    async def filters(
         status: Annotated[int | None, Query(ge=0, le=4)] = None,
         status_code_class: Annotated[int | None, Query(ge=0, le=500)] = None,
         response_status_code: Annotated[int | None, Query(ge=0, le=999)] = None,
@@ -73,10 +73,8 @@ def add_attempts(router: APIRouter, hooks: Hooks) -> None:
         endpoint_id: str,
         access: Caller,
         which: Annotated[Any, which_of],
-        limit: Limit = 50,
-        iterator: Iterator = None,
+        asked: NewestFirst,
     ) -> Response:
-        asked = PageRequest(iterator, limit, descending=True)
         only = msgspec.structs.replace(which, endpoint_id=None)  # the path's, under the same name
 
         def listed(session: Session) -> Slice:
@@ -92,11 +90,8 @@ def add_attempts(router: APIRouter, hooks: Hooks) -> None:
         msg_id: str,
         access: Caller,
         which: Annotated[Any, which_of],
-        limit: Limit = 50,
-        iterator: Iterator = None,
+        asked: NewestFirst,
     ) -> Response:
-        asked = PageRequest(iterator, limit, descending=True)
-
         def listed(session: Session) -> Slice:
             app = applications.find_application(session, access, app_id)
             message = messages.find_message(session, app, msg_id)
@@ -118,11 +113,8 @@ def add_attempts(router: APIRouter, hooks: Hooks) -> None:
         endpoint_id: str,
         access: Caller,
         which: Annotated[Any, which_of],
-        limit: Limit = 50,
-        iterator: Iterator = None,
+        asked: NewestFirst,
     ) -> Response:
-        asked = PageRequest(iterator, limit, descending=True)
-
         def listed(session: Session) -> Slice:
             app = applications.find_application(session, access, app_id)
             endpoint = endpoints.find_endpoint(session, hooks.context, app, endpoint_id)
@@ -136,10 +128,8 @@ def add_attempts(router: APIRouter, hooks: Hooks) -> None:
         openapi_extra=described(None, page_of=MessageEndpointOut),
     )
     async def list_attempted_destinations(
-        app_id: str, msg_id: str, access: Caller, limit: Limit = 50, iterator: Iterator = None
+        app_id: str, msg_id: str, access: Caller, asked: OldestFirst
     ) -> Response:
-        asked = PageRequest(iterator, limit)
-
         def listed(session: Session) -> Slice:
             app = applications.find_application(session, access, app_id)
             message = messages.find_message(session, app, msg_id)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from yelpaze.hooks.context import Access
 from yelpaze.hooks.log.idempotency import Key
-from yelpaze.hooks.log.paging import Slice
+from yelpaze.hooks.log.paging import PageRequest, Slice
 from yelpaze.hooks.values import (
     Page,
 )
@@ -34,6 +34,18 @@ async def access_of(request: Request) -> Access:
 
 
 Caller = Annotated[Any, Depends(access_of)]
+
+
+async def _newest_first(limit: Limit = 50, iterator: Iterator = None) -> PageRequest:
+    return PageRequest(iterator, limit, descending=True)
+
+
+async def _oldest_first(limit: Limit = 50, iterator: Iterator = None) -> PageRequest:
+    return PageRequest(iterator, limit)
+
+
+NewestFirst = Annotated[PageRequest, Depends(_newest_first)]
+OldestFirst = Annotated[PageRequest, Depends(_oldest_first)]
 
 
 def given_as(kind: type) -> Any:

@@ -11,7 +11,7 @@ from yelpaze.hooks.errors import invalid
 from yelpaze.hooks.hooks import Hooks
 from yelpaze.hooks.log import applications, messages
 from yelpaze.hooks.log.messages import MessageFilter, NewMessage
-from yelpaze.hooks.log.paging import PageRequest, Slice
+from yelpaze.hooks.log.paging import Slice
 from yelpaze.hooks.values import (
     MessageIn,
     MessageOut,
@@ -21,8 +21,7 @@ from yelpaze.web.answers import answer, decoded, read_body
 from yelpaze.web.hooks_api.common import (
     ROOM,
     Caller,
-    Iterator,
-    Limit,
+    NewestFirst,
     Time,
     Words,
     key_of,
@@ -68,8 +67,7 @@ def add_messages(router: APIRouter, hooks: Hooks) -> None:
     async def list_messages(
         app_id: str,
         access: Caller,
-        limit: Limit = 50,
-        iterator: Iterator = None,
+        asked: NewestFirst,
         channel: Words = None,
         tag: Words = None,
         before: Time = None,
@@ -77,7 +75,6 @@ def add_messages(router: APIRouter, hooks: Hooks) -> None:
         with_content: bool = True,
         event_types: Words = None,
     ) -> Response:
-        asked = PageRequest(iterator, limit, descending=True)
         which = MessageFilter(
             event_types=split_words(event_types),
             channel=channel,
