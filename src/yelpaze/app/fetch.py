@@ -14,6 +14,7 @@ from yelpaze.fetch.job import FetchJob, Out, TransferOptions
 from yelpaze.fetch.record import Tally
 from yelpaze.http.engine import Engine
 from yelpaze.io.reading import Lines
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import InputError
 
 
@@ -83,13 +84,14 @@ class Fetch:
         )
 
     async def _from_lines(self, source: Lines) -> AsyncIterator[list[Item]]:
-        async for chunk in source.chunks():
-            if chunk.too_long:
-                raise InputError(f"{self._options.input}, line {chunk.number}: the line is too long")
-            numbered = enumerate(chunk.lines, chunk.number)
-            items = [self._read(number, line) for number, line in numbered if line and not line.isspace()]
-            self.lines_read += len(items)
-            yield [item for item in items if item is not None]
+        async with closing(source.chunks()) as opened:
+            async for chunk in opened:
+                if chunk.too_long:
+                    raise InputError(f"{self._options.input}, line {chunk.number}: the line is too long")
+                numbered = enumerate(chunk.lines, chunk.number)
+                items = [self._read(number, line) for number, line in numbered if line and not line.isspace()]
+                self.lines_read += len(items)
+                yield [item for item in items if item is not None]
 
 
 def _is_same(path: str, other: str | None) -> bool:

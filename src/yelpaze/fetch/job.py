@@ -18,6 +18,7 @@ from yelpaze.http.engine import Engine
 from yelpaze.http.options import Pending
 from yelpaze.http.spool import Spool
 from yelpaze.io.stoppable import StoppableReader
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import StoppedError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.url import shown
@@ -107,7 +108,7 @@ class FetchJob:
     async def run(self, blocks: AsyncIterator[list[Item]]) -> Tally:
         """Fetch everything. Raises StoppedError (disk full), BrokenPipeError, InputError."""
         try:
-            async with self.engine:
+            async with self.engine, closing(blocks):
                 await self._drive(blocks)
                 for call in list(self._calls.values()):
                     call.cancel()

@@ -9,6 +9,7 @@ from yelpaze.flow.execution import RowExecution
 from yelpaze.flow.failure import Failure
 from yelpaze.io.protocol import Row
 from yelpaze.io.stoppable import StoppableReader
+from yelpaze.model.closing import closing
 from yelpaze.policy.look_ahead import LookAhead
 
 _TURN = 256
@@ -48,24 +49,28 @@ class Runner:
     async def drive(self, blocks: AsyncIterator[list[Row]]) -> None:
         """Run all rows; return when the last has ended, or after `stop`."""
         try:
-            started = 0
-            reader = self._reader = StoppableReader(blocks)
-            while (block := await reader.next()) is not None:
-                for number, raw, value in block:
-                    while not (self._has_room() or self.stopped or self._draining):
-                        await self._wait()
-                    if self.stopped or self._draining:
-                        break
-                    self._start(number, raw, value)
-                    started += 1
-                    if started % _TURN == 0:  # rows that end at once must not keep the loop to themselves
-                        await asyncio.sleep(0)
+            async with closing(blocks):
+                await self._start_all(blocks)
             while self._rows and not self.stopped:
                 await self._wait()
         finally:
             self._cancel_rows()
             if self._error is not None:
                 raise self._error
+
+    async def _start_all(self, blocks: AsyncIterator[list[Row]]) -> None:
+        started = 0
+        reader = self._reader = StoppableReader(blocks)
+        while (block := await reader.next()) is not None:
+            for number, raw, value in block:
+                while not (self._has_room() or self.stopped or self._draining):
+                    await self._wait()
+                if self.stopped or self._draining:
+                    break
+                self._start(number, raw, value)
+                started += 1
+                if started % _TURN == 0:  # rows that end at once must not keep the loop to themselves
+                    await asyncio.sleep(0)
 
     def _start(self, number: int, raw: bytes | None, value: Any) -> None:
         row = RowExecution(self._context, number, raw, value, self._ended, self._on_parked)

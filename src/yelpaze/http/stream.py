@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Protocol
 
 from yelpaze.http.options import OnDone, Pending
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request
@@ -33,11 +34,13 @@ async def stream(
     window = _Window(submit, size, ordered=ordered)
     try:
         if isinstance(requests, AsyncIterable):
-            async for outcome in _from_async(window, requests):
-                yield outcome
+            async with closing(_from_async(window, requests)) as opened:
+                async for outcome in opened:
+                    yield outcome
         else:
-            async for outcome in _from_sync(window, iter(requests)):
-                yield outcome
+            async with closing(_from_sync(window, iter(requests))) as opened:
+                async for outcome in opened:
+                    yield outcome
     finally:
         window.cancel()
 

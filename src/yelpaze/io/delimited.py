@@ -14,6 +14,7 @@ from yelpaze.io.jsonl import too_long
 from yelpaze.io.lines import Extent, LineFile
 from yelpaze.io.protocol import BadRow, Block, Row
 from yelpaze.io.reading import MAX_LINE, Chunk, LineSource
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import InputError
 from yelpaze.model.secrets import HIDDEN, SECRETS
 
@@ -99,22 +100,23 @@ class DelimitedSource(LineSource):
             *place, names, delimiter = cursor
             header = names, delimiter
         feed, file = _Feed(), -1
-        async for chunk in self._lines.chunks(place):
-            if chunk.file != file:
-                header, file = (header if file < 0 else None), chunk.file
-            if chunk.too_long and header is not None:
-                rows = [*_records(feed, *header), *_broken_off(feed, header[0])]
-                yield Block((chunk.file, feed.at, feed.number, *header), rows)
-                feed.drop_taken()
-                yield Block((chunk.file, chunk.at, chunk.number, *header), [_long(chunk, header[0])])
-                continue
-            if not feed.add(chunk):
-                continue
-            header = header or self._header(feed, chunk)
-            if header is not None:
-                rows = list(_records(feed, *header))
-                yield Block((chunk.file, feed.at, feed.number, *header), rows)
-                feed.drop_taken()
+        async with closing(self._lines.chunks(place)) as opened:
+            async for chunk in opened:
+                if chunk.file != file:
+                    header, file = (header if file < 0 else None), chunk.file
+                if chunk.too_long and header is not None:
+                    rows = [*_records(feed, *header), *_broken_off(feed, header[0])]
+                    yield Block((chunk.file, feed.at, feed.number, *header), rows)
+                    feed.drop_taken()
+                    yield Block((chunk.file, chunk.at, chunk.number, *header), [_long(chunk, header[0])])
+                    continue
+                if not feed.add(chunk):
+                    continue
+                header = header or self._header(feed, chunk)
+                if header is not None:
+                    rows = list(_records(feed, *header))
+                    yield Block((chunk.file, feed.at, feed.number, *header), rows)
+                    feed.drop_taken()
 
     def _header(self, feed: _Feed, chunk: Chunk) -> tuple[list[str], str] | None:
         """The names of the columns and the delimiter; None if the header is not there, or not all of it."""

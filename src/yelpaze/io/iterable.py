@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from yelpaze.io.protocol import Block
+from yelpaze.model.closing import closing
 from yelpaze.policy.look_ahead import some_of
 
 _BLOCK = 256
@@ -32,10 +33,11 @@ class IterableSource:
 
     async def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:
         before = self.position = cursor or 0
-        async for rows in self._from(before):
-            self.position += len(rows)
-            yield Block(before, [(before + number, None, row) for number, row in enumerate(rows, 1)])
-            before = self.position
+        async with closing(self._from(before)) as opened:
+            async for rows in opened:
+                self.position += len(rows)
+                yield Block(before, [(before + number, None, row) for number, row in enumerate(rows, 1)])
+                before = self.position
 
     async def _from(self, begin: int) -> AsyncIterator[list[Any]]:
         if not isinstance(self._rows, AsyncIterable):

@@ -9,6 +9,7 @@ import msgspec
 from yelpaze.io.lines import Extent, LineFile
 from yelpaze.io.protocol import BadRow, Block, Row
 from yelpaze.io.reading import MAX_LINE, LineSource
+from yelpaze.model.closing import closing
 
 
 class JsonlSource(LineSource):
@@ -17,17 +18,18 @@ class JsonlSource(LineSource):
     coerce = False
 
     async def blocks(self, cursor: Any = None) -> AsyncIterator[Block]:
-        async for chunk in self._lines.chunks(cursor):
-            rows: list[Row]
-            if chunk.too_long:
-                rows = [(chunk.number, None, too_long(chunk.lines[0]))]
-            else:
-                rows = [
-                    (number, line, None)
-                    for number, line in enumerate(chunk.lines, chunk.number)
-                    if line and not line.isspace()
-                ]
-            yield Block((chunk.file, chunk.at, chunk.number), rows)
+        async with closing(self._lines.chunks(cursor)) as opened:
+            async for chunk in opened:
+                rows: list[Row]
+                if chunk.too_long:
+                    rows = [(chunk.number, None, too_long(chunk.lines[0]))]
+                else:
+                    rows = [
+                        (number, line, None)
+                        for number, line in enumerate(chunk.lines, chunk.number)
+                        if line and not line.isspace()
+                    ]
+                yield Block((chunk.file, chunk.at, chunk.number), rows)
 
 
 def too_long(start: bytes) -> BadRow:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from yelpaze.io.threads import in_thread
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import InputError
 from yelpaze.model.extras import is_installed, require, zstd_module
 
@@ -123,9 +124,10 @@ class Lines:
         self.position = sum(_size_of(path) or 0 for path in self._places[:first])
         for index in range(first, len(self.paths)):
             before = self.position
-            async for chunk in self._of_file(index, at, number):
-                number = chunk.number + len(chunk.lines)
-                yield chunk
+            async with closing(self._of_file(index, at, number)) as opened:
+                async for chunk in opened:
+                    number = chunk.number + len(chunk.lines)
+                    yield chunk
             at = 0
             self.position = before + (_size_of(self._places[index]) or 0) if self.is_plain else self.position
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from yelpaze.io.protocol import Block, Row, Source
+from yelpaze.model.closing import closing
 
 
 class Sampled:
@@ -36,11 +37,12 @@ class Sampled:
         draw = random.Random(0).randrange  # noqa: S311  to be the same each time
         kept: list[Row] = []
         seen = 0
-        async for _, rows in self._source.blocks():
-            for row in rows:
-                seen += 1
-                if len(kept) < self._count:
-                    kept.append(row)
-                elif (place := draw(seen)) < self._count:
-                    kept[place] = row
+        async with closing(self._source.blocks()) as opened:
+            async for _, rows in opened:
+                for row in rows:
+                    seen += 1
+                    if len(kept) < self._count:
+                        kept.append(row)
+                    elif (place := draw(seen)) < self._count:
+                        kept[place] = row
         yield Block(None, sorted(kept, key=lambda row: row[0]))

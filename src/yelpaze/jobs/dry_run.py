@@ -12,6 +12,7 @@ from yelpaze.flow.plan import Plan
 from yelpaze.io.protocol import BadRow, Row
 from yelpaze.jobs.input_feed import source_of
 from yelpaze.jobs.options import RunOptions
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import Request
 from yelpaze.model.secrets import HIDDEN, Secrets
@@ -34,10 +35,11 @@ def preview(plan: Plan, options: RunOptions) -> list[str]:
 
 async def _first(blocks: Any, count: int) -> list[Row]:
     rows: list[Row] = []
-    async for block in blocks:
-        rows += islice(block.rows, count - len(rows))
-        if len(rows) >= count:
-            break
+    async with closing(blocks) as opened:
+        async for block in opened:
+            rows += islice(block.rows, count - len(rows))
+            if len(rows) >= count:
+                break
     return rows
 
 

@@ -14,6 +14,7 @@ from yelpaze.jobs.options import RunOptions
 from yelpaze.jobs.resume import resume
 from yelpaze.jobs.runs import new_id
 from yelpaze.jobs.tally import Tally
+from yelpaze.model.closing import closing
 from yelpaze.policy.acks import AckState, AckTracker
 
 
@@ -61,20 +62,21 @@ class InputFeed:
         left = float("inf") if limit is None else limit - self._done_before - len(again)
         if left <= 0 and not again:
             return
-        async for cursor, rows in self.source.blocks(start.cursor):
-            block = rows
-            if rows and rows[0][0] <= start.through:
-                block = [row for row in rows if row[0] > start.through or row[0] in again]
-            fresh = sum(row[0] > start.through for row in block)
-            if fresh > left:
-                block = block[: len(block) - (fresh - int(left))]
-            left -= fresh
-            self._rows_read += len(block)
-            if block:
-                self._acks.block(cursor, first=block[0][0])
-                yield block
-            if left <= 0 and not any(number > (rows[-1][0] if rows else 0) for number in again):
-                return
+        async with closing(self.source.blocks(start.cursor)) as opened:
+            async for cursor, rows in opened:
+                block = rows
+                if rows and rows[0][0] <= start.through:
+                    block = [row for row in rows if row[0] > start.through or row[0] in again]
+                fresh = sum(row[0] > start.through for row in block)
+                if fresh > left:
+                    block = block[: len(block) - (fresh - int(left))]
+                left -= fresh
+                self._rows_read += len(block)
+                if block:
+                    self._acks.block(cursor, first=block[0][0])
+                    yield block
+                if left <= 0 and not any(number > (rows[-1][0] if rows else 0) for number in again):
+                    return
 
     def start(self, number: int) -> Mapping[int, Any] | None:
         self._acks.start(number)

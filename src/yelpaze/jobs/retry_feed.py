@@ -16,6 +16,7 @@ from yelpaze.jobs.identity import identity_of, is_same_input
 from yelpaze.jobs.input_feed import source_of
 from yelpaze.jobs.options import RunOptions
 from yelpaze.jobs.tally import Tally
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import InputError
 
 _PAGE = 256
@@ -113,12 +114,13 @@ class RetryFeed:
         return row
 
     async def _read_again(self, letter: DeadLetter) -> Row | None:
-        async for _, rows in self.source.blocks(letter.cursor):
-            for row in rows:
-                if row[0] == letter.row:
-                    return row
-            if rows and rows[-1][0] > letter.row:
-                break
+        async with closing(self.source.blocks(letter.cursor)) as opened:
+            async for _, rows in opened:
+                for row in rows:
+                    if row[0] == letter.row:
+                        return row
+                if rows and rows[-1][0] > letter.row:
+                    break
         return None
 
     def start(self, number: int) -> Mapping[int, Any] | None:

@@ -29,6 +29,7 @@ from yelpaze.jobs.recorder import Recorder, RunView, new_record
 from yelpaze.jobs.retry_feed import RetryFeed, Selection
 from yelpaze.jobs.runs import Runs
 from yelpaze.jobs.tally import Tally
+from yelpaze.model.closing import closing
 from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.model.histogram import Histogram
 from yelpaze.process.memory import peak_of, peak_rss_mb
@@ -202,8 +203,9 @@ class Session:
 
     async def _blocks(self) -> AsyncIterator[list[Row]]:
         try:
-            async for block in self.feed.blocks():
-                yield block
+            async with closing(self.feed.blocks()) as opened:
+                async for block in opened:
+                    yield block
         except (InputError, StoppedError) as error:
             self._fault = error  # rows under way go on to their end, and are committed
 
