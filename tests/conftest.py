@@ -14,6 +14,8 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.demo import start_demo, stop
+from support.kafka import Kafka
+from support.kafka import is_installed as kafka_is_installed
 from support.live import Gateway
 from support.needed import absent, needs
 from support.nginx import Nginx
@@ -139,6 +141,17 @@ def redis(tmp_path_factory: pytest.TempPathFactory):
     if shutil.which("redis-server") is None:
         absent("Redis (redis-server)")
     server = Redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def kafka():
+    """A broker; tests keep out of each other's way by the names of their topics and groups."""
+    needs("confluent_kafka")
+    if not kafka_is_installed():
+        absent("Kafka (scripts/servers.sh slow)")
+    server = Kafka()
     yield server
     server.close()
 

@@ -14,7 +14,7 @@ from yelpaze.config.environment import from_environment, variable_of
 from yelpaze.model.errors import InputError
 
 S = TypeVar("S", bound=msgspec.Struct)
-SECTIONS = ("hooks", "live")
+SECTIONS = ("bus", "hooks", "live", "monitor")
 
 
 def _no_mistake(_: object) -> Iterable[Mistake]:

@@ -13,6 +13,8 @@ _EXTRAS = {
     "grpc": ("grpc", "grpc_health", "grpc_reflection", "google.protobuf"),
     "hooks": ("aiosmtplib", "cryptography", "fastapi", "httptools", "uvicorn", "uvloop", "yaml"),
     "live": ("httptools", "jwt", "yaml", "uvloop"),
+    "kafka": ("confluent_kafka",),
+    "monitor": ("fastapi", "httptools", "jinja2", "uvicorn", "uvloop", "yaml"),
     "redis": ("redis",),
     "postgres": ("psycopg",),
     "parquet": ("pyarrow",),
