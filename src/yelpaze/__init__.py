@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from yelpaze.model.event import HostEvent
     from yelpaze.model.headers import Headers
     from yelpaze.model.outcome import Attempt, FanOutError, Outcome, Response, Timings
-    from yelpaze.model.request import Request, Timeout, delete, get, head, patch, post, put, request
+    from yelpaze.model.request import Connect, Request, Timeout, delete, get, head, patch, post, put, request
     from yelpaze.model.statistics import HostStatistics, Statistics
     from yelpaze.model.tls import Tls
     from yelpaze.observe.log import log_events
@@ -68,6 +68,7 @@ _HOME = {
     "yelpaze.model.headers": ("Headers",),
     "yelpaze.model.outcome": ("Attempt", "FanOutError", "Outcome", "Response", "Timings"),
     "yelpaze.model.request": (
+        "Connect",
         "Request",
         "Timeout",
         "delete",
@@ -99,6 +100,7 @@ __all__ = [
     "Attempt",
     "Breaker",
     "Budget",
+    "Connect",
     "Engine",
     "EngineCollector",
     "Error",

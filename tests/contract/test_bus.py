@@ -144,7 +144,7 @@ class Listener:
 
     async def on_assigned(self, partitions):
         self.heard.append(("assigned", len(partitions)))
-        return {one: self.start for one in partitions}
+        return dict.fromkeys(partitions, self.start)
 
     async def on_revoked(self, partitions):
         self.heard.append(("revoked", len(partitions)))
@@ -286,4 +286,3 @@ async def test_a_cancelled_reader_does_no_harm(place):
         await bus.publish(topic.name, some(1))
         async with bus.consume([topic.name], f"g{place.name}") as consumer:
             assert len(await read(consumer, 1)) == 1
-

@@ -39,9 +39,9 @@ class Kafka:
 
     It creates no topics by itself. Its records are still there after `kill` and `start`.
 
-    With `sasl`, a user name and a password of ASCII letters and digits, clients log in with PLAIN. With `tls`,
-    the PEM files of a CA and of a certificate chain with its key, they use TLS; where a client shows a
-    certificate, it must be of that CA.
+    With `sasl`, a user name and a password of ASCII letters and digits, clients log in with PLAIN.
+    With `tls`, the PEM files of a CA and of a certificate chain with its key, they use TLS; they may show a
+    certificate of the CA.
     """
 
     def __init__(self, *, sasl: tuple[str, str] | None = None, tls: tuple[str, str] | None = None) -> None:

@@ -246,6 +246,11 @@ class Call:
         else:
             core.give_slot(host, now)
 
+    @property
+    def _most_redirects(self) -> int:
+        given = self.request.redirects
+        return self._core.max_redirects if given is None else given
+
     # ── what next ───────────────────────────────────────────────────────────────
 
     def ended(self, exchange: Exchange, result: AttemptResult) -> None:
@@ -269,7 +274,7 @@ class Call:
         exchange.settle(result, error, now)
         if self.abandoned:  # cancelled by one of those just notified
             return
-        if status in _REDIRECTS and core.max_redirects and self._redirected(result, now):
+        if status in _REDIRECTS and self._most_redirects and self._redirected(result, now):
             return
         if error is None:
             self._finish(self._outcome(result, None, now))
@@ -305,6 +310,7 @@ class Call:
             result.http_version,
             result.remote_ip,
             self.trace_id,
+            result.certificate_expires,
         )
 
     def _redirected(self, result: AttemptResult, now: float) -> bool:
@@ -314,8 +320,8 @@ class Call:
             return False
         core = self._core
         try:
-            if self._redirects >= core.max_redirects:
-                raise MisuseError(f"that is one more than {core.max_redirects} redirects")  # noqa: TRY301
+            if self._redirects >= self._most_redirects:
+                raise MisuseError(f"that is one more than {self._most_redirects} redirects")  # noqa: TRY301
             target = follow(
                 self.current, self.current.url, result.status, location, core.rules.secret_headers
             )

@@ -21,6 +21,7 @@ from yelpaze.model.event import EventKind, HostEvent
 from yelpaze.model.outcome import Attempt, Outcome
 from yelpaze.model.request import Request
 from yelpaze.model.url import Origin, origin_of
+from yelpaze.policy.address_guard import AddressGuard
 from yelpaze.policy.breaker import State
 from yelpaze.policy.host import Policies
 from yelpaze.policy.rate import Gcra
@@ -44,6 +45,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     rate: Gcra | None
     park: float
     max_redirects: int
+    guard: AddressGuard | None
     max_body: int
     secret_headers: frozenset[str]
     events: EngineEvents
@@ -73,6 +75,7 @@ class Core:
         self.tracer = tracer
         self.random = rng
         self.max_redirects = rules.max_redirects
+        self.guard = rules.guard
         self.max_body = rules.max_body
         self.slots: Slots[QueuedCall] = Slots(
             total=rules.concurrency, rate=rules.rate, on_blocked=self._on_blocked

@@ -78,6 +78,7 @@ class Engine:
 
     - `ca_file`: PEM bundle instead of the system's; `client_cert`: a PEM file, or
       (certificate, key[, password]); `verify=False` checks no certificate.
+      `tls_groups`: key exchange groups (see `Tls`); `tls_sessions=False` resumes none.
     - `http_version`: "auto" uses HTTP/2 over TLS where the server offers it; "2" uses only
       that, from the first call with many streams on one connection.
     - `proxy`: URL of a proxy for all calls; the environment's is not read.
@@ -88,7 +89,8 @@ class Engine:
     - `compressed=False`: asks for bodies as they are, and decodes none.
     - `resolver`: "auto" (c-ares), "system" (libcurl's own threads), or what makes a Resolver.
     - `address_guard`: refuses private, local and reserved addresses when they are connected to, for URLs
-      that come from other people. It excludes `proxy`.
+      that come from other people. It excludes `proxy`. `guard_at="look_up"` checks the addresses that the
+      engine's resolver has found, before the call, which costs less; it excludes `resolver="system"`.
     - `secret_headers`: names dropped when a redirect leaves the origin, beside Authorization,
       Cookie and X-API-Key. `correlation_header`: a second one to carry the trace id, such as
       X-Request-ID. `omit_headers`: those that are sent by default and shall not be, such as
@@ -127,10 +129,13 @@ class Engine:
         max_body: int = _MAX_BODY,
         truncate: bool = False,
         max_redirects: int = 10,
+        tls_groups: str | None = None,
+        tls_sessions: bool = True,
         memory: int = 256 << 20,
         compressed: bool = True,
         resolver: Literal["auto", "system"] | Callable[[], Resolver] = "auto",
         address_guard: AddressGuard | None = None,
+        guard_at: Literal["connect", "look_up"] = "connect",
         secret_headers: Iterable[str] = (),
         correlation_header: str | None = None,
         user_agent: str = f"yelpaze/{__version__}",
@@ -152,11 +157,7 @@ class Engine:
             raise MisuseError(
                 f"proxy takes a URL such as http://proxy.test:3128 or socks5h://…: {shown(str(proxy))!r}"
             )
-        if address_guard is not None and not isinstance(address_guard, AddressGuard):
-            raise MisuseError(f"address_guard takes AddressGuard(…), not {type(address_guard).__name__}")
-        if address_guard is not None and (proxy is not None or transport is not None):
-            other = "proxy" if proxy is not None else "transport"
-            raise MisuseError(f"address_guard cannot see where a {other} connects to: give one of them")
+        _check_guard(address_guard, guard_at, resolver, proxy, transport)
         if http_version not in ("auto", "1.1", "2"):
             raise MisuseError(f'http_version takes "auto", "1.1" or "2": {http_version!r}')
         if per_host is not None and limit is not None:
@@ -185,7 +186,7 @@ class Engine:
         self._rng = rng or random.Random()  # noqa: S311  jitter and ids need no secrecy
         self.clock = time.monotonic if clock is None else clock
         self._has_clock = clock is not None
-        self._guard = address_guard
+        self._guard = address_guard if guard_at == "connect" else None
         self._wall_clock = wall_clock
         self.secret_headers = frozenset(name.lower() for name in secret_headers)
         self._transport = transport
@@ -198,6 +199,7 @@ class Engine:
             rate=None if rate is None else Gcra(Rate.parse(rate)),
             park=park,
             max_redirects=max_redirects,
+            guard=address_guard if guard_at == "look_up" else None,
             max_body=max_body,
             secret_headers=self.secret_headers,
             tracing=tracing,
@@ -205,7 +207,7 @@ class Engine:
         )
         self._config = TransportConfig(
             connect_timeout=default.timeout.connect,
-            tls=Tls(_path(ca_file), client_cert, verify),
+            tls=Tls(_path(ca_file), client_cert, verify, tls_groups),
             authorities=default_authorities(),
             http_version=http_version,
             proxy=proxy,
@@ -214,6 +216,7 @@ class Engine:
             keep_alive=self._connections > 0,
             accept_encoding=offered() if compressed else "",
             user_agent=user_agent,
+            tls_sessions=tls_sessions,
             omit=tuple(name for name in omit_headers if name.lower() != "traceparent"),
         )
         self._traced = not any(name.lower() == "traceparent" for name in omit_headers)
@@ -361,7 +364,16 @@ class Engine:
     ) -> Pending:
         """Share the answer of an identical call under way, or be the first of them."""
         parks = park_listener is not None
-        options = (request.timeout, request.deadline, request.retry, request.tls, defaults, parks)
+        options = (
+            request.timeout,
+            request.deadline,
+            request.retry,
+            request.tls,
+            request.redirects,
+            request.connect,
+            defaults,
+            parks,
+        )
         key = (request.method, request.url, request.headers, options)
         shared_call = self._shared_calls.get(key)
         if shared_call is not None:
@@ -567,3 +579,17 @@ def _trace_id(given: str | None) -> str | None:
 def _path(given: str | os.PathLike[str] | None) -> str | None:
     """Text for a path; what is none is refused by who takes it."""
     return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def _check_guard(
+    guard: object, guard_at: str, resolver: object, proxy: str | None, transport: Transport | None
+) -> None:
+    if guard is not None and not isinstance(guard, AddressGuard):
+        raise MisuseError(f"address_guard takes AddressGuard(…), not {type(guard).__name__}")
+    if guard is not None and (proxy is not None or transport is not None):
+        other = "proxy" if proxy is not None else "transport"
+        raise MisuseError(f"address_guard cannot see where a {other} connects to: give one of them")
+    if guard_at not in ("connect", "look_up"):
+        raise MisuseError(f'guard_at takes "connect" or "look_up": {guard_at!r}')
+    if guard_at == "look_up" and (resolver == "system" or guard is None):
+        raise MisuseError('guard_at="look_up" takes an address_guard and the engine\'s own resolver')

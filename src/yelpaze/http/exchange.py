@@ -21,7 +21,8 @@ from yelpaze.http.timers import Timer
 from yelpaze.http.transport import AttemptRequest, AttemptResult, Transfer
 from yelpaze.model.errors import Error, ErrorKind
 from yelpaze.model.outcome import Timings
-from yelpaze.model.request import Request, Timeout
+from yelpaze.model.request import Connect, Request, Timeout
+from yelpaze.policy.address_guard import AddressGuard
 from yelpaze.process.descriptors import are_used_up
 
 _NEVER = float("inf")
@@ -93,6 +94,9 @@ class Exchange:
         self.trace_context = None if call.span is None else call.span.begin_attempt(call.current.method)
         host.attempts += 1
         if not host.needs_look_up or core.resolver is None:
+            if core.guard is not None and (why := core.guard.refusal(host.name)) is not None:
+                core.soon(self._refused, why)
+                return
             self._send(None)
         else:
             self._look_up(core.resolver)
@@ -117,7 +121,7 @@ class Exchange:
             self._timer.cancel()
         self._dns = self._core.now() - self.began
         if answer.error:
-            error = OUT_OF_FILES if are_used_up() else Error(ErrorKind.DNS, answer.error)
+            error = OUT_OF_FILES if are_used_up() else Error(ErrorKind.DNS, answer.error, answer.code)
             self._end(AttemptResult(0, error))
             return
         try:
@@ -131,6 +135,13 @@ class Exchange:
     def _send(self, answer: Answer | None) -> None:
         core, call, host = self._core, self._call, self._host
         current, limits = call.current, call.timeout
+        addresses = None if answer is None else answer.addresses
+        connect = current.connect
+        if addresses is not None and (core.guard is not None or connect is not None):
+            addresses, fault = _usable(addresses, core.guard, connect, host.name)
+            if fault is not None:
+                core.soon(self._end_with, fault)
+                return
         attempt = AttemptRequest(
             method=current.method,
             url=current.url,
@@ -138,13 +149,14 @@ class Exchange:
             body=current.body,
             replayable=call.replayable,
             host=host.key,
-            addresses=None if answer is None else answer.addresses,
+            addresses=addresses,
             connect_timeout=limits.connect,
             order=call.order,
             dns=self._dns,
             queued=call.queued,
             write=None if call.spool is None else call.spool.writer(),
             tls=current.tls,
+            certificate=connect is not None and connect.certificate,
         )
         self._transfer = core.transport.start(attempt, self._answered)  # may raise
         began = self.began
@@ -200,6 +212,13 @@ class Exchange:
         self._transfer = None
         transfer.cancel()
 
+    def _refused(self, why: str) -> None:
+        self._end_with(Error(ErrorKind.BLOCKED_ADDRESS, why))
+
+    def _end_with(self, error: Error) -> None:
+        if not self._over:
+            self._end(AttemptResult(0, error))
+
     # ── end ─────────────────────────────────────────────────────────────────────
 
     def _end(self, result: AttemptResult) -> None:
@@ -236,3 +255,22 @@ class Exchange:
             self.stop()
         else:
             self._unheard = True
+
+
+def _usable(
+    addresses: tuple[str, ...], guard: AddressGuard | None, connect: Connect | None, name: str
+) -> tuple[tuple[str, ...], Error | None]:
+    """The addresses that may be connected to, or why there are none."""
+    if connect is not None and connect.ip_family is not None:
+        is_6 = connect.ip_family == 6  # noqa: PLR2004
+        addresses = tuple(one for one in addresses if (":" in one) is is_6)
+        if not addresses:
+            text = f"cannot resolve {name!r}: it has no IPv{connect.ip_family} address"
+            return (), Error(ErrorKind.DNS, text, "NODATA")
+    if guard is not None:
+        refusals = [guard.refusal(one) for one in addresses]
+        permitted = tuple(one for one, why in zip(addresses, refusals, strict=True) if why is None)
+        if not permitted:
+            return (), Error(ErrorKind.BLOCKED_ADDRESS, str(refusals[0]))
+        addresses = permitted if len(permitted) < len(addresses) else addresses
+    return addresses, None

@@ -57,6 +57,7 @@ class TransportConfig(msgspec.Struct, frozen=True, kw_only=True):
     accept_encoding: str  # empty: bodies are asked for as they are, and none is decoded
     user_agent: str
     omit: tuple[str, ...] = ()
+    tls_sessions: bool = True
 
 
 class Handle:
@@ -89,6 +90,7 @@ class Handle:
         "shape",
         "shard",
         "url",
+        "wants_certificate",
         "write_error",
     )
 
@@ -114,6 +116,7 @@ class Handle:
         self.decode_error: Error | None = None
         self.one_time: OneTimeBody | None = None
         self.is_traced = False
+        self.wants_certificate = False
         self.is_checked = self.met_stale = False  # which connection libcurl uses
         is_post = shape[1] or shape[0] in _WITH_EMPTY_BODY
         self._suppressed = (
@@ -167,6 +170,9 @@ class Handle:
             self.resolve_set = True
         if attempt.write is not None:
             self._write_to(attempt.write)
+        if attempt.certificate is not self.wants_certificate:
+            easy.setopt(pycurl.OPT_CERTINFO, int(attempt.certificate))
+            self.wants_certificate = attempt.certificate
 
     def _send_once(self, body: bytes) -> None:
         one_time = self.one_time = OneTimeBody(body)
@@ -296,6 +302,8 @@ def _set_config(easy: pycurl.Curl, config: TransportConfig, tls: Tls | None) -> 
         easy.setopt(pycurl.MAXFILESIZE_LARGE, config.max_body)
     easy.setopt(pycurl.DNS_CACHE_TIMEOUT, _DNS_CACHE_SECONDS)
     _set_tls(easy, config.tls if tls is None else tls, config.authorities)
+    if not config.tls_sessions:
+        easy.setopt(pycurl.SSL_SESSIONID_CACHE, 0)
     easy.setopt(pycurl.TCP_NODELAY, 1)
     easy.setopt(pycurl.FORBID_REUSE, int(not config.keep_alive))
 
@@ -304,6 +312,8 @@ def _set_tls(easy: pycurl.Curl, tls: Tls, authorities: str) -> None:
     easy.setopt(pycurl.SSL_VERIFYPEER, int(tls.verify))
     easy.setopt(pycurl.SSL_VERIFYHOST, 2 if tls.verify else 0)
     easy.setopt(pycurl.CAINFO, os.fsencode(tls.ca_file or authorities))
+    if tls.groups is not None:
+        easy.setopt(pycurl.SSL_EC_CURVES, tls.groups)
     if tls.certificate is not None:
         certificate, key, password = tls.certificate
         easy.setopt(pycurl.SSLCERT, os.fsencode(certificate))

@@ -17,15 +17,31 @@ import msgspec
 _TTL_MIN, _TTL_MAX, _TTL_FAILED = 1.0, 300.0, 2.0
 _MAX_NAMES = 10_000
 _NO_SEARCH = 1 << 5  # ARES_FLAG_NOSEARCH, which aiodns does not name
+_AT_ONCE = 1000
+# The name server's answer (RFC 1035, section 4.1.1), and what c-ares adds.
+_CODES = {
+    aiodns.error.ARES_ENOTFOUND: "NXDOMAIN",
+    aiodns.error.ARES_ENODATA: "NODATA",
+    aiodns.error.ARES_ESERVFAIL: "SERVFAIL",
+    aiodns.error.ARES_EREFUSED: "REFUSED",
+    aiodns.error.ARES_ENOTIMP: "NOTIMP",
+    aiodns.error.ARES_EFORMERR: "FORMERR",
+    aiodns.error.ARES_ETIMEOUT: "TIMEOUT",
+    aiodns.error.ARES_ECONNREFUSED: "UNREACHABLE",
+}
 _NOT_FOUND = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA})
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The addresses of a name, in the order to try them; or why there are none."""
+    """The addresses of a name, in the order to try them; or why there are none.
+
+    `code`: why there are none, for programs: NXDOMAIN, NODATA, SERVFAIL, REFUSED, TIMEOUT, …
+    """
 
     addresses: tuple[str, ...]
     error: str
     expires: float
+    code: str = ""
 
 
 class Resolver(Protocol):
@@ -42,9 +58,16 @@ class Resolver(Protocol):
 
 
 class AsyncResolver:
-    """c-ares on the running event loop. `nameservers` (host or host:port) default to the system's."""
+    """c-ares on the running event loop. `nameservers` (host or host:port) default to the system's.
 
-    def __init__(self, nameservers: Sequence[str] | None = None) -> None:
+    `names`: how many are remembered. `at_once`: look-ups under way at most; others wait, within their time.
+    """
+
+    def __init__(
+        self, nameservers: Sequence[str] | None = None, *, names: int = _MAX_NAMES, at_once: int = _AT_ONCE
+    ) -> None:
+        self._names = names
+        self._room = asyncio.Semaphore(at_once)
         self._loop = asyncio.get_running_loop()
         self._nameservers = list(nameservers) if nameservers else None
         self._channels: dict[bool, aiodns.DNSResolver] = {}
@@ -82,15 +105,16 @@ class AsyncResolver:
         # /etc/hosts, where names have no dot at the end, still applies.
         is_whole = host.endswith(".")
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout), self._room:
                 channel = self._channel(is_whole=is_whole)
                 result = await channel.getaddrinfo(host.removesuffix("."), type=socket.SOCK_STREAM)
         except TimeoutError:
-            answer = self._failed(f"no name server answered for {host!r} within {timeout:g} s")
+            text = f"no name server answered for {host!r} within {timeout:g} s"
+            answer = self._failed(text, "TIMEOUT")
         except aiodns.error.DNSError as error:
             code, text = error.args[0], error.args[1] if len(error.args) > 1 else ""
             reason = "there is no such name" if code in _NOT_FOUND else text
-            answer = self._failed(f"cannot resolve {host!r}: {reason}")
+            answer = self._failed(f"cannot resolve {host!r}: {reason}", _CODES.get(code, "ERROR"))
         else:
             answer = self._found(host, result.nodes)
         self._store(host, answer)
@@ -107,17 +131,17 @@ class AsyncResolver:
     def _found(self, host: str, nodes: "Sequence[object]") -> Answer:
         addresses = tuple(dict.fromkeys(_text(node.addr[0]) for node in nodes))  # type: ignore[attr-defined]
         if not addresses:
-            return self._failed(f"cannot resolve {host!r}: it has no address")
+            return self._failed(f"cannot resolve {host!r}: it has no address", "NODATA")
         ttl = min((node.ttl for node in nodes), default=0)  # type: ignore[attr-defined]
         return Answer(addresses, "", self._loop.time() + min(max(ttl, _TTL_MIN), _TTL_MAX))
 
-    def _failed(self, why: str) -> Answer:
-        return Answer((), why, self._loop.time() + _TTL_FAILED)
+    def _failed(self, why: str, code: str) -> Answer:
+        return Answer((), why, self._loop.time() + _TTL_FAILED, code)
 
     def _store(self, host: str, answer: Answer) -> None:
         self._cache[host] = answer
         self._cache.move_to_end(host)
-        if len(self._cache) > _MAX_NAMES:
+        if len(self._cache) > self._names:
             self._cache.popitem(last=False)
 
 

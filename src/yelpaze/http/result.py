@@ -1,6 +1,7 @@
 """What one attempt came to: read off the easy handle before it is used again."""
 
 import re
+from email.utils import parsedate_to_datetime
 
 import pycurl
 
@@ -16,6 +17,8 @@ _FIRST_FINAL_STATUS = 200
 _PARTIAL = 206
 _REFUSED_BY_PROXY = range(400, 500)
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
+# As OpenSSL prints a time: "Nov 30 23:59:59 2026 GMT".
+_GMT = re.compile(r"(\w{3}) +(\d+) ([\d:]+) (\d{4}) GMT")
 _VERSIONS = {
     pycurl.CURL_HTTP_VERSION_1_0: "1.0",
     pycurl.CURL_HTTP_VERSION_1_1: "1.1",
@@ -101,4 +104,16 @@ def read(
         _VERSIONS.get(info(pycurl.INFO_HTTP_VERSION), ""),
         info(pycurl.PRIMARY_IP),
         handle.write_error,
+        _certificate_expires(handle) if handle.wants_certificate else None,
     )
+
+
+def _certificate_expires(handle: Handle) -> float | None:
+    """When the first certificate of the chain that expires does so, in UNIX seconds."""
+    times = [
+        parsedate_to_datetime(_GMT.sub(r"\2 \1 \4 \3 GMT", value)).timestamp()
+        for certificate in handle.easy.getinfo(pycurl.INFO_CERTINFO)
+        for name, value in certificate
+        if name == "Expire date"
+    ]
+    return min(times, default=None)

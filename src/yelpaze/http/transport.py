@@ -31,7 +31,8 @@ class AttemptRequest(msgspec.Struct, kw_only=True, gc=False):
       which took `dns` seconds. `queued`: seconds spent waiting before.
     - `connect_timeout`: in seconds; the other timeouts are the engine's.
     - `order`: the age of what the attempt belongs to; while memory is short, the oldest goes on.
-    - `write`: takes the body as it comes. `tls`: replaces the engine's settings.
+    - `write`: takes the body as it comes. `tls`: replaces the engine's settings. `certificate`: whether the
+      expiry of the server's certificate is wanted.
     """
 
     method: str
@@ -47,12 +48,13 @@ class AttemptRequest(msgspec.Struct, kw_only=True, gc=False):
     queued: float
     write: BodyWriter | None
     tls: Tls | None
+    certificate: bool = False
 
 
 class AttemptResult(msgspec.Struct, frozen=True, gc=False):
     """An attempt's answer, or its error; `status` is 0 without a whole answer.
 
-    `raised`: what `AttemptRequest.write` raised.
+    `raised`: what `AttemptRequest.write` raised. `certificate_expires`: UNIX seconds, if it was asked for.
     """
 
     status: int
@@ -63,6 +65,7 @@ class AttemptResult(msgspec.Struct, frozen=True, gc=False):
     http_version: str = ""
     remote_ip: str = ""
     raised: BaseException | None = None
+    certificate_expires: float | None = None
 
 
 OnAttemptDone = Callable[[AttemptResult], None]

@@ -96,10 +96,14 @@ class ErrorKind(StrEnum):
 
 
 class Error(msgspec.Struct, frozen=True, gc=False):
-    """Why a call, or one attempt of it, failed: the kind for programs, the message for people."""
+    """Why a call, or one attempt of it, failed: the kind for programs, the message for people.
+
+    `code` says more for programs: of a failed look-up the name server's answer, such as `NXDOMAIN`.
+    """
 
     kind: ErrorKind
     message: str
+    code: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"

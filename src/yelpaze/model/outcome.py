@@ -63,6 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     - `error` is None exactly when `ok` is true: an answer with a status below 400.
     - `attempts` has one entry a try, the last one's error being `error`; a redirect
       followed is a try of its own.
+    - `certificate_expires` (UNIX seconds) is the first expiry in the server's chain of certificates, if
+      `Connect(certificate=True)` asked for it.
     - `elapsed` is the whole call in seconds: attempts, pauses between them and queueing.
     """
 
@@ -78,6 +80,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     http_version: str
     remote_ip: str
     trace_id: str
+    certificate_expires: float | None = None
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [

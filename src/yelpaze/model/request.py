@@ -7,7 +7,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import http_sf
 import msgspec
@@ -51,6 +51,8 @@ class RequestOptions(TypedDict, total=False):
     idempotency_key: str | bool
     dedupe: bool | None
     tls: Tls | None
+    redirects: int | None
+    connect: "Connect | None"
     tag: Any
 
 
@@ -72,6 +74,22 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True):
                 raise MisuseError(f"Timeout({name}=…) takes a positive number of seconds: {value!r}")
 
 
+class Connect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How one request's connection is made, and what is asked of it.
+
+    - `ip_family`: 4 or 6 uses only such addresses.
+    - `certificate`: the outcome has the time at which the server's certificate expires, if a connection was
+      made for it.
+    """
+
+    ip_family: Literal[4, 6] | None = None
+    certificate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ip_family not in (None, 4, 6):
+            raise MisuseError(f"ip_family takes 4 or 6: {self.ip_family!r}")
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One call. Checked when it is made, so that a bad one never reaches the engine.
 
@@ -83,6 +101,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `dedupe`: whether a GET or HEAD may share the answer of an identical one under way; None
       means as the engine says.
     - `tls`: replaces the engine's TLS settings; connections are shared with requests that have the same.
+    - `redirects`: replaces the engine's `max_redirects`; 0 follows none. `connect`: see `Connect`.
     - `tag`: anything of the caller's own, which its outcome has as well (`outcome.tag`); it is not sent.
 
     Its `repr` shows no credentials: neither those of the URL nor those in headers, and no body.
@@ -98,6 +117,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retry: bool = True
     dedupe: bool | None = None
     tls: Tls | None = None
+    redirects: int | None = None
+    connect: Connect | None = None
     tag: Any = None
 
     def __post_init__(self) -> None:
@@ -117,6 +138,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             check_headers(self.headers)
         if self.tls is not None and not isinstance(self.tls, Tls):
             raise MisuseError(f"tls takes Tls(…), not {type(self.tls).__name__}")
+        if self.redirects is not None and not (isinstance(self.redirects, int) and self.redirects >= 0):
+            raise MisuseError(f"redirects takes a number, at least 0: {self.redirects!r}")
         if self.deadline is not None and not (isinstance(self.deadline, int | float) and self.deadline > 0):
             raise MisuseError(f"deadline takes a positive number of seconds: {self.deadline!r}")
 
@@ -188,6 +211,8 @@ def request(
     idempotency_key: str | bool = False,
     dedupe: bool | None = None,
     tls: Tls | None = None,
+    redirects: int | None = None,
+    connect: Connect | None = None,
     tag: Any = None,
 ) -> Request:
     """Build a request. At most one of `json`, `form`, `multipart` and `body` may be given.
@@ -223,6 +248,8 @@ def request(
         retry=retry,
         dedupe=dedupe,
         tls=tls,
+        redirects=redirects,
+        connect=connect,
         tag=tag,
     )
 

@@ -1,6 +1,7 @@
 """TLS settings of an engine, or of one request."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.secrets import HIDDEN, repr_of
 
+_GROUPS = re.compile(r"[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)*")
 _PATHS = (str, os.PathLike)
 
 
@@ -19,17 +21,20 @@ class Tls(msgspec.Struct, frozen=True):
         ca_file: PEM bundle of authorities to trust, instead of the system's.
         client_cert: PEM file with certificate and key, or (certificate, key[, password]).
         verify: False accepts any certificate.
+        groups: Key exchange groups in order of preference, as OpenSSL lists them: `X25519:prime256v1`. A
+            share is sent for the first one only. None is OpenSSL's own list.
 
     Raises MisuseError for files that cannot be read or are not what they should be.
 
     >>> Tls(verify=False)
-    Tls(ca_file=None, client_cert=None, verify=False)
+    Tls(ca_file=None, client_cert=None, verify=False, groups=None)
 
     """
 
     ca_file: str | None = None
     client_cert: str | tuple[str | None, ...] | None = None
     verify: bool = True
+    groups: str | None = None
 
     def __post_init__(self) -> None:
         if self.ca_file is not None:
@@ -38,6 +43,8 @@ class Tls(msgspec.Struct, frozen=True):
             msgspec.structs.force_setattr(self, "client_cert", _certificate(self.client_cert))
         if not isinstance(self.verify, bool):
             raise MisuseError(f"verify takes True or False: {self.verify!r}")
+        if self.groups is not None and not (isinstance(self.groups, str) and _GROUPS.fullmatch(self.groups)):
+            raise MisuseError(f"groups takes names separated by colons, such as X25519: {self.groups!r}")
         if self.ca_file is not None or self.client_cert is not None:
             _check(self.ca_file, self.certificate)
 
@@ -46,7 +53,8 @@ class Tls(msgspec.Struct, frozen=True):
         if self.certificate is not None:
             certificate, key, password = self.certificate
             hidden = (certificate, key, password and HIDDEN)
-        return [("ca_file", self.ca_file), ("client_cert", hidden), ("verify", self.verify)]
+        fields = [("ca_file", self.ca_file), ("client_cert", hidden), ("verify", self.verify)]
+        return [*fields, ("groups", self.groups)]
 
     def __repr__(self) -> str:
         return repr_of(self)
