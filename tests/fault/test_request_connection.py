@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import ssl
 
 import pytest
@@ -85,7 +85,7 @@ async def test_a_request_says_how_many_redirects_are_followed():
 
 async def test_the_expiry_of_the_certificate_is_data(ca, ca_file):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    expires = datetime.datetime(2030, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
+    expires = dt.datetime(2030, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
     ca.issue_cert("127.0.0.1", not_after=expires).configure_cert(context)
     server, port = await serving(GOOD, context)
     async with server, Engine(ca_file=ca_file, connections=0, tls_sessions=False) as engine:

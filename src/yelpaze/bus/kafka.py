@@ -68,6 +68,7 @@ class KafkaBus:
         self.settings = settings
         self._report = report
         self._refusal = ""
+        self._known: set[str] = set()
         self._is_away = False
         self._producer: Producer | None = None
         self._admin: AdminClient | None = None
@@ -165,7 +166,10 @@ class KafkaBus:
                 topic.name,
                 num_partitions=topic.partitions,
                 replication_factor=self.settings.replication,
-                config={"retention.ms": str(int(topic.retention * 1000))},
+                config={
+                    "retention.ms": str(int(topic.retention * 1000)),
+                    "message.timestamp.type": "LogAppendTime",  # the brokers' clock, whatever a producer's is
+                },
             )
             for topic in topics
             if topic.name not in known
@@ -258,6 +262,9 @@ class KafkaBus:
     # ── publishing ──────────────────────────────────────────────────────────────
 
     async def publish(self, topic: str, records: Sequence[NewRecord]) -> None:
+        if topic not in self._known:  # librdkafka would wait for it until the records time out
+            await self.partitions_of(topic)
+            self._known.add(topic)
         for start in range(0, len(records), _AT_ONCE):
             await self._publish(topic, records[start : start + _AT_ONCE])
 
@@ -266,17 +273,20 @@ class KafkaBus:
         if producer is None:
             raise BusUnavailable(f"{self.shown}: the bus is closed")
         batch = _Batch(len(records), asyncio.get_running_loop())
-        messages = [_message(record) for record in records]
-        queued = producer.produce_batch(topic, messages, on_delivery=batch.on_delivery)
-        if queued < len(messages):
-            errors = [message["_error"] for message in messages if "_error" in message]
-            batch.failed(errors[0], len(messages) - queued)
+        # A partition in the message itself has no effect (confluent-kafka 2.16).
+        by_partition: dict[int, list[dict[str, Any]]] = {}
+        for record in records:
+            number = -1 if record.partition is None else record.partition
+            by_partition.setdefault(number, []).append({"key": record.key, "value": record.value})
+        for number, messages in by_partition.items():
+            queued = producer.produce_batch(topic, messages, number, on_delivery=batch.on_delivery)
+            if queued < len(messages):
+                errors = [message["_error"] for message in messages if "_error" in message]
+                batch.failed(errors[0], len(messages) - queued)
         error = await batch.done
         if error is None:
             self._is_away = False
             return
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):  # noqa: SLF001
-            raise InputError(f"{self.shown}: there is no topic {topic}")
         if error.code() == KafkaError._UNKNOWN_PARTITION:  # noqa: SLF001
             raise InputError(f"{self.shown}: topic {topic} has no such partition")
         raise BusUnavailable(f"{self.shown}: {self._refusal or error.str()}")
@@ -315,13 +325,6 @@ class KafkaBus:
             return await asyncio.wait_for(asyncio.wrap_future(future), _ADMIN_SECONDS + 1)
         except TimeoutError:
             raise BusUnavailable(f"{self.shown}: no answer within {_ADMIN_SECONDS:g} s") from None
-
-
-def _message(record: NewRecord) -> dict[str, Any]:
-    message: dict[str, Any] = {"key": record.key, "value": record.value}
-    if record.partition is not None:
-        message["partition"] = record.partition
-    return message
 
 
 class _Batch:
@@ -408,8 +411,10 @@ class KafkaConsumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await asyncio.shield(self._do(self._client.close))
+        client, self._client = self._client, None
+        if client is None:
+            return
+        await asyncio.shield(self._do(client.close))
         self._thread.shutdown(wait=False)
         self._assigned = frozenset()
 
