@@ -85,8 +85,11 @@ def _near(name: Any, fields: Mapping[str, Any]) -> list[str]:
 
 
 def _value(kind: Any, value: Any, place: str, mistakes: list[Mistake]) -> Any:
-    if is_struct(kind):
-        return _struct(kind, {} if value is None else value, place, mistakes, {})
+    section = _section_of(kind)
+    if section is not None:
+        if value is None and section is not kind:
+            return None
+        return _struct(section, {} if value is None else value, place, mistakes, {})
     item = _item_of(kind)
     if item is not None and is_struct(item):
         if not isinstance(value, list | tuple):
@@ -107,6 +110,13 @@ def _value(kind: Any, value: Any, place: str, mistakes: list[Mistake]) -> Any:
 def is_struct(kind: Any) -> bool:
     """Whether a type is a section of settings."""
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _section_of(kind: Any) -> Any:
+    """The struct of a type that is one, or one or nothing."""
+    if get_origin(kind) in (Union, UnionType):
+        return next((one for one in get_args(kind) if is_struct(one)), None)
+    return kind if is_struct(kind) else None
 
 
 def _item_of(kind: Any) -> Any:

@@ -11,6 +11,15 @@ from yelpaze.model.errors import InputError
 from yelpaze.model.extras import require
 
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)\Z"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+        r"|\.(?:nan|NaN|NAN))\Z"
+    ),
+}
+
+
 class Document:
     """The contents of a settings file, with the lines of settings. Raises InputError.
 
@@ -143,4 +152,9 @@ def _loader() -> Any:
                     seen.add(key.value)
             return super().construct_mapping(node, deep)
 
+    # Numbers as in YAML 1.2: `23:00` is a text, in YAML 1.1 it is 1380.
+    Loader.yaml_implicit_resolvers = {
+        start: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in resolvers]
+        for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     return Loader

@@ -1,0 +1,66 @@
+"""Files to a `MonitorConfig`, or every mistake with file and line."""
+
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from yelpaze.config.convert import convert
+from yelpaze.config.environment import from_environment
+from yelpaze.config.loader import merged
+from yelpaze.model.errors import InputError
+from yelpaze.monitor.config.files import Files
+from yelpaze.monitor.config.model import MonitorConfig
+from yelpaze.monitor.config.reader import Reader
+from yelpaze.monitor.config.settings import (
+    MonitorSettings,
+)
+from yelpaze.monitor.config.texts import as_texts
+
+_MOST_SHOWN = 50
+
+
+def load_monitor(given: list[Path], environment: Mapping[str, str] = os.environ) -> MonitorConfig:
+    """The configuration in these files and folders. Raises InputError with all mistakes, a line each."""
+    files = Files(given, environment, "monitor")
+    above, mistakes = from_environment("monitor", MonitorSettings, environment)
+    settings, wrong = convert(MonitorSettings, merged(as_texts(files.values), above), {})
+    reader = Reader(files.paths[0].parent if files.paths else Path())
+    if settings is not None:
+        # A wrong value has been replaced by its default, which says nothing of the others.
+        spoiled = {mistake.path for mistake in wrong if not mistake.is_name}
+        found = reader.read(settings)
+        mistakes += [one for one in reader.mistakes if one.path not in spoiled]
+    mistakes += [*files.mistakes, *wrong]
+    if mistakes or settings is None:
+        shown = sorted({(files.place_of(one.path), str(one)) for one in mistakes}, key=_by_line)
+        lines = [f"{place}: {text}" if place else text for place, text in shown]
+        more = [f"and {len(lines) - _MOST_SHOWN} more"] if len(lines) > _MOST_SHOWN else []
+        raise InputError("\n".join([*lines[:_MOST_SHOWN], *more]))
+    encoded = msgspec.json.encode(settings, order="sorted", enc_hook=repr)
+    return msgspec.structs.replace(found, hash=blake2b(encoded, digest_size=6).hexdigest())
+
+
+def config_of(settings: Mapping[str, Any]) -> MonitorConfig:
+    """The configuration of settings as they stand in a file. Raises InputError.
+
+    >>> site = {"name": "a", "url": "http://a.test", "conditions": ["[STATUS] == 200"]}
+    >>> config = config_of({"endpoints": [site]})
+    >>> list(config.checks)
+    ['_a']
+    """
+    found, mistakes = convert(MonitorSettings, as_texts(settings), {})
+    reader = Reader(Path())
+    config = reader.read(found) if found is not None else None
+    if config is None or mistakes or reader.mistakes:
+        raise InputError("\n".join(map(str, [*mistakes, *reader.mistakes])))
+    encoded = msgspec.json.encode(found, order="sorted", enc_hook=repr)
+    return msgspec.structs.replace(config, hash=blake2b(encoded, digest_size=6).hexdigest())
+
+
+def _by_line(one: tuple[str, str]) -> tuple[str, int, str]:
+    place, _, line = one[0].rpartition(":")
+    return (place, int(line), one[1]) if line.isdigit() else (one[0], 0, one[1])
