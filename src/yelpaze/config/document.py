@@ -10,7 +10,6 @@ from typing import Any
 from yelpaze.model.errors import InputError
 from yelpaze.model.extras import require
 
-
 _NUMBERS = {
     "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)\Z"),
     "tag:yaml.org,2002:float": re.compile(

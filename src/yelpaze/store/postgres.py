@@ -9,7 +9,7 @@ import psycopg
 
 from yelpaze.model.errors import InputError
 from yelpaze.model.secrets import SECRETS
-from yelpaze.store.session import Row, StoreConflict, StoreUnavailable, Table
+from yelpaze.store.session import Row, StoreConflict, StoreUnavailable, Table, on_conflict
 
 _MIGRATIONS = 0x79656C70  # of advisory locks
 _CONNECT_SECONDS = 10
@@ -89,13 +89,15 @@ class PostgresConnection:
         with _translating():
             return int(self._connection.execute(_spelled(sql), parameters or None).rowcount)
 
-    def insert(self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False) -> None:
+    def insert(
+        self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False, conflict: str = ""
+    ) -> None:
         # One statement with an array for each column: a third of what executemany costs (anchors, "Store").
         if not rows:
             return
         names = ", ".join(table.types)
         arrays = ", ".join(f"%s::{kind}[]" for kind in table.types.values())
-        ending = " ON CONFLICT DO NOTHING" if ignore_known else ""
+        ending = on_conflict(conflict, ignore_known=ignore_known)
         self._many(f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){ending}", rows)  # noqa: S608
 
     def update(

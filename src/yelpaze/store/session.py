@@ -56,8 +56,14 @@ class Session(Protocol):
     def run(self, sql: str, *parameters: Any) -> int:
         """Change something; return how many rows were changed."""
 
-    def insert(self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False) -> None:
-        """Insert rows, each with all columns of the table. `ignore_known` skips those whose key is there."""
+    def insert(
+        self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False, conflict: str = ""
+    ) -> None:
+        """Insert rows, each with all columns of the table. `ignore_known` skips those whose key is there.
+
+        `conflict` is what happens to these instead: `(key) DO UPDATE SET value = excluded.value`; a key may
+        then be in `rows` only once.
+        """
 
     def update(
         self, table: Table, changed: Sequence[str], rows: Sequence[Row], where: str = "", *, also: str = ""
@@ -78,3 +84,10 @@ Work = Callable[[Session], Any]
 def first(rows: Iterable[Row]) -> Row | None:
     """Return the first row, or None."""
     return next(iter(rows), None)
+
+
+def on_conflict(conflict: str, *, ignore_known: bool) -> str:
+    """The end of an INSERT, as both databases spell it."""
+    if conflict:
+        return f" ON CONFLICT {conflict}"
+    return " ON CONFLICT DO NOTHING" if ignore_known else ""

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from yelpaze.model.errors import InputError
-from yelpaze.store.session import Row, StoreUnavailable, Table
+from yelpaze.store.session import Row, StoreUnavailable, Table, on_conflict
 
 _BUSY_SECONDS = 30.0
 _BUSY_PAUSE = 0.01
@@ -112,10 +112,12 @@ class SqliteConnection:
         self.writes += 1
         return self._execute(_spelled(sql), _bound(parameters)).rowcount
 
-    def insert(self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False) -> None:
+    def insert(
+        self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False, conflict: str = ""
+    ) -> None:
         if not rows:
             return
-        ending = " ON CONFLICT DO NOTHING" if ignore_known else ""
+        ending = on_conflict(conflict, ignore_known=ignore_known)
         marks = ", ".join("?" * len(table.types))
         names = ", ".join(table.types)
         self._many(f"INSERT INTO {table.name} ({names}) VALUES ({marks}){ending}", rows)  # noqa: S608
