@@ -28,8 +28,6 @@ from yelpaze.service.runner import Service
 from yelpaze.store.opening import is_postgres, sqlite_path
 from yelpaze.web.hooks_api.app import hooks_api
 
-_REQUEST_SECONDS = 5
-
 
 class HooksOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the command, with the settings."""

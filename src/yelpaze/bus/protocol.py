@@ -40,12 +40,14 @@ class NewRecord(msgspec.Struct, frozen=True, gc=False):
     """A record to publish. Without `partition` its key decides.
 
     `is_droppable`: while the brokers are away, and there is no more room on disk, it may be lost.
+    `is_transient`: it is of no use later, and not kept at all while the brokers are away.
     """
 
     key: str
     value: bytes
     partition: int | None = None
     is_droppable: bool = False
+    is_transient: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

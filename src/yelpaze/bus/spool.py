@@ -111,7 +111,9 @@ class SpoolingBus:
                 self._report(Notice("bus.spooling", text, Level.WARNING))
             else:
                 return
-        await self._keep(topic, records)
+        kept = [record for record in records if not record.is_transient]
+        if kept:
+            await self._keep(topic, kept)
 
     async def _keep(self, topic: str, records: Sequence[NewRecord]) -> None:
         rows = [(topic, one.key, one.value, one.partition, int(one.is_droppable)) for one in records]

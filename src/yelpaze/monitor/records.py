@@ -13,7 +13,9 @@ Times are milliseconds since 1970.
 
 import contextlib
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
+from zlib import crc32
 
 import msgspec
 
@@ -24,6 +26,7 @@ RESULTS, LOCATIONS, COMMANDS = "results", "locations", "commands"
 TRANSITIONS, ALARMS, DEAD = "transitions", "alarms", "dead"
 RESULT_PARTITIONS = 64
 PROBE_PARTITIONS = 16
+APPLICATION = "monitor"  # of hooks
 PUSH = "push"  # the location of push checks
 
 TransitionKind = Literal["seems_down", "down", "failing", "passing", "resolved"]
@@ -128,14 +131,20 @@ class Command(_Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     target: str = ""
 
 
-class Alarm(_Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A message for hooks: one channel's."""
+class Alarm(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A message for hooks, as its API takes it, and the application that it is of.
 
-    id: str
-    channel: str
-    order_key: str
-    expires: int
+    `channels` has the one channel that it goes to. A newer one with its order key takes its place.
+    """
+
+    app: str = APPLICATION
+    event_id: str
+    event_type: str
     payload: dict[str, Any]
+    channels: tuple[str, ...]
+    order_key: str
+    expires_at: datetime
+    schedule: str = "alarm"
 
 
 class Dead(_Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -174,6 +183,11 @@ def topics(locations: tuple[str, ...]) -> list[Topic]:
     ]
 
 
+def shard_of(check: str) -> int:
+    """The partition of `probe.LOCATION` that a check belongs to."""
+    return crc32(check.encode()) % PROBE_PARTITIONS
+
+
 def probe_topic(location: str) -> str:
     """The topic of a location's probes."""
     return f"probe.{location}"
@@ -210,14 +224,19 @@ async def decoded(bus: Bus, records: Sequence[Record], kind: type[T]) -> list[tu
     return found
 
 
-def record_of(value: Result | Heartbeat | Transition | Command | Alarm | Dead | ProbeRequest) -> NewRecord:
+Value = Result | Heartbeat | Transition | Command | Alarm | Dead | ProbeRequest
+
+
+def record_of(value: Value) -> NewRecord:  # noqa: PLR0911  one for each kind
     """A value as a record, with its key."""
     match value:
         case Result():
             return NewRecord(value.check, encode(value), is_droppable=value.success)
         case Heartbeat():
-            return NewRecord(value.location, encode(value), is_droppable=True)
-        case Transition() | ProbeRequest():
+            return NewRecord(value.location, encode(value), is_transient=True)
+        case ProbeRequest():
+            return NewRecord(value.check, encode(value), shard_of(value.check))
+        case Transition():
             return NewRecord(value.check, encode(value))
         case Alarm():
             return NewRecord(value.order_key, encode(value))

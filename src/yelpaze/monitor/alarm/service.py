@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -280,18 +281,19 @@ class AlarmService:
         payload = payload_of(notification, self._config.checks, channel, group.sent)
         return [
             Alarm(
-                id=f"{group.key}|{group.sent}",
-                channel=group.channel,
-                order_key=group.key,
-                expires=now + _EXPIRES_MS,
+                event_id=f"{group.key}|{group.sent}",
+                event_type=f"monitor.alarm.{payload['status']}",
                 payload=payload,
+                channels=(group.channel,),
+                order_key=group.key,
+                expires_at=datetime.fromtimestamp((now + _EXPIRES_MS) / 1000, UTC),
             )
         ]
 
     async def _keep(self, alarms: list[Alarm], rows: dict[str, str], now: int) -> bool:
         """Write groups and outbox; false if another member has done so, and all is read anew."""
-        ids = [one.id for one in alarms]
-        values = [(one.id, now, msgspec.json.encode(one).decode(), 0) for one in alarms]
+        ids = [one.event_id for one in alarms]
+        values = [(one.event_id, now, msgspec.json.encode(one).decode(), 0) for one in alarms]
 
         def work(session: Session) -> bool:
             if ids and session.rows("SELECT 1 FROM notification WHERE id IN ?? LIMIT 1", ids):

@@ -10,6 +10,10 @@ from yelpaze.store.session import Session
 
 _decode = msgspec.json.Decoder(Transition).decode
 _AT_ONCE = 500
+_OPEN = (
+    "INSERT INTO incident (id, check_key, state, since, until, reason, message, acked, acked_by, comment, "
+    "config) VALUES (?, ?, 'seems_down', ?, NULL, '', ?, NULL, '', '', ?) ON CONFLICT DO NOTHING"
+)
 
 
 def write_transitions(session: Session, transitions: Sequence[Transition]) -> None:
@@ -21,12 +25,7 @@ def write_transitions(session: Session, transitions: Sequence[Transition]) -> No
     session.insert(TRANSITION, rows, ignore_known=True)
     for one in transitions:
         if one.kind == "seems_down":
-            session.run(
-                "INSERT INTO incident (id, check_key, state, since, until, reason, message, acked, "
-                "acked_by, comment, config) VALUES (?, ?, 'seems_down', ?, NULL, '', ?, NULL, '', '', ?)"
-                " ON CONFLICT DO NOTHING",
-                *(one.incident, one.check, one.since, reason_of(one), one.config),
-            )
+            session.run(_OPEN, one.incident, one.check, one.since, reason_of(one), one.config)
         elif one.kind == "down":
             session.run(
                 "UPDATE incident SET state = 'down', message = ? WHERE id = ? AND until IS NULL",

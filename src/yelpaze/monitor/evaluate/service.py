@@ -13,7 +13,6 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from zlib import crc32
 
 import msgspec
 
@@ -27,7 +26,6 @@ from yelpaze.monitor.evaluate.incidents import mark_published, unpublished, writ
 from yelpaze.monitor.evaluate.skews import Skews
 from yelpaze.monitor.records import (
     LOCATIONS,
-    PROBE_PARTITIONS,
     RESULTS,
     TRANSITIONS,
     Heartbeat,
@@ -35,7 +33,6 @@ from yelpaze.monitor.records import (
     Result,
     Transition,
     decoded,
-    encode,
     probe_topic,
     record_of,
 )
@@ -53,11 +50,6 @@ _CONFIRM_MS = 30_000
 _SNAPSHOT = dict[str, CheckState]
 _decode_states = msgspec.msgpack.Decoder(_SNAPSHOT).decode
 _encode_states = msgspec.msgpack.Encoder().encode
-
-
-def shard_of(check: str) -> int:
-    """The partition of `probe.LOCATION` that a check belongs to."""
-    return crc32(check.encode()) % PROBE_PARTITIONS
 
 
 class EvaluateService:
@@ -209,8 +201,7 @@ class EvaluateService:
             for location in check.options.locations:
                 if location not in one.locations and check.options.kind != "push":
                     request = ProbeRequest(check=one.check, slot=one.at, id=one.id, expires=now + _CONFIRM_MS)
-                    record = NewRecord(one.check, encode(request), shard_of(one.check))
-                    by_location.setdefault(location, []).append(record)
+                    by_location.setdefault(location, []).append(record_of(request))
         for location, records in by_location.items():
             await self._bus.publish(probe_topic(location), records)
 

@@ -1,0 +1,157 @@
+"""Checks of TCP, UDP, TLS and STARTTLS ports: a connection, and what a server says on it."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from yelpaze.monitor.check import Check
+from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.probe.reply import Reply
+
+_MOST_READ = 1024
+_SMTP = b"EHLO yelpaze.invalid\r\n"
+Resolve = Callable[[str, float], Awaitable[tuple[str, ...]]]
+
+
+class CheckError(Exception):
+    """A check has failed; `kind` is for programs."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+async def check_socket(check: Check, resolve: Resolve) -> Reply:
+    """Check a `tcp`, `udp`, `tls` or `starttls` URL."""
+    options = check.options
+    began = time.monotonic()
+    times = [0.0, 0.0, 0.0, 0.0]
+    host, port = address_of(check.url)
+    ip = ""
+    certificate: float | None = None
+    try:
+        async with asyncio.timeout(options.timeout):
+            ip = (await resolve(host, options.timeout))[0]
+            times[0] = (time.monotonic() - began) * 1000
+            if options.kind == "udp":
+                body = await _udp(ip, port, options.body.encode())
+            else:
+                body, certificate = await _stream(check, host, ip, port, began, times)
+    except TimeoutError:
+        fault = CheckError("timeout", f"no answer within {options.timeout:g} s")
+    except CheckError as error:
+        fault = error
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or str(error)
+        fault = CheckError("tls", f"{check.url}: {reason}")
+    except OSError as error:
+        fault = CheckError("connect", f"{check.url}: {error.strerror or error}")
+    else:
+        duration = (time.monotonic() - began) * 1000
+        left = 0 if certificate is None else int((certificate - time.time()) * 1000)
+        answer = Answer(ip=ip, body=body, response_time=int(duration), connected=True, certificate=left)
+        return Reply(answer, "", "", duration, (times[0], times[1], times[2], times[3]), certificate)
+    duration = (time.monotonic() - began) * 1000
+    return Reply(Answer(ip=ip, response_time=int(duration)), fault.kind, str(fault), duration)
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of `scheme://host:port`."""
+    host, _, port = url.partition("://")[2].rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+async def _stream(
+    check: Check, host: str, ip: str, port: int, began: float, times: list[float]
+) -> tuple[bytes, float | None]:
+    options = check.options
+    context = _context(check) if options.kind in ("tls", "starttls") else None
+    at_once = {"ssl": context, "server_hostname": host} if options.kind == "tls" else {}
+    reader, writer = await asyncio.open_connection(ip, port, **at_once)  # type: ignore[arg-type]
+    try:
+        times[1] = (time.monotonic() - began) * 1000
+        if options.kind == "starttls" and context is not None:
+            await _start_tls(reader, writer, context, host)
+        if context is not None:
+            times[2] = (time.monotonic() - began) * 1000
+        body = b""
+        if options.body:
+            writer.write(options.body.encode())
+            await writer.drain()
+            body = await reader.read(_MOST_READ)
+        times[3] = (time.monotonic() - began) * 1000
+        return body, _expiry(writer) if context is not None else None
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+def _context(check: Check) -> ssl.SSLContext:
+    options = check.options
+    context = ssl.create_default_context(cafile=options.ca_file or None)
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.certificate is not None:
+        context.load_cert_chain(*options.certificate)
+    return context
+
+
+def _expiry(writer: asyncio.StreamWriter) -> float | None:
+    """When the server's certificate expires; Python tells it only of one that was verified."""
+    certificate: Any = writer.get_extra_info("peercert")
+    if not certificate or "notAfter" not in certificate:
+        return None
+    return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+
+
+async def _start_tls(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext, host: str
+) -> None:
+    """SMTP's STARTTLS (RFC 3207)."""
+    for command, wanted in ((b"", b"220"), (_SMTP, b"250"), (b"STARTTLS\r\n", b"220")):
+        if command:
+            writer.write(command)
+            await writer.drain()
+        while True:
+            line = await reader.readline()
+            if not line.startswith(wanted):
+                said = line.decode("latin-1").strip() or "nothing"
+                raise CheckError("protocol", f"the server does not take STARTTLS: it said {said}")
+            if line[3:4] != b"-":
+                break
+    await writer.start_tls(context, server_hostname=host)
+
+
+class _Datagram(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:  # noqa: ARG002
+        if not self.answer.done():
+            self.answer.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(exc)
+
+
+async def _udp(ip: str, port: int, body: bytes) -> bytes:
+    """Send a datagram and wait for one; without a body, only make the socket."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    transport, protocol = await loop.create_datagram_endpoint(
+        _Datagram, remote_addr=(ip, port), family=family
+    )
+    try:
+        if not body:
+            return b""
+        transport.sendto(body)
+        return await protocol.answer
+    finally:
+        transport.close()
