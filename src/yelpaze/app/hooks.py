@@ -1,18 +1,15 @@
 """`yelpaze hooks serve`: API and deliveries, in one process or in several that share port and store."""
 
-import asyncio
 import contextlib
 import secrets
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import FrameType
 
 import msgspec
-import uvicorn
 
 from yelpaze.app.part_processes import PartKind, PartProcesses
-from yelpaze.grpc.address import Address, can_share_ports, reason_of
+from yelpaze.app.web_server import REQUEST_SECONDS, WebServer, first_ended, listening_at
+from yelpaze.grpc.address import Address, can_share_ports
 from yelpaze.hooks.delivery.statistics import HooksTotals, added
 from yelpaze.hooks.hooks import Hooks
 from yelpaze.hooks.secret_file import kept_in
@@ -22,7 +19,6 @@ from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.observe.hooks import HooksCollector
 from yelpaze.process.descriptors import capacity
 from yelpaze.process.garbage import run_gc_less_often
-from yelpaze.process.listening import BACKLOG, listening
 from yelpaze.service.endpoint import new_registry
 from yelpaze.service.runner import Service
 from yelpaze.store.opening import is_postgres, sqlite_path
@@ -59,14 +55,13 @@ class HooksPart:
         self._port = port
         self._stack = contextlib.AsyncExitStack()
         self._hooks: Hooks | None = None
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._server: WebServer | None = None
         self._is_draining = False
 
     @property
     def is_ready(self) -> bool:
         dispatcher = self._hooks.dispatcher if self._hooks is not None else None
-        is_serving = self._server is not None and self._server.started and not self._is_draining
+        is_serving = self._server is not None and self._server.is_serving and not self._is_draining
         return is_serving and dispatcher is not None and dispatcher.is_ready
 
     def totals(self) -> HooksTotals:
@@ -75,70 +70,36 @@ class HooksPart:
 
     async def start(self) -> Sequence[Notice]:
         options = self._options
-        sock = _listening(options.address, self._port)
+        sock = listening_at(options.address, self._port)
         self._stack.callback(sock.close)
         hooks = Hooks(settings=options.settings, report=self._report)
         run_gc_less_often()
         self._hooks = await self._stack.enter_async_context(hooks)
         app = hooks_api(hooks, options.settings.admin_token, lambda: self.is_ready)
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                loop="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_graceful_shutdown=_REQUEST_SECONDS,
-            )
-        )
-        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock]))
-        while not self._server.started and not self._serving.done():  # noqa: ASYNC110  uvicorn has no event
-            await asyncio.sleep(0.01)
+        self._server = WebServer(app, sock)
+        await self._server.start()
         return greeting(options, options.address.at(sock.getsockname()[1]))
 
     async def run(self) -> None:
         assert self._hooks is not None
-        assert self._serving is not None
-        delivering = asyncio.ensure_future(self._hooks.run())
-        try:
-            await asyncio.wait({delivering, self._serving}, return_when=asyncio.FIRST_COMPLETED)
-            if delivering.done():
-                delivering.result()
-        finally:
-            delivering.cancel()
-            await asyncio.gather(delivering, return_exceptions=True)
+        assert self._server is not None
+        await first_ended(self._hooks.run(), self._server.run())
 
     def under_way(self) -> str:
         return _under_way(self._options, self.totals())
 
     async def drain(self) -> None:
         self._is_draining = True
-        if self._server is not None and self._serving is not None:
-            self._server.should_exit = True
-            await asyncio.wait({self._serving}, timeout=_REQUEST_SECONDS + 1)
+        if self._server is not None:
+            await self._server.drain()
         if self._hooks is not None:
             await self._hooks.drain()
 
     async def close(self) -> None:
         self._is_draining = True
-        if self._server is not None and self._serving is not None:
-            self._server.should_exit = self._server.force_exit = True
-            await asyncio.gather(self._serving, return_exceptions=True)
+        if self._server is not None:
+            await self._server.close()
         await self._stack.aclose()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the service."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Ignore signals: the service handles them."""
 
 
 def greeting(options: HooksOptions, address: Address) -> list[Notice]:
@@ -163,7 +124,7 @@ def _processes(options: HooksOptions, report: Report) -> PartProcesses[HooksTota
         empty=HooksTotals(),
         added=added,
         past=_past,
-        grace=options.settings.shutdown + _REQUEST_SECONDS,
+        grace=options.settings.shutdown + REQUEST_SECONDS,
         under_way=partial(_under_way, options),
         greeting=partial(greeting, options),
     )
@@ -184,15 +145,6 @@ def _under_way(options: HooksOptions, totals: HooksTotals) -> str:
 def _past(totals: HooksTotals) -> HooksTotals:
     """Keep of an ended process's counts what remains true."""
     return msgspec.structs.replace(totals, under_way=0, backlog=0, queue_ages={})
-
-
-def _listening(address: Address, port: int | None) -> socket.socket:
-    if port is not None:
-        return listening(address.host, port, shared=True)
-    try:
-        return listening(address.host, address.port)
-    except OSError as error:
-        raise InputError(f"--listen {address.text}: {reason_of(error, address)}") from None
 
 
 def _with_admin_token(options: HooksOptions) -> tuple[HooksOptions, list[Notice]]:

@@ -22,6 +22,8 @@ _COMMANDS = {
     "retry": ("yelpaze.cli.retry", "Run the failed rows of a run again."),
     "runs": ("yelpaze.cli.runs", "List runs, show one, write its report."),
     "live": ("yelpaze.cli.live", "WebSocket and server-sent events to very many clients."),
+    "monitor": ("yelpaze.cli.monitor", "Check sites from many places; incidents, alarms, a status page."),
+    "bus": ("yelpaze.cli.bus", "Look into the bus: tail, topics, lag."),
     "hooks": ("yelpaze.cli.hooks", "Deliver signed webhooks, chat messages and mails, durably."),
     "worker": ("yelpaze.cli.worker", "Serve CPU functions to flows on other machines."),
     "check": ("yelpaze.cli.check", "Check a flow: its graph, types and policies."),

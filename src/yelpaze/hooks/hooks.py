@@ -23,6 +23,7 @@ from yelpaze.hooks.ids import Ids, id_at
 from yelpaze.hooks.log import applications, attempts, endpoints, messages
 from yelpaze.hooks.log.applications import Application
 from yelpaze.hooks.log.attempts import AttemptFilter
+from yelpaze.hooks.log.configured import reconcile
 from yelpaze.hooks.log.endpoints import Endpoint, check_key
 from yelpaze.hooks.log.fan_out import FanOut
 from yelpaze.hooks.log.messages import Accepted, NewMessage, check_message
@@ -398,6 +399,11 @@ class Hooks:
             endpoint,
         )
         return changed.out(self.context)
+
+    async def configure(self, uid: str, name: str, wanted: Mapping[str, EndpointIn], place: str) -> None:
+        """Give an application the endpoints of an operator's own settings. See `reconcile`."""
+        own = ApplicationIn(name=name, uid=uid)
+        await self._store.write(partial(reconcile, context=self.context, own=own, wanted=wanted, place=place))
 
     async def secret(self, app: str, endpoint: str) -> str:
         """The secret that an endpoint's messages are signed with. Raises HooksError."""

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from yelpaze.hooks.errors import HooksError
+from yelpaze.model.api_error import ApiError
 from yelpaze.store.session import StoreUnavailable
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -24,7 +24,7 @@ def answer(value: Any, status: int = 200) -> Response:
 
 
 def body_of(kind: type, most: int) -> Callable[[Request], Coroutine[Any, Any, Any]]:
-    """Read a request's body as that struct. It raises HooksError for what is none."""
+    """Read a request's body as that struct. It raises ApiError for what is none."""
 
     async def read(request: Request) -> Any:
         data = await read_body(request, most + _ROOM)
@@ -35,7 +35,7 @@ def body_of(kind: type, most: int) -> Callable[[Request], Coroutine[Any, Any, An
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """Read a body of so many bytes at most. Raises HooksError."""
+    """Read a body of so many bytes at most. Raises ApiError."""
     length = request.headers.get("content-length", "0")
     parts: list[bytes] = []
     size = int(length) if length.isdigit() else 0
@@ -48,11 +48,11 @@ async def read_body(request: Request, most: int) -> bytes:
             parts.append(part)
         else:
             return b"".join(parts)
-    raise HooksError(413, "payload_too_large", f"a body has {most:,} bytes at most")
+    raise ApiError(413, "payload_too_large", f"a body has {most:,} bytes at most")
 
 
 def decoded(data: bytes, kind: type) -> Any:
-    """Decode a body. Raises HooksError with the field that is wrong."""
+    """Decode a body. Raises ApiError with the field that is wrong."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
@@ -60,15 +60,15 @@ def decoded(data: bytes, kind: type) -> Any:
         names = path.rstrip("`").replace("[...]", "").replace("[", ".").replace("]", "").split(".")
         missing = _MISSING.search(text)
         field = (*filter(None, names), *([missing[1]] if missing else []))
-        raise HooksError(422, "validation", text, field) from None
+        raise ApiError(422, "validation", text, field) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HooksError(400, "bad_request", f"the body is no JSON: {error}") from None
+        raise ApiError(400, "bad_request", f"the body is no JSON: {error}") from None
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error the same form."""
 
-    @app.exception_handler(HooksError)
+    @app.exception_handler(ApiError)
     async def refused(_request: Request, error: Any) -> Response:
         headers = {} if error.retry_after is None else {"retry-after": f"{error.retry_after:.0f}"}
         if error.status == 401:  # noqa: PLR2004

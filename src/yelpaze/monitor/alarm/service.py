@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 
 import msgspec
 
@@ -43,6 +44,7 @@ _LOOK_AGAIN_MS = 1000
 _EXPIRES_MS = 3_600_000
 _GRACE_MS = 5_000
 _AT_ONCE = 200
+_MOST_KEY = 200
 _UPSERT = (
     "INSERT INTO alert_state (id, value) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value"
 )
@@ -279,13 +281,16 @@ class AlarmService:
         if channel is None:
             return []  # it was taken out of the configuration
         payload = payload_of(notification, self._config.checks, channel, group.sent)
+        key = group.key
+        if len(key) > _MOST_KEY or not key.isprintable():  # hooks takes no other
+            key = f"{group.channel}|{blake2b(key.encode(), digest_size=16).hexdigest()}"
         return [
             Alarm(
-                event_id=f"{group.key}|{group.sent}",
+                event_id=f"{key}|{group.sent}",
                 event_type=f"monitor.alarm.{payload['status']}",
                 payload=payload,
                 channels=(group.channel,),
-                order_key=group.key,
+                order_key=key,
                 expires_at=datetime.fromtimestamp((now + _EXPIRES_MS) / 1000, UTC),
             )
         ]

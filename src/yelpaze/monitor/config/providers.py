@@ -25,6 +25,7 @@ _WORDS = {
 }
 _PLACEHOLDER = re.compile(r"\[([A-Z_]+)\]")
 _KEY_LENGTH = 32
+_NOT_IN_UID = re.compile(r"[^A-Za-z0-9_.:-]")
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,7 +244,7 @@ def read_provider(name: str, settings: Any) -> Iterator[Provider | Mistake]:
             return
         client = one.client
         channels[group] = Channel(
-            uid=f"{name}-{group}" if group else name,
+            uid=_NOT_IN_UID.sub("-", f"{name}-{group}") if group else name,
             insecure=client is not None and client.insecure,
             timeout=float(client.timeout) if client is not None else None,
             **made,

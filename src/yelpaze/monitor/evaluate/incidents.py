@@ -33,7 +33,8 @@ def write_transitions(session: Session, transitions: Sequence[Transition]) -> No
             )
         elif one.kind == "resolved":
             session.run(
-                "UPDATE incident SET state = 'resolved', until = ?, reason = ? WHERE id = ? AND until IS NULL",
+                "UPDATE incident SET state = 'resolved', until = ?, reason = ? "
+                "WHERE id = ? AND until IS NULL",
                 *(one.at, one.reason, one.incident),
             )
 

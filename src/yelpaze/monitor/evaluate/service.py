@@ -245,6 +245,10 @@ class EvaluateService:
             if not partitions:
                 await asyncio.sleep(1.0)
 
+    async def drain(self) -> None:
+        """Write all snapshots, so that the next start has little to read."""
+        await self.snapshot(list(self._states))
+
     async def snapshot(self, partitions: Sequence[Partition]) -> None:
         """Write the states of partitions, if they have changed; never before their transitions."""
         async with self._folding:

@@ -1,7 +1,7 @@
 """The probe of a location: makes the checks of its share when they are due, and publishes what they came to.
 
-    Schedule ──due──→ HttpChecks, check_socket, … ──Reply──→ conditions ──→ Result ──→ results (bus)
-                                                      └ a failure is checked again at once
+    Schedule ──due──→ Checker ──Verdict──→ Result ──→ results (bus)
+                         └ a failure is checked again at once
 
 Its share are the partitions of `probe.LOCATION` that it reads; requests to check now come on them, too.
 """
@@ -11,27 +11,19 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
-import aiodns
 import msgspec
 
 from yelpaze.bus.protocol import Bus, BusUnavailable, NewRecord, Partition, Positions
-from yelpaze.http.resolver import Answer as Addresses
-from yelpaze.http.resolver import AsyncResolver
 from yelpaze.model.histogram import Histogram
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.monitor.check import Check
-from yelpaze.monitor.config.conditions import Answer, check_all
 from yelpaze.monitor.config.model import MonitorConfig
 from yelpaze.monitor.probe.blindness import Blindness
-from yelpaze.monitor.probe.dns import check_dns
-from yelpaze.monitor.probe.http import HttpChecks, new_engine
-from yelpaze.monitor.probe.reply import Reply
+from yelpaze.monitor.probe.checker import Checker, Verdict
 from yelpaze.monitor.probe.schedule import TICK, Entry, Schedule
-from yelpaze.monitor.probe.sockets import CheckError, check_socket
 from yelpaze.monitor.records import (
     LOCATIONS,
     RESULTS,
@@ -43,14 +35,12 @@ from yelpaze.monitor.records import (
     record_of,
     shard_of,
 )
-from yelpaze.policy.address_guard import AddressGuard
 
 _HEARTBEAT_SECONDS = 5.0
 _FLUSH_SECONDS = 0.1
 _FLUSH_AT = 1000
 _MOST_KEPT = 200_000
 _AT_ONCE = 2000
-_OTHERS_AT_ONCE = 500
 _AGAIN_SECONDS = 0.5
 
 
@@ -82,7 +72,7 @@ class Prober:
     ) -> None:
         self._bus = bus
         self._config = config
-        self._location = location
+        self.location = location
         self._report = report
         self._concurrency = concurrency
         self._wall = wall
@@ -91,11 +81,7 @@ class Prober:
         self._blindness = Blindness()
         self._buffer: deque[NewRecord] = deque()
         self._full = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._others = asyncio.Semaphore(_OTHERS_AT_ONCE)
-        self._channels: dict[tuple[str, float], aiodns.DNSResolver] = {}
-        self._resolver: AsyncResolver | None = None
-        self._http: HttpChecks | None = None
+        self._checker: Checker | None = None
         self._late = Histogram()
         self._late_before = Histogram()
         self._is_draining = False
@@ -124,19 +110,10 @@ class Prober:
 
     async def run(self) -> None:
         """Check until cancelled."""
-        allow = self._config.allow
-        guard = None if allow is None else AddressGuard(allow)
-        async with contextlib.AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(new_engine(self._concurrency, guard=guard))
-            servers = {one.options.resolver for one in self._config.checks.values() if one.options.resolver}
-            others = {
-                server: await stack.enter_async_context(new_engine(_OTHERS_AT_ONCE, server, guard))
-                for server in servers
-            }
-            self._http = HttpChecks(engine, others, self._wall)
-            self._resolver = AsyncResolver()
-            stack.push_async_callback(self._resolver.close)
-            stack.push_async_callback(self._end)
+        config = self._config
+        checks = config.checks.values()
+        async with Checker(checks, self._concurrency, config.allow, self._report, self._wall) as checker:
+            self._checker = checker
             parts = (self._follow(), self._tick(), self._flush_always(), self._beat(), self._watch_network())
             tasks = [asyncio.ensure_future(one) for one in parts]
             try:
@@ -147,15 +124,8 @@ class Prober:
                 for one in tasks:
                     one.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _end(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for channel in self._channels.values():
-            await channel.close()
-        with contextlib.suppress(BusUnavailable):
-            await self._flush()
+                with contextlib.suppress(BusUnavailable):
+                    await self._flush()
 
     async def drain(self, seconds: float) -> None:
         """Start no more checks, and wait for those under way."""
@@ -181,14 +151,14 @@ class Prober:
             check
             for check in self._config.enabled()
             if check.options.kind != "push"
-            and self._location in check.options.locations
+            and self.location in check.options.locations
             and shard_of(check.key) in wanted
         ]
 
     # ── the share ───────────────────────────────────────────────────────────────
 
     async def _follow(self) -> None:
-        topic = probe_topic(self._location)
+        topic = probe_topic(self.location)
         while True:
             try:
                 async with self._bus.consume([topic], topic, self) as consumer:
@@ -209,7 +179,7 @@ class Prober:
         self._shards |= numbers
         self._schedule.add(self._mine(numbers), self._wall())
         # What was asked before it had them is out of date.
-        return await self._bus.offsets_at(probe_topic(self._location), int(self._wall() * 1000) - 5000)
+        return await self._bus.offsets_at(probe_topic(self.location), int(self._wall() * 1000) - 5000)
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:
         numbers = {number for _, number in partitions}
@@ -239,70 +209,21 @@ class Prober:
                 self._start(entry, slot)
 
     def _start(self, entry: Entry, slot: float, request: str = "", attempt: int = 1) -> None:
+        assert self._checker is not None
         entry.is_running = True
         self.running += 1
-        done = partial(self._done, entry, slot, request, attempt)
-        check = entry.check
-        if check.options.kind == "http" and self._http is not None:
-            self._http.start(entry, done)
-            return
-        task = asyncio.ensure_future(self._other(check, done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._checker.start(entry, partial(self._done, entry, slot, request, attempt))
 
-    async def _other(self, check: Check, done: Callable[[Reply], None]) -> None:
-        async with self._others:
-            try:
-                reply = await self._checked(check)
-            except CheckError as error:
-                reply = Reply(Answer(), error.kind, str(error))
-            except Exception as error:  # noqa: BLE001  one check's defect must not end the others
-                self._report(Notice("check.broken", f"{check.title}: {error!r}", Level.ERROR))
-                reply = Reply(Answer(), "internal", repr(error))
-        done(reply)
-
-    def _checked(self, check: Check) -> Coroutine[Any, Any, Reply]:
-        match check.options.kind:
-            case "dns":
-                return check_dns(check, self._channels)
-            case "icmp":
-                from yelpaze.monitor.probe.icmp import check_icmp  # noqa: PLC0415  rarely used
-
-                return check_icmp(check, self._resolve)
-            case "grpc":
-                from yelpaze.monitor.probe.health import check_grpc  # noqa: PLC0415  an extra
-
-                return check_grpc(check)
-            case _:
-                return check_socket(check, self._resolve)
-
-    async def _resolve(self, host: str, seconds: float) -> tuple[str, ...]:
-        if ":" in host or host.replace(".", "").isdecimal():
-            return (host,)
-        assert self._resolver is not None
-        known = self._resolver.cached(host)
-        if known is None:
-            future: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
-            self._resolver.look_up(host, partial(_settle, future), seconds)
-            known = await future
-        if known.error:
-            raise CheckError("dns", f"{known.error} ({known.code})" if known.code else known.error)
-        return known.addresses
-
-    def _done(self, entry: Entry, slot: float, request: str, attempt: int, reply: Reply) -> None:
+    def _done(self, entry: Entry, slot: float, request: str, attempt: int, verdict: Verdict) -> None:
         entry.is_running = False
         self.running -= 1
         check, now = entry.check, self._wall()
-        options = check.options
-        verdicts = check_all(options.conditions, reply.answer)
-        success = all(one.success for one in verdicts)
-        if reply.error and "[CONNECTED]" not in options.names:
-            success = False  # whatever conditions make of no answer
+        options, reply, success = check.options, verdict.reply, verdict.success
         again = not success and attempt <= options.retries and not self._is_draining
         blind = self._blindness.add(_host_of(check), now, success=success) if not again else False
         result = Result(
             check=check.key,
-            location=self._location,
+            location=self.location,
             slot=round(slot * 1000),
             sent=int(now * 1000),
             attempt=attempt,
@@ -313,7 +234,7 @@ class Prober:
             message="" if options.hide_errors else reply.message,
             conditions=()
             if options.hide_conditions
-            else tuple(one.text for one in verdicts if not one.success),
+            else tuple(one.text for one in verdict.conditions if not one.success),
             duration=round(reply.duration, 3),
             timings=reply.timings if reply.timings is None else _rounded(reply.timings),
             certificate=None if reply.certificate is None else int(reply.certificate * 1000),
@@ -373,7 +294,7 @@ class Prober:
     async def _beat(self) -> None:
         while True:
             beat = Heartbeat(
-                location=self._location,
+                location=self.location,
                 probe=self._id,
                 sent=int(self._wall() * 1000),
                 blind=self._blindness.look(self._wall()),
@@ -393,11 +314,6 @@ class Prober:
             if checker.target:
                 self._blindness.is_offline = not await _is_reachable(checker.target)
             await asyncio.sleep(float(checker.interval) if checker.target else 60.0)
-
-
-def _settle(future: "asyncio.Future[Addresses]", found: Addresses) -> None:
-    if not future.done():  # else the check has timed out
-        future.set_result(found)
 
 
 async def _is_reachable(target: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from yelpaze.monitor.check import Check
 
 TICK = 0.05  # seconds
+_JUMP = 20  # ticks that a clock is set back by without notice
 _AT_START = 1000.0  # checks a second, at first
 
 
@@ -77,11 +78,13 @@ class Schedule:
     def due(self, now: float) -> list[tuple[Entry, float]]:
         """The checks that are due by now, with their slots; each is put back for its next one."""
         last = int(now / TICK)
-        if self._done < 0 or last < self._done:  # the clock was set back: nothing is due twice
-            self._done = last - 1 if self._done < 0 else min(self._done, last)
-        numbers: Iterable[int] = range(self._done + 1, last + 1)
-        if last - self._done > len(self._buckets):
-            numbers = sorted(number for number in self._buckets if number <= last)
+        if last < self._done - _JUMP:
+            self._put_all(now)
+        if self._done < 0 or last - self._done > len(self._buckets):
+            numbers: Iterable[int] = sorted(number for number in self._buckets if number <= last)
+        else:
+            numbers = range(self._done + 1, last + 1)
+        self._done = max(self._done, last)  # what is put back comes in a later bucket
         found: list[tuple[Entry, float]] = []
         for number in numbers:
             for entry in self._buckets.pop(number, ()):
@@ -92,8 +95,15 @@ class Schedule:
                 following = next_due(entry.check, max(slot, now - entry.check.options.interval))
                 entry.due = following
                 self._put(entry, following)
-        self._done = max(self._done, last)
         return found
+
+    def _put_all(self, now: float) -> None:
+        """The clock was set back: put all back for their next slots by it."""
+        self._done = int(now / TICK)
+        self._buckets.clear()
+        for entry in self._entries.values():
+            entry.due = next_due(entry.check, now)
+            self._put(entry, entry.due)
 
     def _put(self, entry: Entry, at: float) -> None:
         number = max(int(at / TICK), self._done + 1)

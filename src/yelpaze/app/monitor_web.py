@@ -1,0 +1,89 @@
+"""The web of a monitor: API, pages, and the gateway that updates them."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.responses import Response
+
+from yelpaze.app.live_object import Live
+from yelpaze.bus.protocol import Bus, BusUnavailable
+from yelpaze.model.errors import StoppedError
+from yelpaze.model.notice import Report
+from yelpaze.monitor.config.model import MonitorConfig
+from yelpaze.monitor.records import TRANSITIONS, Transition, decoded
+from yelpaze.store.store import Store
+from yelpaze.web.monitor_api.app import monitor_api
+from yelpaze.web.monitor_api.context import MonitorContext
+from yelpaze.web.status_page.page import add_status_page
+
+_CHANNEL = "status"
+_AGAIN_SECONDS = 1.0
+_SETTLED_SECONDS = 0.2  # until the store has what a transition says
+
+
+class MonitorWeb:
+    """The ASGI application, and the task that publishes what changes. An async context manager."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        config: MonitorConfig,
+        report: Report,
+        wall: Callable[[], float] = time.time,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._bus = bus
+        self._report = report
+        self._ready = ready
+        self._context = MonitorContext(bus, store, config, wall)
+        anonymous = {"allow_subscribe_for_anonymous": True}
+        self._live = Live({"channel": {"without_namespace": anonymous}})
+
+    async def __aenter__(self) -> Self:
+        await self._live.node()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._live.close()
+
+    def reconfigure(self, config: MonitorConfig) -> None:
+        """Go on with another configuration."""
+        self._context.config = config
+
+    def app(self, registry: CollectorRegistry | None = None) -> FastAPI:
+        """API, pages and gateway; `/metrics`, if there is a registry."""
+        app = monitor_api(self._context, self._ready)
+        if registry is not None and self._context.config.metrics:
+
+            @app.get("/metrics", include_in_schema=False)
+            def metrics() -> Response:
+                return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+        add_status_page(app, self._context)
+        mounted: Any = self._live.asgi()
+        app.mount("/live", mounted)
+        return app
+
+    async def run(self) -> None:
+        """Tell the pages of transitions, until cancelled."""
+        while True:
+            with contextlib.suppress(BusUnavailable):
+                async with self._bus.consume([TRANSITIONS]) as consumer:
+                    while True:
+                        records, _ = await consumer.read(1000, 1.0)
+                        found = await decoded(self._bus, records, Transition)
+                        if found:
+                            await asyncio.sleep(_SETTLED_SECONDS)
+                        for _, one in found:
+                            with contextlib.suppress(StoppedError):
+                                await self._live.publish(_CHANNEL, {"endpoint": one.check, "kind": one.kind})
+            await asyncio.sleep(_AGAIN_SECONDS)

@@ -1,0 +1,1 @@
+"""The status page: rendered here, updated live through the gateway."""
