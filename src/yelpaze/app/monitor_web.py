@@ -23,6 +23,7 @@ from yelpaze.web.monitor_api.context import MonitorContext
 from yelpaze.web.status_page.page import add_status_page
 
 _CHANNEL = "status"
+_OPEN = ("allow_subscribe_for_client", "allow_subscribe_for_anonymous")
 _AGAIN_SECONDS = 1.0
 _SETTLED_SECONDS = 0.2  # until the store has what a transition says
 
@@ -43,8 +44,12 @@ class MonitorWeb:
         self._report = report
         self._ready = ready
         self._context = MonitorContext(bus, store, config, wall)
-        anonymous = {"allow_subscribe_for_anonymous": True}
-        self._live = Live({"channel": {"without_namespace": anonymous}})
+        self._live = Live(
+            {
+                "client": {"allow_anonymous_connect_without_token": True},
+                "channel": {"without_namespace": dict.fromkeys(_OPEN, True)},
+            }
+        )
 
     async def __aenter__(self) -> Self:
         await self._live.node()

@@ -22,11 +22,11 @@ _COUNTED = ", ".join(
 _ADDED = ", ".join(f"sum({name})" for name in BUCKETS)
 
 
-def roll_up(session: Session, now: int, *, everything: bool = False) -> bool:
-    """Make some buckets anew; true if there are more."""
+def roll_up(session: Session, now: int, *, early: bool = False, everything: bool = False) -> bool:
+    """Make some buckets anew; true if there are more. `early`: the current minute, too, as far as it is."""
     is_more = False
     for level, size in LEVELS.items():
-        due = now if everything else now - size - _SETTLED_MS
+        due = now if everything or early else now - size - _SETTLED_MS
         rows = session.rows(
             "SELECT bucket FROM dirty WHERE level = ? AND bucket <= ? ORDER BY bucket LIMIT ?",
             *(level, due if level == "m" or everything else now, _AT_ONCE),

@@ -35,7 +35,8 @@ _LATEST = (
     "status = excluded.status, duration = excluded.duration, detail = excluded.detail "
     "WHERE excluded.slot >= last_result.slot"
 )
-_ROLL_SECONDS = 10.0
+_ROLL_SECONDS = 5.0
+_FEW = 1000  # results a second, up to which the current minute is summed up while it goes on
 _DROP_SECONDS = 3600.0
 _OLDEST_DAYS = 400  # results with another slot are of a clock that is wrong
 
@@ -130,24 +131,26 @@ class StorageService:
         session.run("INSERT INTO result_day (day) VALUES (?) ON CONFLICT DO NOTHING", day)
 
     async def _roll(self) -> None:
-        dropped_at = float("-inf")
+        dropped_at, stored = float("-inf"), 0
         while True:
             await asyncio.sleep(_ROLL_SECONDS)
             if (RESULTS, 0) not in self._follower.assigned:
                 continue  # another member does it
             now = self._wall()
+            early = self.stored - stored < _ROLL_SECONDS * _FEW
+            stored = self.stored
             with contextlib.suppress(StoreUnavailable):
-                await self.roll_up()
+                await self.roll_up(early=early)
                 if now - dropped_at > _DROP_SECONDS:
                     dropped_at = now
                     await self._store.write(partial(drop_old, retention=self.retention, now=int(now * 1000)))
 
-    async def roll_up(self, *, everything: bool = False) -> None:
-        """Make the sums that are due; with `everything`, all that have changed."""
+    async def roll_up(self, *, early: bool = False, everything: bool = False) -> None:
+        """Make the sums that are due; with `early` the current minute's, with `everything` all."""
         more = True
         while more:
-            work = partial(roll_up, now=int(self._wall() * 1000), everything=everything)
-            more = await self._store.write(work)
+            now = int(self._wall() * 1000)
+            more = await self._store.write(partial(roll_up, now=now, early=early, everything=everything))
 
 
 def _detail_of(one: Result) -> str:
