@@ -31,7 +31,7 @@ def load_monitor(given: list[Path], environment: Mapping[str, str] = os.environ)
     reader = Reader(files.paths[0].parent if files.paths else Path())
     if settings is not None:
         # A wrong value has been replaced by its default, which says nothing of the others.
-        spoiled = {mistake.path for mistake in wrong if not mistake.is_name}
+        spoiled = {mistake.path for mistake in [*wrong, *files.mistakes] if not mistake.is_name}
         found = reader.read(settings)
         mistakes += [one for one in reader.mistakes if one.path not in spoiled]
     mistakes += [*files.mistakes, *wrong]

@@ -393,7 +393,7 @@ class Reader:
                 continue
             try:
                 ZoneInfo(one.timezone)
-            except (ValueError, OSError):
+            except (KeyError, ValueError, OSError):
                 self._wrong(
                     f"{place}.timezone",
                     f"there is no time zone {one.timezone!r}; it is written Europe/Berlin",

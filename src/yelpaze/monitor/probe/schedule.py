@@ -91,10 +91,12 @@ class Schedule:
                 if entry.bucket != number:
                     continue  # removed, or moved
                 slot = entry.due
+                entry.due = next_due(entry.check, slot)
+                if entry.due + entry.check.options.interval <= now:  # slots were missed: only the last counts
+                    entry.due = next_due(entry.check, now)
+                    slot = entry.due - entry.check.options.interval
                 found.append((entry, slot))
-                following = next_due(entry.check, max(slot, now - entry.check.options.interval))
-                entry.due = following
-                self._put(entry, following)
+                self._put(entry, entry.due)
         return found
 
     def _put_all(self, now: float) -> None:
