@@ -100,10 +100,10 @@ async def test_a_child_that_stays_down_is_told_when_its_parent_is_back(world):
     config = settings("router", "shop", shop={"parents": ["g_router"]})
     async with world(config) as w:
         evaluate, alarm = w.evaluate(), w.alarm()
-        for _ in range(3):
+        for slot in range(3):
             await w.results(("g_router", False), ("g_shop", False))
+            await w.until_folded(evaluate, 2 * slot + 2)
             w.later()
-        await w.until_folded(evaluate, 6)
         await w.until_told(1)
         await w.results(("g_router", True), ("g_shop", False))
         await w.until_folded(evaluate, 8)
