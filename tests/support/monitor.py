@@ -152,7 +152,7 @@ class World:
         return await self._all(ALARMS, Alarm)
 
     async def told(self):
-        """What channels were told: (status, keys) of each alarm, in order."""
+        """What channels were told: (status, keys) of each alarm; those of one group are in order."""
         return [
             (one.payload["status"], sorted(alarm["key"] for alarm in one.payload["alarms"]))
             for one in await self.alarms()
