@@ -6,12 +6,14 @@ import datetime as dt
 import ssl
 
 import pytest
+import uvloop
 from dnslib import QTYPE, RCODE, RR, A
-from dnslib.server import BaseResolver, DNSServer
+from dnslib.server import BaseResolver, DNSLogger, DNSServer
 
 from support.ports import free_port
 from yelpaze import AddressGuard, Connect, Engine, MisuseError, Tls, get
-from yelpaze.http.resolver import AsyncResolver
+from yelpaze.http.resolver import Answer, AsyncResolver
+from yelpaze.testing import MockTransport, Reply
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
@@ -61,7 +63,7 @@ class Names(BaseResolver):
 @pytest.fixture
 def names():
     names = Names()
-    server = DNSServer(names, port=free_port(), address="127.0.0.1")
+    server = DNSServer(names, port=free_port(), address="127.0.0.1", logger=DNSLogger(logf=lambda _: None))
     server.start_thread()
     names.address = f"127.0.0.1:{server.server.server_address[1]}"
     yield names
@@ -179,3 +181,52 @@ async def test_look_ups_are_bounded_in_number(names):
     answers = await asyncio.gather(*done)
     await resolver.close()
     assert all(answer.addresses == ("127.0.0.1",) for answer in answers)
+
+
+def test_a_timer_that_is_due_at_once_is_armed_again_on_uvloop():
+    async def work():
+        async with Engine() as engine:
+            transport = engine._core.transport
+            transport._new_shard_at(0)
+            for late in (0.0, -1.0, 0.5):
+                transport._shards[0].due = asyncio.get_running_loop().time() + late
+                transport._arm()
+            server, port = await serving(GOOD)
+            async with server:
+                return await engine.send(get(f"http://127.0.0.1:{port}/"))
+
+    assert uvloop.run(work()).ok
+
+
+class OneAddress:
+    """A resolver that knows every name."""
+
+    def cached(self, host):
+        return Answer(("127.0.0.1",), "", float("inf"))
+
+    async def close(self):
+        pass
+
+
+async def test_libcurl_knows_few_names_at_a_time_however_many_there_are():
+    server, port = await serving(GOOD)
+    async with server, Engine(resolver=OneAddress, connections=0, retry=None) as engine:
+        urls = [f"http://n{number}.test:{port}/" for number in range(1500)]
+        outcomes = [outcome async for outcome in engine.stream(map(get, [*urls, *urls[:20]]))]
+        assert [one.error for one in outcomes if not one.ok] == []
+        shards = engine._core.transport._shards
+        assert all(len(shard.known_addresses) <= 512 for shard in shards)
+
+
+def test_hosts_that_are_all_in_use_are_not_looked_through_for_each_new_one():
+    async def work():
+        async with Engine(transport=MockTransport({"*": Reply(delay=float("inf"))}), concurrency=1) as engine:
+            looked = []
+            core = engine._core
+            forget = core._forget_idle
+            core._forget_idle = lambda: looked.append(1) or forget()
+            for number in range(14_000):
+                engine.submit(get(f"http://h{number}.test/"), lambda _: None)
+            return len(looked)
+
+    assert asyncio.run(work()) <= 5

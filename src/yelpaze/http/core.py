@@ -90,6 +90,7 @@ class Core:
         self.soon: Callable[..., Any] = loop.call_soon
         self._by_prefix: dict[str, Host] = {}
         self._hosts: dict[Origin, Host] = {}
+        self._most_hosts = _MAX_HOSTS
         self._by_queue: dict[HostQueue[QueuedCall], Host] = {}
         self._granting: list[QueuedCall] | None = None
         self.closing = False
@@ -114,7 +115,7 @@ class Core:
         host = self._hosts.get(origin)
         if host is None:
             host = self._hosts[origin] = self._new_host(origin)
-        if len(self._hosts) > _MAX_HOSTS:
+        if len(self._hosts) > self._most_hosts:
             self._forget_idle()
         if len(self._by_prefix) >= _MAX_PREFIXES:
             self._by_prefix.clear()
@@ -146,14 +147,16 @@ class Core:
 
     def _forget_idle(self) -> None:
         now = self.now()
-        oldest = sorted(self._hosts.items(), key=lambda item: max(host.used for host in _chain(item[1])))
-        for origin, first in oldest[: _MAX_HOSTS // 4]:
-            chain = _chain(first)
-            if not any(host.is_in_use(now) for host in chain):
-                del self._hosts[origin]
-                for host in chain:
-                    del self._by_queue[host.queue]
+        chains = ((origin, _chain(first)) for origin, first in self._hosts.items())
+        idle = [(origin, chain) for origin, chain in chains if not any(host.is_in_use(now) for host in chain)]
+        idle.sort(key=lambda item: max(host.used for host in item[1]))
+        for origin, chain in idle[: _MAX_HOSTS // 4]:
+            del self._hosts[origin]
+            for host in chain:
+                del self._by_queue[host.queue]
         self._by_prefix.clear()
+        # Where most are in use, it is not looked through again for each new one.
+        self._most_hosts = max(_MAX_HOSTS, len(self._hosts) + _MAX_HOSTS // 8)
 
     def all_hosts(self) -> list[Host]:
         """Every record, those for shares of requests too."""

@@ -81,6 +81,7 @@ class CurlTransport:
         self._stale = StaleConnections()
         self._has_started = False
         self._wake: asyncio.TimerHandle | None = None
+        self._wake_at = 0.0
         self._pumping = False
         self._soon = False
         self._pools: dict[str, HostPool] = {}
@@ -101,7 +102,7 @@ class CurlTransport:
         shard = self._shards[number] if number < len(self._shards) else self._new_shard_at(number)
         resolve = None
         if attempt.addresses is not None:
-            resolve = pool.resolve_entry(attempt.addresses, shard, self._loop.time())
+            resolve = pool.resolve_entries(attempt.addresses, shard, self._loop.time())
         handle.on_done, handle.pool, handle.shard = on_done, pool, shard
         try:
             handle.prepare(attempt, resolve)
@@ -401,12 +402,13 @@ class CurlTransport:
     def _arm(self) -> None:
         due = min((shard.due for shard in self._shards if shard.due is not None), default=None)
         if self._wake is not None:
-            if due is not None and self._wake.when() <= due and not self._wake.cancelled():
+            if due is not None and self._wake_at <= due:
                 return  # it fires early enough, and then arms itself anew
             self._wake.cancel()
             self._wake = None
         if due is not None:
-            self._wake = self._loop.call_at(due, self._on_wake)
+            # uvloop gives a handle without `when` for a time that has come.
+            self._wake, self._wake_at = self._loop.call_at(due, self._on_wake), due
 
     def _on_wake(self) -> None:
         self._wake = None

@@ -145,8 +145,8 @@ class Handle:
         """Stop the attempt at once."""
         self.on_cancel(self)
 
-    def prepare(self, attempt: AttemptRequest, resolve: str | None) -> None:
-        """Set what this attempt sends; `resolve` is a `+host:port:addresses` entry or None."""
+    def prepare(self, attempt: AttemptRequest, resolve: list[str] | None) -> None:
+        """Set what this attempt sends; `resolve` are entries such as `+host:port:addresses`, or None."""
         easy, body = self.easy, attempt.body
         self.attempt = attempt
         if attempt.connect_timeout != self.connect_timeout:
@@ -166,7 +166,7 @@ class Handle:
             else:
                 self._send_once(body)
         if resolve is not None:
-            easy.setopt(pycurl.RESOLVE, [resolve])
+            easy.setopt(pycurl.RESOLVE, resolve)
             self.resolve_set = True
         if attempt.write is not None:
             self._write_to(attempt.write)

@@ -1,11 +1,13 @@
 """Multi handles, over which an engine's transfers are divided; see curl_transport.py."""
 
 import errno
+from itertools import islice
 
 import pycurl
 
 SHARD = 64  # transfers of one host in a shard, at most
-_MAX_ADDRESSES = 10_000
+_MAX_ADDRESSES = 512  # libcurl looks through its whole cache for each transfer
+_FORGOTTEN = 64
 # libcurl keeps an address for 15 minutes; it is given again well before that.
 _REFRESH_ADDRESSES = 600.0
 
@@ -25,6 +27,13 @@ class Shard:
         self.due: float | None = None
         # host:port → the addresses that this multi handle was given, and when.
         self.known_addresses: dict[str, tuple[str, float]] = {}
+
+    def forget_some(self) -> list[str]:
+        """Entries that take the oldest addresses out of libcurl's cache."""
+        oldest = list(islice(self.known_addresses, _FORGOTTEN))
+        for host in oldest:
+            del self.known_addresses[host]
+        return [f"-{host}" for host in oldest]
 
 
 class HostPool:
@@ -57,18 +66,18 @@ class HostPool:
         """A transfer of that shard is over."""
         self._free.append(number)
 
-    def resolve_entry(self, addresses: tuple[str, ...], shard: Shard, now: float) -> str | None:
-        """The addresses as an entry for libcurl's RESOLVE option; None if the shard already has them."""
+    def resolve_entries(self, addresses: tuple[str, ...], shard: Shard, now: float) -> list[str] | None:
+        """The addresses as entries for libcurl's RESOLVE option; None if the shard already has them."""
         if addresses is not self._addresses:
             listed = ",".join(f"[{a}]" if ":" in a else a for a in addresses)
             self._addresses, self._entry = addresses, f"+{self._host}:{listed}"
         known = shard.known_addresses.get(self._host)
         if known is not None and known[0] == self._entry and now - known[1] < _REFRESH_ADDRESSES:
             return None
-        if len(shard.known_addresses) >= _MAX_ADDRESSES:
-            shard.known_addresses.clear()
+        entries = shard.forget_some() if len(shard.known_addresses) >= _MAX_ADDRESSES else []
         shard.known_addresses[self._host] = (self._entry, now)
-        return self._entry
+        entries.append(self._entry)
+        return entries
 
     def forget_addresses(self, shard: Shard) -> None:
         """Give the shard the addresses again at the next transfer."""

@@ -61,11 +61,11 @@ class Schedule:
                 self.remove(check.key)
             entry = self._entries[check.key] = Entry(check)
             entry.due = next_due(check, now)
-            if at_once:
-                entry.due -= check.options.interval  # the slot before: it is late, and made soon
-                start = min(now + spread / _AT_START, entry.due + check.options.interval)
-                spread += 1
+            start = now + spread / _AT_START
+            spread += 1
+            if at_once and start < entry.due:
                 self._put(entry, start)
+                entry.due -= check.options.interval  # for the slot that runs now, late on purpose
             else:
                 self._put(entry, entry.due)
 
