@@ -24,8 +24,29 @@ async def closed(writer):
         await writer.wait_closed()
 
 
-async def serving(answer, context=None):
-    async def handle(reader, writer):
+class Server:
+    """Waits for its handlers at the end, which asyncio's does not."""
+
+    def __init__(self):
+        self.tasks = set()
+
+    def handled(self, handle):
+        async def run(reader, writer):
+            self.tasks.add(asyncio.current_task())
+            await handle(reader, writer)
+
+        return run
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def serving(answer, context=None, handle=None):
+    async def reply(reader, writer):
         try:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(answer)
@@ -35,8 +56,10 @@ async def serving(answer, context=None):
         finally:
             await closed(writer)
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
-    return server, server.sockets[0].getsockname()[1]
+    server = Server()
+    handled = server.handled(handle or reply)
+    server.server = await asyncio.start_server(handled, "127.0.0.1", 0, ssl=context)
+    return server, server.server.sockets[0].getsockname()[1]
 
 
 class Names(BaseResolver):
@@ -118,8 +141,8 @@ async def test_key_groups_are_those_that_were_asked_for(ca, ca_file):
         await closed(inner_writer)
         await closed(writer)
 
-    front = await asyncio.start_server(relay, "127.0.0.1", 0)
-    url = f"https://127.0.0.1:{front.sockets[0].getsockname()[1]}/"
+    front, front_port = await serving(b"", handle=relay)
+    url = f"https://127.0.0.1:{front_port}/"
     async with server, front:
         for groups in ("X25519:prime256v1", None):
             async with Engine(ca_file=ca_file, tls_groups=groups, connections=0) as engine:
