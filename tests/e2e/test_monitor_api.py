@@ -44,7 +44,7 @@ FIGURES = {
 }
 
 
-def settings_of(site, **more):
+def settings_of(site):
     """Groups `core` and `lab`, checks that are told from outside, and one name with all that HTML needs."""
     endpoint = site.endpoint
     return {
@@ -71,6 +71,15 @@ def settings_of(site, **more):
             {"name": "doubtful", "group": "job", "token": PUSH_TOKEN},
             {"name": "nightly", "group": "job", "token": PUSH_TOKEN, "heartbeat": {"interval": "1h"}},
         ],
+    }
+
+
+def few_of(site, **more):
+    """Three of them, for monitors beside the first one."""
+    return {
+        "api": {"token": TOKEN},
+        "endpoints": [site.endpoint("web", "core"), site.endpoint("broken", "core")],
+        "external-endpoints": [{"name": "backup", "group": "job", "token": PUSH_TOKEN}],
         **more,
     }
 
@@ -95,7 +104,7 @@ def monitor(site, tmp_path_factory):
 def guarded(site, tmp_path_factory):
     """Reading takes a token, and shows URLs."""
     api = {"token": TOKEN, "read_token": READ_TOKEN, "show_urls": True}
-    monitor = MonitorService(tmp_path_factory.mktemp("guarded"), settings_of(site, api=api))
+    monitor = MonitorService(tmp_path_factory.mktemp("guarded"), few_of(site, api=api))
     monitor.until_status("core_web", "up", token=READ_TOKEN)
     yield monitor
     monitor.close()
@@ -103,7 +112,7 @@ def guarded(site, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenless(site, tmp_path_factory):
-    monitor = MonitorService(tmp_path_factory.mktemp("tokenless"), settings_of(site, api={}))
+    monitor = MonitorService(tmp_path_factory.mktemp("tokenless"), few_of(site, api={}))
     yield monitor
     monitor.close()
 
@@ -111,7 +120,7 @@ def tokenless(site, tmp_path_factory):
 @contextmanager
 def started(folder, site, **more):
     """One of a test's own, for what would harm the others."""
-    monitor = MonitorService(folder, settings_of(site, **more))
+    monitor = MonitorService(folder, few_of(site, **more))
     try:
         yield monitor
     finally:
@@ -164,7 +173,7 @@ def test_checks_are_found_by_name_group_and_key(monitor, text, keys):
     assert found["total"] == len(keys)
 
 
-@pytest.mark.parametrize("text", ["c_re", "%25", "co%25re", "%00", "core%00x"])
+@pytest.mark.parametrize("text", ["c_re", "%25", "co%25re", "%00"])
 @pytest.mark.xfail(
     strict=True, reason="LIKE takes _ for any character and ends at NUL, and % is dropped: queries.py:117"
 )
@@ -271,13 +280,13 @@ def test_a_check_is_made_at_once_when_it_is_asked_for(monitor, site):
     def made():
         return monitor.get("endpoints/lab_hourly/results")["data"]
 
-    until(made)
+    first = until(made)
     reply = monitor.operate("POST", "endpoints/lab_hourly/check")
     assert (reply.status, set(reply.json)) == (202, {"id"})
-    before = len([call for call in site.calls if call.path == "/hourly"])
-    rows = until(lambda: len(made()) == 2 and made())
-    assert all(is_recent(row["timestamp"], 3700) for row in rows)
-    assert before <= 2
+    rows = until(lambda: rows if len(rows := made()) == 2 else None)
+    assert rows[1] == first[0]
+    assert is_recent(rows[0]["timestamp"])
+    assert sum(call.path == "/hourly" for call in list(site.calls)) == 2
 
 
 @pytest.mark.parametrize("key", ["past_off", "job_backup"])
@@ -1129,7 +1138,7 @@ def test_the_description_is_complete(monitor):
 def on_postgres(postgres, folder, site, role):
     environment = [f"YELPAZE_HOOKS__ENCRYPTION_KEY={new_key()}"]
     flags = ["--store", postgres.new_database()]
-    return MonitorService(folder, settings_of(site), *flags, role=role, environment=environment)
+    return MonitorService(folder, few_of(site), *flags, role=role, environment=environment)
 
 
 @pytest.mark.xfail(

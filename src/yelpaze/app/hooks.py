@@ -9,9 +9,12 @@ import msgspec
 
 from yelpaze.app.part_processes import PartKind, PartProcesses
 from yelpaze.app.web_server import REQUEST_SECONDS, WebServer, first_ended, listening_at
+from yelpaze.bus.opening import open_bus
+from yelpaze.bus.settings import BusSettings
 from yelpaze.grpc.address import Address, can_share_ports
 from yelpaze.hooks.delivery.statistics import HooksTotals, added
 from yelpaze.hooks.hooks import Hooks
+from yelpaze.hooks.intake import TOPICS, Intake
 from yelpaze.hooks.secret_file import kept_in
 from yelpaze.hooks.settings import HooksSettings
 from yelpaze.model.errors import InputError, MisuseError
@@ -32,6 +35,7 @@ class HooksOptions(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     processes: int = 1
     metrics: str | None = None
+    bus: BusSettings | None = None
 
 
 async def serve_hooks(options: HooksOptions, report: Report) -> None:
@@ -56,6 +60,7 @@ class HooksPart:
         self._stack = contextlib.AsyncExitStack()
         self._hooks: Hooks | None = None
         self._server: WebServer | None = None
+        self._intake: Intake | None = None
         self._is_draining = False
 
     @property
@@ -75,6 +80,10 @@ class HooksPart:
         hooks = Hooks(settings=options.settings, report=self._report)
         run_gc_less_often()
         self._hooks = await self._stack.enter_async_context(hooks)
+        if options.bus is not None:
+            bus = await self._stack.enter_async_context(open_bus(options.bus, self._report))
+            await bus.create(TOPICS)
+            self._intake = Intake(bus, hooks, self._report)
         app = hooks_api(hooks, options.settings.admin_token, lambda: self.is_ready)
         self._server = WebServer(app, sock)
         await self._server.start()
@@ -83,7 +92,8 @@ class HooksPart:
     async def run(self) -> None:
         assert self._hooks is not None
         assert self._server is not None
-        await first_ended(self._hooks.run(), self._server.run())
+        more = [] if self._intake is None else [self._intake.run()]
+        await first_ended(self._hooks.run(), self._server.run(), *more)
 
     def under_way(self) -> str:
         return _under_way(self._options, self.totals())

@@ -23,6 +23,7 @@ from yelpaze.app.web_server import WebServer, first_ended, listening_at
 from yelpaze.bus.opening import open_bus
 from yelpaze.bus.positions import POSITIONS
 from yelpaze.bus.protocol import Bus, BusUnavailable
+from yelpaze.config.loader import load
 from yelpaze.hooks.hooks import Hooks
 from yelpaze.hooks.intake import Intake
 from yelpaze.hooks.settings import HOOKS_SETTINGS, HooksSettings
@@ -190,7 +191,7 @@ class MonitorPart:
         if not self._options.hooks_store and not is_postgres(name):
             path = Path(name.removeprefix("sqlite:///"))
             name = str(path.with_name(f"{path.stem}-hooks{path.suffix}"))
-        return HOOKS_SETTINGS.of({"store": name})
+        return load(HOOKS_SETTINGS, None, {"store": name})
 
     async def _set_channels(self, config: MonitorConfig) -> None:
         if self._channels is not None:

@@ -57,6 +57,7 @@ def command() -> None:
 @command.command("serve")
 @click.option("--listen", metavar="HOST:PORT", help="[default: 127.0.0.1:8071]")
 @click.option("--store", metavar="FILE|URL", help="SQLite file or postgresql:// URL. [default: hooks.db]")
+@click.option("--bus", metavar="FILE|URL", help="Deliver messages from this bus, too: alarms of a monitor.")
 @click.option(
     "--allow",
     metavar="CIDR",
@@ -78,6 +79,7 @@ def serve(
     metrics: str | None,
     report: Report,
     check: bool,
+    bus: str | None,
     **flags: Any,
 ) -> int:
     """Serve the API, and deliver.
@@ -91,6 +93,8 @@ def serve(
     import uvloop  # noqa: PLC0415  an extra
 
     from yelpaze.app.hooks import HooksOptions, serve_hooks  # noqa: PLC0415
+    from yelpaze.bus.opening import with_url  # noqa: PLC0415
+    from yelpaze.bus.settings import BUS_SETTINGS  # noqa: PLC0415
     from yelpaze.config.loader import load  # noqa: PLC0415
     from yelpaze.hooks.settings import HOOKS_SETTINGS  # noqa: PLC0415
 
@@ -101,7 +105,11 @@ def serve(
         given["shutdown"] = flags["grace"]
     settings = load(HOOKS_SETTINGS, config, given)
     options = HooksOptions(
-        settings=settings, address=address_of(settings.listen), processes=processes, metrics=metrics
+        settings=settings,
+        address=address_of(settings.listen),
+        processes=processes,
+        metrics=metrics,
+        bus=None if bus is None else with_url(load(BUS_SETTINGS, None, {}), bus, bus),
     )
     if check:
         report(Notice("settings.good", "the settings are good"))

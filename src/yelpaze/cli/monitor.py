@@ -80,7 +80,7 @@ def run(listen: str | None, concurrency: int, **given: Any) -> int:
     """
     require("monitor", "monitor run")
     from yelpaze.app.monitor import EMBEDDED  # noqa: PLC0415  an extra
-    from yelpaze.app.monitor_serving import listen_of  # noqa: PLC0415
+    from yelpaze.app.up import listen_of  # noqa: PLC0415
 
     address = address_of(listen or listen_of(given["files"]))
     return _serve(EMBEDDED, address=address, concurrency=concurrency, **given)
@@ -125,7 +125,7 @@ def alarm(hooks_store: str | None, **given: Any) -> int:
 def web(listen: str | None, **given: Any) -> int:
     """Serve API, push checks and the status page."""
     require("monitor", "monitor web")
-    from yelpaze.app.monitor_serving import listen_of  # noqa: PLC0415  an extra
+    from yelpaze.app.up import listen_of  # noqa: PLC0415  an extra
 
     return _serve(("web",), address=address_of(listen or listen_of(given["files"])), **given)
 
@@ -142,7 +142,7 @@ def _serve(
     **more: Any,
 ) -> int:
     require("yaml", "a monitor")
-    from yelpaze.app.monitor_serving import serve_monitor  # noqa: PLC0415  takes its time
+    from yelpaze.app.up import serve_monitor  # noqa: PLC0415  takes its time
     from yelpaze.bus.opening import with_url  # noqa: PLC0415
     from yelpaze.bus.settings import BUS_SETTINGS  # noqa: PLC0415
     from yelpaze.config.loader import load  # noqa: PLC0415

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from yelpaze.bus.protocol import Bus, BusUnavailable, NewRecord, Record
+from yelpaze.bus.protocol import DAY, Bus, BusUnavailable, NewRecord, Record, Topic
 from yelpaze.hooks.context import Access
 from yelpaze.hooks.errors import HooksError
 from yelpaze.hooks.hooks import Hooks
@@ -21,6 +21,7 @@ from yelpaze.store.session import StoreUnavailable
 
 TOPIC = "alarms"
 _DEAD = "dead"
+TOPICS = (Topic(TOPIC, 8, 7 * DAY), Topic(_DEAD, 1, 30 * DAY))
 _GROUP = "hooks"
 _AGAIN_SECONDS = 0.5
 _KNOWN, _TOO_MANY = 409, 429

@@ -66,7 +66,5 @@ class Blindness:
                 count += one.count
                 good += one.good
                 hosts |= one.hosts
-            self.is_blind = (
-                count >= _LEAST and len(hosts) >= _LEAST_HOSTS and good <= _BLIND_SHARE * count
-            )
+            self.is_blind = count >= _LEAST and len(hosts) >= _LEAST_HOSTS and good <= _BLIND_SHARE * count
         return self.is_blind

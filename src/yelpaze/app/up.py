@@ -1,4 +1,8 @@
-"""Runs a monitor's services as a long-lived command."""
+"""Parts that run in one process, and meet on the bus only: composed here, run by `Service`.
+
+`monitor run` is the monitor with hooks and the gateway behind its pages. `yelpaze up`, which serves all APIs
+of hooks and live as well, will be the same with more parts.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
