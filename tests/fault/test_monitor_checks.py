@@ -4,6 +4,7 @@ What is marked as failing is a defect of the monitor that is known; its reason s
 """
 
 import asyncio
+import contextlib
 import gzip
 import math
 import re
@@ -39,6 +40,7 @@ from support.mail import MailServer
 from support.needed import needs
 from support.ports import free_port
 from support.raw import answers
+from support.waiting import until
 from yelpaze.http.resolver import AsyncResolver
 from yelpaze.model.errors import InputError, MisuseError
 from yelpaze.monitor.config.loading import config_of
@@ -643,8 +645,8 @@ async def test_other_checks_use_the_family_that_is_given(system_names, scheme):
 
 @pytest.mark.parametrize("server", ["dns.test:53", "udp://127.0.0.1:99999"])
 @defect(
-    "http/resolver.py:109: AsyncResolver never calls back for a name server that c-ares refuses: the check hangs; "
-    "config/reader.py:50 takes it",
+    "http/resolver.py:109: AsyncResolver never calls back for a name server that c-ares refuses: the check "
+    "hangs; config/reader.py:50 takes it",
     raises=TimeoutError,
 )
 async def test_a_name_server_that_is_no_address_does_not_hang(server):
@@ -867,8 +869,8 @@ async def test_a_renewed_certificate_is_seen_by_a_probe_within_the_hour(raw, ca,
 
 @pytest.mark.parametrize("days", [1, -3], ids=["soon", "expired"])
 @defect(
-    "probe/http.py:88 and 93: an expiry that fails the condition is kept for an hour, even one that came with a "
-    "TLS error: the check stays red after the renewal"
+    "probe/http.py:88 and 93: an expiry that fails the condition is kept for an hour, even one that came "
+    "with a TLS error: the check stays red after the renewal"
 )
 async def test_a_renewal_that_was_waited_for_is_seen_at_once(raw, ca, ca_file, days):
     context = expiring(ca, days)
@@ -882,8 +884,8 @@ async def test_a_renewal_that_was_waited_for_is_seen_at_once(raw, ca, ca_file, d
 
 
 @defect(
-    "probe/http.py:86: after a first check without an answer the certificate is not looked at for an hour, and its "
-    "condition fails with 0s"
+    "probe/http.py:86: after a first check without an answer the certificate is not looked at for an hour, "
+    "and its condition fails with 0s"
 )
 async def test_a_site_that_was_away_at_first_has_its_expiry_when_it_is_back(raw, ca, ca_file):
     server = await raw(over_tls(expiring(ca, 30), OK))
@@ -940,7 +942,7 @@ UNUSABLE = defect("probe/http.py:122: files that cannot be used raise out of Che
 async def test_client_tls_files_that_do_not_fit_end_no_checker(
     raw, ca, tmp_path, own_certificate, scheme, name
 ):
-    """They may be replaced on disk while the monitor runs, so that it is not enough to look at them at first."""
+    """They may be replaced on disk while the monitor runs: it is not enough to look at them at first."""
     server = await raw(over_tls(expiring(ca, 30), OK))
     other = tmp_path / "other.key"
     ca.issue_cert("other.test").private_key_pem.write_to_path(str(other))
@@ -1046,12 +1048,22 @@ async def test_a_datagram_that_is_too_long_is_a_failure(udp_port):
 # ── STARTTLS ────────────────────────────────────────────────────────────────────
 
 
+@contextlib.contextmanager
+def mail_server(tls=None):
+    server = MailServer(tls=tls)
+    server.start()
+    try:
+        yield server
+    finally:
+        # One that is aborted in a handshake would never end: aiosmtpd takes that for success.
+        until(lambda: not server._open)
+        server.stop()
+
+
 @pytest.fixture
 def mail(ca):
-    server = MailServer(tls=expiring(ca, 30))
-    server.start()
-    yield server
-    server.stop()
+    with mail_server(expiring(ca, 30)) as server:
+        yield server
 
 
 async def test_starttls_with_a_trusted_certificate(mail, ca_file):
@@ -1069,12 +1081,8 @@ async def test_starttls_with_a_certificate_that_is_not_trusted(mail):
 
 
 async def test_a_mail_server_without_starttls_is_a_failure():
-    server = MailServer()
-    server.start()
-    try:
+    with mail_server() as server:
         verdict = await checked(f"starttls://127.0.0.1:{server.port}", UP, client={"timeout": "2s"})
-    finally:
-        server.stop()
     assert summary(verdict) == (False, "protocol", 0, False)
     assert "454" in verdict.reply.message
 

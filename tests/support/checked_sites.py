@@ -1,4 +1,4 @@
-"""What single checks are pointed at: settings as in a file, certificates of every sort, TLS that sends alerts."""
+"""What single checks are pointed at: settings as in a file, certificates of every sort, TLS with alerts."""
 
 import asyncio
 import datetime as dt
@@ -71,9 +71,9 @@ _RECORDS = {
 class Names(BaseResolver):
     """A name server that answers by the first label of a name.
 
-    missing, broken, refused: no answer but a code. empty: NOERROR without records. all: a record of each type.
-    alias: a CNAME and its address. six: ::1 only. both: 127.0.0.1 and ::1. two: 127.0.0.8 and 127.0.0.9.
-    away: 127.0.0.9 only. Any other: 127.0.0.1.
+    missing, broken, refused: no answer but a code. empty: NOERROR without records. all: a record of each
+    type. alias: a CNAME and its address. six: ::1 only. both: 127.0.0.1 and ::1.
+    two: 127.0.0.8 and 127.0.0.9. away: 127.0.0.9 only. Any other: 127.0.0.1.
     """
 
     address = ""  # host:port, set by who starts it
@@ -245,7 +245,7 @@ def over_tls(context: ssl.SSLContext, answer: bytes = b""):
 
 
 async def serving_on(address: str, answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nUP"):
-    """A server on that address that answers what it reads first, and its port. Skips if it has no such one."""
+    """A server on that address that answers what it reads first, and its port; skips if there is none."""
 
     async def handle(reader, writer):
         try:

@@ -82,7 +82,7 @@ class KafkaBus:
         found["bootstrap.servers"] = settings.url.removeprefix("kafka://").rstrip("/")
         found["client.id"] = "yelpaze"
         found["error_cb"] = self._on_error
-        found["logger"] = None
+        found["log_level"] = 0  # errors come to error_cb; librdkafka would write them to stderr as well
         found["socket.keepalive.enable"] = True
         found["reconnect.backoff.max.ms"] = 1000
         tls, sasl = settings.tls, settings.sasl
