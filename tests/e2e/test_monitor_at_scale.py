@@ -63,7 +63,15 @@ def wait(condition, deployment, sites, seconds=120):
     except AssertionError:
         for name, text in deployment.logs().items():
             print(f"--- {name}\n{text}")
-        print(states(deployment), sites.heard)
+        for sql in (
+            "SELECT check_key, state, since, until, reason FROM incident",
+            "SELECT id, kind, published FROM transition ORDER BY at",
+            "SELECT id, published FROM notification ORDER BY created",
+            "SELECT consumer, topic, partition, next FROM position WHERE consumer <> 'store' AND next > 0",
+            "SELECT id, value FROM alert_state",
+        ):
+            print(sql, *rows(deployment, sql), sep="\n  ")
+        print(*((name, body["key"], body["status"]) for name, body in sites.heard), sep="\n")
         raise
 
 

@@ -17,7 +17,8 @@ from support.waiting import SECONDS, until
 
 TOKEN = "the-token-of-operators"
 MODULE = [sys.executable, "-m", "yelpaze"]
-_LEASE = "YELPAZE_BUS__LEASE=1s"  # what a killed process held is free a second later
+# What a killed process held is free a second later.
+_LEASES = ["YELPAZE_BUS__LEASE=1s", "YELPAZE_HOOKS__LEASE=1s"]
 
 
 class Reply(NamedTuple):
@@ -103,7 +104,7 @@ class MonitorService:
         self.file = folder / "monitor.yaml"
         self._role = role
         self._flags = flags
-        self._environment = [_LEASE, *environment]
+        self._environment = [*_LEASES, *environment]
         self.write(settings)
         self.start()
 
@@ -129,10 +130,15 @@ class MonitorService:
         new.write_text(text)
         new.replace(self.file)
 
-    def loads(self, settings: dict[str, Any] | str) -> dict[str, Any]:
-        """Replace its settings, and wait until they are in force; what it says of them."""
+    def loads(self, settings: dict[str, Any] | str, *, at_once: bool = True) -> dict[str, Any]:
+        """Replace its settings, and wait until they are in force; what it says of them.
+
+        `at_once`: by a signal, else when it finds out by itself.
+        """
         count = self.heard("config.loaded")
         self.write(settings)
+        if at_once:
+            self.signal(signal.SIGHUP)
         return self.hears("config.loaded", count + 1)
 
     def heard(self, kind: str) -> int:
@@ -155,14 +161,16 @@ class MonitorService:
     def stop(self) -> int:
         """End it as an operator does; its exit code."""
         self.signal(signal.SIGTERM)
-        return self.process.ends()
+        code = self.process.ends()
+        self.close()
+        return code
 
     def kill(self) -> None:
         """End it as a lack of memory does."""
-        self.signal(signal.SIGKILL)
-        self.process.ends()
+        self.close()
 
     def close(self) -> None:
+        """End it at once, if it has not ended."""
         self.process.stop()
 
     @property

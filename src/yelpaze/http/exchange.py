@@ -94,7 +94,7 @@ class Exchange:
         self.trace_context = None if call.span is None else call.span.begin_attempt(call.current.method)
         host.attempts += 1
         if not host.needs_look_up or core.resolver is None:
-            if core.guard is not None and (why := core.guard.refusal(host.name)) is not None:
+            if core.guard is not None and (why := core.guard.refusal(host.name.strip("[]"))) is not None:
                 core.soon(self._refused, why)
                 return
             self._send(None)

@@ -115,6 +115,8 @@ class AsyncResolver:
             code, text = error.args[0], error.args[1] if len(error.args) > 1 else ""
             reason = "there is no such name" if code in _NOT_FOUND else text
             answer = self._failed(f"cannot resolve {host!r}: {reason}", _CODES.get(code, "ERROR"))
+        except Exception as error:  # noqa: BLE001  whatever c-ares refuses: whoever waits must hear of it
+            answer = self._failed(f"cannot resolve {host!r}: {error}", "ERROR")
         else:
             answer = self._found(host, result.nodes)
         self._store(host, answer)

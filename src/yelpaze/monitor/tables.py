@@ -7,7 +7,7 @@ dirty                     minutes, hours and days whose sums must be made anew
 state                     snapshots of the fold, by partition, with the offset that they stand for
 incident 1─n transition   transitions for ever; `published` is the outbox
 silence maintenance ack   what operators asked for
-notification              the outbox of alarms; alert_group: what the channels have been told
+notification              the outbox of alarms; alert_state: what the channels have been told
 location push             heartbeats; when push checks must call
 """
 
@@ -67,7 +67,7 @@ MONITOR = Migrations(
             until BIGINT NOT NULL, by_whom TEXT NOT NULL, comment TEXT NOT NULL
         );
         CREATE INDEX silence_until ON silence (until);
-        CREATE TABLE alert_state (id TEXT PRIMARY KEY, value TEXT NOT NULL);
+        CREATE TABLE alert_state (id TEXT PRIMARY KEY, value TEXT NOT NULL, version BIGINT NOT NULL);
         CREATE TABLE notification (
             id TEXT PRIMARY KEY, created BIGINT NOT NULL, value TEXT NOT NULL, published BIGINT NOT NULL
         );

@@ -2,8 +2,8 @@
 
     transitions, commands ──→ groups (store) ──due──→ notification (outbox) ──→ alarms (bus) ──→ hooks
 
-All transitions are in one partition, so one process has it and sees parents and children together. A
-notification's id is its group and number: a second one with that id cannot be written.
+All transitions are in one partition, so one process has it and sees parents and children together. Rows of
+its state have versions: one that another process has changed meanwhile is not overwritten, but read anew.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from hashlib import blake2b
 import msgspec
 
 from yelpaze.bus.following import Effect, Follower
+from yelpaze.bus.positions import FencedError
 from yelpaze.bus.protocol import Bus, BusUnavailable, Partition, Positions, Record
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.monitor.alarm.groups import Group, Item, Notification, fire, flush, resolve
@@ -45,9 +46,7 @@ _EXPIRES_MS = 3_600_000
 _GRACE_MS = 5_000
 _AT_ONCE = 200
 _MOST_KEY = 200
-_UPSERT = (
-    "INSERT INTO alert_state (id, value) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value"
-)
+_STATE = "SELECT id, value, version FROM alert_state"
 _decode_group = msgspec.json.Decoder(Group).decode
 _decode_alarm = msgspec.json.Decoder(Alarm).decode
 
@@ -90,6 +89,7 @@ class AlarmService:
         self._seen: dict[str, Seen] = {}
         self._acked: set[str] = set()
         self._changed: set[str] = set()
+        self._versions: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self._is_active = False
         self._outbox = asyncio.Event()
@@ -295,38 +295,37 @@ class AlarmService:
             )
         ]
 
-    async def _keep(self, alarms: list[Alarm], rows: dict[str, str], now: int) -> bool:
+    async def _keep(self, alarms: list[Alarm], rows: list[tuple[str, str, int]], now: int) -> bool:
         """Write groups and outbox; false if another member has done so, and all is read anew."""
-        ids = [one.event_id for one in alarms]
         values = [(one.event_id, now, msgspec.json.encode(one).decode(), 0) for one in alarms]
 
-        def work(session: Session) -> bool:
-            if ids and session.rows("SELECT 1 FROM notification WHERE id IN ?? LIMIT 1", ids):
-                return False
+        def work(session: Session) -> None:
             _write(session, rows)
             session.insert(NOTIFICATION, values)
-            return True
 
         while True:
             try:
-                kept = await self._store.write(work)
-            except StoreUnavailable as error:
-                self._report(Notice("store.unavailable", f"alarm: {error}", Level.WARNING))
-                await asyncio.sleep(_TICK_SECONDS)
-                continue
-            if not kept:
+                await self._store.write(work)
+            except FencedError:
                 text = "alarm: another process is active; its state is read anew"
                 self._report(Notice("alarm.fenced", text, Level.WARNING))
                 await self._load()
-            return kept
+                return False
+            except StoreUnavailable as error:
+                self._report(Notice("store.unavailable", f"alarm: {error}", Level.WARNING))
+                await asyncio.sleep(_TICK_SECONDS)
+            else:
+                return True
 
-    def _rows(self) -> dict[str, str]:
-        """What has changed, as rows."""
-        rows: dict[str, str] = {}
-        for key in self._changed:
+    def _rows(self) -> list[tuple[str, str, int]]:
+        """What has changed: id, value, and the version that it replaces."""
+        rows = []
+        for key in sorted(self._changed):
             kind, _, name = key.partition(":")
             value = self._groups[name] if kind == "group" else self._seen[name]
-            rows[key] = msgspec.json.encode(value).decode()
+            version = self._versions.get(key, 0)
+            rows.append((key, msgspec.json.encode(value).decode(), version))
+            self._versions[key] = version + 1
         self._changed.clear()
         return rows
 
@@ -374,22 +373,23 @@ class AlarmService:
             self._is_active = False
 
     async def _load(self) -> None:
-        def read(session: Session) -> tuple[list[tuple[str, str]], list[str]]:
-            rows = [(row[0], row[1]) for row in session.rows("SELECT id, value FROM alert_state")]
+        def read(session: Session) -> tuple[list[tuple[str, str, int]], list[str]]:
+            rows = [(row[0], row[1], row[2]) for row in session.rows(_STATE)]
             acked = session.rows("SELECT id FROM incident WHERE acked IS NOT NULL AND until IS NULL")
             return rows, [name for (name,) in acked]
 
         rows, acked = await self._store.read(read)
         self._groups = {
             name.removeprefix("group:"): _decode_group(value)
-            for name, value in rows
+            for name, value, _ in rows
             if name.startswith("group:")
         }
         self._seen = {
             name.removeprefix("seen:"): _decode_seen(value)
-            for name, value in rows
+            for name, value, _ in rows
             if name.startswith("seen:")
         }
+        self._versions = {name: version for name, _, version in rows}
         self._acked = set(acked)
         self._changed.clear()
         await self._silences.refresh()
@@ -405,6 +405,14 @@ def _ends(one: Transition, alert: Alert | None) -> bool:
     return one.kind == "resolved"
 
 
-def _write(session: Session, rows: dict[str, str]) -> None:
-    for name in sorted(rows):
-        session.run(_UPSERT, name, rows[name])
+def _write(session: Session, rows: Sequence[tuple[str, str, int]]) -> None:
+    """Write state. Raises FencedError if another process has changed it."""
+    for name, value, version in rows:
+        if version:
+            sql = "UPDATE alert_state SET value = ?, version = version + 1 WHERE id = ? AND version = ?"
+            changed = session.run(sql, value, name, version)
+        else:
+            sql = "INSERT INTO alert_state (id, value, version) VALUES (?, ?, 1) ON CONFLICT DO NOTHING"
+            changed = session.run(sql, name, value)
+        if changed != 1:
+            raise FencedError(f"alarm: {name} was changed by another process")

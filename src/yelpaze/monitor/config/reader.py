@@ -11,11 +11,12 @@ import msgspec
 
 from yelpaze.config.convert import Mistake, convert
 from yelpaze.model.errors import MisuseError
-from yelpaze.model.request import check_headers, get
+from yelpaze.model.request import check_headers, get, request
 from yelpaze.monitor.check import DAYS, Alert, Check, CheckOptions, Kind, Window, id_of, key_of
 from yelpaze.monitor.config import conditions
 from yelpaze.monitor.config.model import MonitorConfig
 from yelpaze.monitor.config.providers import NAMES, Channel, Provider, merged_alert, read_provider
+from yelpaze.monitor.config.servers import server_of
 from yelpaze.monitor.config.settings import (
     IGNORED,
     OTHER_PROVIDERS,
@@ -47,7 +48,6 @@ _NOT_BUILT = {"ssh": "SSH", "ws": "WebSocket", "wss": "WebSocket", "sctp": "SCTP
 _SHORTEST = 1.0
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _HOST_PORT = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
-_RESOLVER = re.compile(r"(?:(?:udp|tcp)://)?(?P<address>(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5})")
 _QUERY_TYPES = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT", "CAA", "SOA")
 _PERCENT = re.compile(r"(\d{1,3})%")
 _MOST_SHOWN = 50
@@ -268,6 +268,8 @@ class Reader:
         for name in UNSUPPORTED_CLIENT:
             if is_set(getattr(client, name.replace("-", "_"))):
                 raise _Unsupported(f"client.{name} is not built")
+        if kind == "grpc" and client.insecure and given.url.startswith("grpcs:"):
+            raise _Unsupported("client.insecure of gRPC is not built")
         interval = float(defaults.interval if given.interval is None else given.interval)
         if interval < _SHORTEST:
             raise _Wrong(f"{path}.interval", f"takes at least 1s: {interval:g}s")
@@ -318,6 +320,10 @@ class Reader:
             check_headers(headers.items())
         except MisuseError as error:
             raise _Wrong(f"{path}.headers", str(error)) from None
+        try:
+            request(given.method.upper(), "http://a.test/", body=given.body or None)
+        except MisuseError as error:
+            raise _Wrong(f"{path}.method", str(error)) from None
         return tuple(headers.items())
 
     def _query(self, given: EndpointSettings, path: str) -> dict[str, str]:
@@ -328,6 +334,11 @@ class Reader:
             raise _Wrong(f"{path}.dns.query-type", f"takes one of {', '.join(_QUERY_TYPES)}: {query_type!r}")
         if not given.dns.query_name:
             raise _Wrong(f"{path}.dns.query-name", "is missing")
+        try:
+            server_of(given.url)
+        except ValueError:
+            text = f"takes the address of a name server, such as 8.8.8.8 or 8.8.8.8:53: {given.url!r}"
+            raise _Wrong(f"{path}.url", text) from None
         return {"query_type": query_type, "query_name": given.dns.query_name.rstrip(".")}
 
     def _condition(self, text: str, path: str) -> conditions.Condition:
@@ -339,13 +350,12 @@ class Reader:
     def _resolver(self, client: ClientSettings, path: str) -> str:
         if not client.dns_resolver:
             return ""
-        found = _RESOLVER.fullmatch(client.dns_resolver)
-        if found is None:
-            example = "such as udp://1.1.1.1:53"
-            raise _Wrong(
-                f"{path}.client.dns-resolver", f"takes a name server {example}: {client.dns_resolver!r}"
-            )
-        return found["address"]
+        try:
+            ip, port = server_of(client.dns_resolver)
+        except ValueError:
+            text = f"takes a name server's address, such as udp://1.1.1.1:53: {client.dns_resolver!r}"
+            raise _Wrong(f"{path}.client.dns-resolver", text) from None
+        return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
     def _certificate(self, client: ClientSettings, path: str) -> tuple[str, str] | None:
         tls = client.tls

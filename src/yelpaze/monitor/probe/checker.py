@@ -11,6 +11,7 @@ from typing import Any, Self
 import aiodns
 import msgspec
 
+from yelpaze.http.engine import Engine
 from yelpaze.http.resolver import Answer as Addresses
 from yelpaze.http.resolver import AsyncResolver
 from yelpaze.model.errors import MisuseError
@@ -25,6 +26,7 @@ from yelpaze.monitor.probe.sockets import CheckError, check_socket
 from yelpaze.policy.address_guard import AddressGuard
 
 _OTHERS_AT_ONCE = 500
+_NOT_TRIED = frozenset({"blocked_address", "permission", "unsupported", "internal", "request"})
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -67,20 +69,26 @@ class Checker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._others = asyncio.Semaphore(_OTHERS_AT_ONCE)
         self._channels: dict[tuple[str, float], aiodns.DNSResolver] = {}
-        self._resolver: AsyncResolver
+        self._resolvers: dict[str, AsyncResolver] = {}
+        self._engines: dict[str, Engine] = {}
         self._http: HttpChecks
 
     async def __aenter__(self) -> Self:
-        enter = self._stack.enter_async_context
-        engine = await enter(new_engine(self._concurrency, guard=self._guard))
-        others = {
-            server: await enter(new_engine(_OTHERS_AT_ONCE, server, self._guard)) for server in self._servers
-        }
-        self._http = HttpChecks(engine, others, self._wall)
-        self._resolver = AsyncResolver()
-        self._stack.push_async_callback(self._resolver.close)
+        engine = new_engine(self._concurrency, guard=self._guard)
+        await self._stack.enter_async_context(engine)
+        await self._prepare(self._servers)
+        self._http = HttpChecks(engine, self._engines, self._wall)
         self._stack.push_async_callback(self._end)
         return self
+
+    async def prepare(self, checks: Iterable[Check]) -> None:
+        """Make ready for other checks."""
+        await self._prepare({one.options.resolver for one in checks if one.options.resolver})
+
+    async def _prepare(self, servers: set[str]) -> None:
+        for server in servers - self._engines.keys():
+            engine = new_engine(_OTHERS_AT_ONCE, server, self._guard)
+            self._engines[server] = await self._stack.enter_async_context(engine)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,25 +101,36 @@ class Checker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for channel in self._channels.values():
             await channel.close()
+        for resolver in self._resolvers.values():
+            await resolver.close()
 
     def start(self, entry: Entry, done: OnVerdict) -> None:
         """Begin; `done` is called later, once."""
         if entry.check.options.kind == "http":
-            self._http.start(entry, partial(self._judge, entry.check, done))
+            judge = partial(self._judge, entry, done)
+            try:
+                self._http.start(entry, judge)
+            except MisuseError as error:  # files of the client's certificate may change on disk
+                kind = "tls" if entry.check.options.certificate or entry.check.options.ca_file else "request"
+                asyncio.get_running_loop().call_soon(judge, Reply(Answer(), kind, str(error)))
             return
-        task = asyncio.ensure_future(self._other(entry.check, done))
+        task = asyncio.ensure_future(self._other(entry, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _judge(self, check: Check, done: OnVerdict, reply: Reply) -> None:
-        options = check.options
+    def _judge(self, entry: Entry, done: OnVerdict, reply: Reply) -> None:
+        options = entry.check.options
         conditions = check_all(options.conditions, reply.answer)
         success = all(one.success for one in conditions)
-        if reply.error and "[CONNECTED]" not in options.names:
-            success = False  # whatever conditions make of no answer
+        is_asked = "[CONNECTED]" in options.names and not reply.answer.connected
+        if reply.error and (not is_asked or reply.error in _NOT_TRIED):
+            success = False  # whatever conditions make of no answer, unless they ask for it
+        if not success and "[CERTIFICATE_EXPIRATION]" in options.names:
+            entry.looked_at = 0.0  # it may be renewed any time
         done(Verdict(reply, conditions, success))
 
-    async def _other(self, check: Check, done: OnVerdict) -> None:
+    async def _other(self, entry: Entry, done: OnVerdict) -> None:
+        check = entry.check
         async with self._others:
             try:
                 reply = await self._checked(check)
@@ -122,34 +141,47 @@ class Checker:
             except Exception as error:  # noqa: BLE001  one check's defect must not end the others
                 self._report(Notice("check.broken", f"{check.title}: {error!r}", Level.ERROR))
                 reply = Reply(Answer(), "internal", repr(error))
-        self._judge(check, done, reply)
+        self._judge(entry, done, reply)
 
     def _checked(self, check: Check) -> Coroutine[Any, Any, Reply]:
+        resolve = partial(self._resolve, check)
         match check.options.kind:
             case "dns":
-                return check_dns(check, self._channels)
+                return check_dns(check, self._channels, self._guarded)
             case "icmp":
                 from yelpaze.monitor.probe.icmp import check_icmp  # noqa: PLC0415  rarely used
 
-                return check_icmp(check, self._resolve)
+                return check_icmp(check, resolve)
             case "grpc":
                 from yelpaze.monitor.probe.health import check_grpc  # noqa: PLC0415  an extra
 
-                return check_grpc(check)
+                return check_grpc(check, resolve)
             case _:
-                return check_socket(check, self._resolve)
+                return check_socket(check, resolve)
 
-    async def _resolve(self, host: str, seconds: float) -> tuple[str, ...]:
+    async def _resolve(self, check: Check, host: str) -> tuple[str, ...]:
+        """The addresses of a host that may be connected to. Raises CheckError."""
         if ":" in host or host.replace(".", "").isdecimal():
             return self._guarded((host,))
-        known = self._resolver.cached(host)
+        options = check.options
+        resolver = self._resolvers.get(options.resolver)
+        if resolver is None:
+            servers = [options.resolver] if options.resolver else None
+            resolver = self._resolvers[options.resolver] = AsyncResolver(servers)
+        known = resolver.cached(host)
         if known is None:
             future: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
-            self._resolver.look_up(host, partial(_settle, future), seconds)
+            resolver.look_up(host, partial(_settle, future), options.timeout)
             known = await future
         if known.error:
             raise CheckError("dns", f"{known.error} ({known.code})" if known.code else known.error)
-        return self._guarded(known.addresses)
+        addresses = known.addresses
+        if options.ip_family is not None:
+            is_6 = options.ip_family == 6  # noqa: PLR2004
+            addresses = tuple(one for one in addresses if (":" in one) is is_6)
+            if not addresses:
+                raise CheckError("dns", f"cannot resolve {host!r}: it has no IPv{options.ip_family} address")
+        return self._guarded(addresses)
 
     def _guarded(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         if self._guard is None:
@@ -161,8 +193,8 @@ class Checker:
         return permitted
 
 
-def _settle(future: "asyncio.Future[Addresses]", found: Addresses) -> None:
-    if not future.done():  # else the check has timed out
+def _settle(future: "asyncio.Future[Any]", found: Any) -> None:
+    if not future.done():  # else nobody waits any more
         future.set_result(found)
 
 
@@ -175,6 +207,6 @@ async def check_once(
         pending: list[asyncio.Future[Verdict]] = []
         for check in checks:
             future: asyncio.Future[Verdict] = loop.create_future()
-            checker.start(Entry(check), future.set_result)
+            checker.start(Entry(check), partial(_settle, future))
             pending.append(future)
         return list(await asyncio.gather(*pending))

@@ -1,12 +1,15 @@
 """DNS checks: a question to a name server. A refusal or NXDOMAIN is an answer, for `[DNS_RCODE]`."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import aiodns
+import pycares
 
 from yelpaze.monitor.check import Check
 from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.config.servers import server_of
 from yelpaze.monitor.probe.reply import Reply
 
 _RCODES = {
@@ -20,11 +23,16 @@ _RCODES = {
 _NO_SEARCH = 1 << 5
 
 
-async def check_dns(check: Check, channels: dict[tuple[str, float], aiodns.DNSResolver]) -> Reply:
-    """Ask the server in the check's URL. `channels` keeps one for each server."""
+async def check_dns(
+    check: Check,
+    channels: dict[tuple[str, float], aiodns.DNSResolver],
+    guarded: Callable[[tuple[str, ...]], tuple[str, ...]],
+) -> Reply:
+    """Ask the server in the check's URL. `channels` keeps one for each server. Raises CheckError."""
     options = check.options
-    server = check.url if ":" in check.url.rpartition("]")[2] else f"{check.url}:53"
-    key = server.partition("://")[2] or server, options.timeout
+    ip, port = server_of(check.url)
+    guarded((ip,))
+    key = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}", options.timeout
     channel = channels.get(key)
     if channel is None:
         channel = channels[key] = aiodns.DNSResolver(
@@ -39,19 +47,19 @@ async def check_dns(check: Check, channels: dict[tuple[str, float], aiodns.DNSRe
         if rcode is None:
             text = f"{key[0]} did not answer: {error.args[1] if len(error.args) > 1 else error}"
             return Reply(Answer(response_time=int(duration)), "dns", text, duration)
-        answer = Answer(response_time=int(duration), connected=True, dns_rcode=rcode)
+        answer = Answer(response_time=int(duration), connected=True, dns_rcode=rcode, ip=ip)
         return Reply(answer, "", "", duration)
     duration = (time.monotonic() - began) * 1000
     wanted = [one for one in result.answer if one.type == _type_of(options.query_type)]
     body = "\n".join(_text(one.data) for one in wanted)
     answer = Answer(
-        response_time=int(duration), connected=True, dns_rcode="NOERROR", body=body.encode(), ip=key[0]
+        response_time=int(duration), connected=True, dns_rcode="NOERROR", body=body.encode(), ip=ip
     )
     return Reply(answer, "", "", duration)
 
 
 def _type_of(name: str) -> Any:
-    return getattr(__import__("pycares"), f"QUERY_TYPE_{name}")
+    return getattr(pycares, f"QUERY_TYPE_{name}")
 
 
 def _text(data: Any) -> str:

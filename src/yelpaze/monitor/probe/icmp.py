@@ -32,9 +32,15 @@ async def check_icmp(check: Check, resolve: Resolve) -> Reply:
     ip, error, message = "", "", ""
     try:
         async with asyncio.timeout(options.timeout):
-            ip = (await resolve(host, options.timeout))[0]
+            addresses = await resolve(host)
             began = time.monotonic()
-            await _echo(ip)
+            for number, ip in enumerate(addresses, 1):
+                try:
+                    await _echo(ip)
+                    break
+                except OSError as fault:
+                    if number == len(addresses) or isinstance(fault, PermissionError):
+                        raise
     except TimeoutError:
         error, message = "timeout", f"no reply within {options.timeout:g} s"
     except PermissionError:

@@ -82,6 +82,7 @@ class Prober:
         self._buffer: deque[NewRecord] = deque()
         self._full = asyncio.Event()
         self._checker: Checker | None = None
+        self._reconfiguring: asyncio.Task[None] | None = None
         self._late = Histogram()
         self._late_before = Histogram()
         self._is_draining = False
@@ -139,6 +140,14 @@ class Prober:
 
     def reconfigure(self, config: MonitorConfig) -> None:
         """Go on with another configuration; checks that stay keep their phase."""
+        self._reconfiguring = asyncio.ensure_future(self._reconfigure(config))
+
+    async def _reconfigure(self, config: MonitorConfig) -> None:
+        if self._checker is not None:
+            await self._checker.prepare(config.checks.values())
+        if config.allow != self._config.allow:
+            text = "another setting of allow takes effect at the next start"
+            self._report(Notice("config.later", text, Level.WARNING))
         self._config = config
         wanted = {check.key: check for check in self._mine()}
         for key in [key for key in self._schedule.keys() if key not in wanted]:  # noqa: SIM118  it has no iterator

@@ -6,6 +6,8 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from yelpaze.monitor.check import Check
@@ -14,7 +16,7 @@ from yelpaze.monitor.probe.reply import Reply
 
 _MOST_READ = 1024
 _SMTP = b"EHLO yelpaze.invalid\r\n"
-Resolve = Callable[[str, float], Awaitable[tuple[str, ...]]]
+Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
 
 
 class CheckError(Exception):
@@ -33,14 +35,18 @@ async def check_socket(check: Check, resolve: Resolve) -> Reply:
     host, port = address_of(check.url)
     ip = ""
     certificate: float | None = None
+    body = b""
     try:
         async with asyncio.timeout(options.timeout):
-            ip = (await resolve(host, options.timeout))[0]
+            addresses = await resolve(host)
             times[0] = (time.monotonic() - began) * 1000
-            if options.kind == "udp":
-                body = await _udp(ip, port, options.body.encode())
-            else:
-                body, certificate = await _stream(check, host, ip, port, began, times)
+            for number, ip in enumerate(addresses, 1):
+                try:
+                    body, certificate = await _asked(check, host, ip, port, began, times)
+                    break
+                except OSError as error:
+                    if number == len(addresses) or isinstance(error, ssl.SSLError):
+                        raise
     except TimeoutError:
         fault = CheckError("timeout", f"no answer within {options.timeout:g} s")
     except CheckError as error:
@@ -49,7 +55,9 @@ async def check_socket(check: Check, resolve: Resolve) -> Reply:
         reason = getattr(error, "verify_message", "") or error.reason or str(error)
         fault = CheckError("tls", f"{check.url}: {reason}")
     except OSError as error:
-        fault = CheckError("connect", f"{check.url}: {error.strerror or error}")
+        fault = _fault_of(error, check.url, is_connected=times[1] > 0 or not (error.strerror or str(error)))
+    except ValueError:  # of a line without an end
+        fault = CheckError("protocol", f"{check.url}: the server says more than a line may have")
     else:
         duration = (time.monotonic() - began) * 1000
         left = 0 if certificate is None else int((certificate - time.time()) * 1000)
@@ -65,11 +73,27 @@ def address_of(url: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _fault_of(error: OSError, url: str, *, is_connected: bool) -> CheckError:
+    if is_connected and url.startswith(("tls:", "starttls:")):
+        return CheckError("tls", f"{url}: the server closed the connection in the TLS handshake")
+    return CheckError("connect", f"{url}: {error.strerror or error or 'the server closed the connection'}")
+
+
+async def _asked(
+    check: Check, host: str, ip: str, port: int, began: float, times: list[float]
+) -> tuple[bytes, float | None]:
+    if check.options.kind == "udp":
+        return await _udp(ip, port, check.options.body.encode()), None
+    return await _stream(check, host, ip, port, began, times)
+
+
 async def _stream(
     check: Check, host: str, ip: str, port: int, began: float, times: list[float]
 ) -> tuple[bytes, float | None]:
     options = check.options
-    context = _context(check) if options.kind in ("tls", "starttls") else None
+    context = None
+    if options.kind in ("tls", "starttls"):
+        context = _context(options.ca_file, options.certificate, verify=options.verify)
     at_once = {"ssl": context, "server_hostname": host} if options.kind == "tls" else {}
     reader, writer = await asyncio.open_connection(ip, port, **at_once)  # type: ignore[arg-type]
     try:
@@ -91,23 +115,29 @@ async def _stream(
             await writer.wait_closed()
 
 
-def _context(check: Check) -> ssl.SSLContext:
-    options = check.options
-    context = ssl.create_default_context(cafile=options.ca_file or None)
-    if not options.verify:
+@lru_cache(256)
+def _context(ca_file: str, certificate: tuple[str, str] | None, *, verify: bool) -> ssl.SSLContext:
+    """Reading the authorities takes 15 ms."""
+    context = ssl.create_default_context(cafile=ca_file or None)
+    if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if options.certificate is not None:
-        context.load_cert_chain(*options.certificate)
+    if certificate is not None:
+        context.load_cert_chain(*certificate)
     return context
 
 
 def _expiry(writer: asyncio.StreamWriter) -> float | None:
-    """When the server's certificate expires; Python tells it only of one that was verified."""
+    """When the server's certificate expires."""
     certificate: Any = writer.get_extra_info("peercert")
-    if not certificate or "notAfter" not in certificate:
+    if certificate and "notAfter" in certificate:
+        return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+    encoded = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    if encoded is None or find_spec("cryptography") is None:
         return None
-    return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+    from cryptography import x509  # noqa: PLC0415  an extra; Python reads only what it has verified
+
+    return x509.load_der_x509_certificate(encoded).not_valid_after_utc.timestamp()
 
 
 async def _start_tls(
