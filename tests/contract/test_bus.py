@@ -20,8 +20,8 @@ class Place:
     """A bus that is empty, and names of its own, since a broker is shared."""
 
     def __init__(self, url):
-        self.settings = BUS_SETTINGS.of({"url": url, "lease": "6s"})
         self.name = uuid.uuid4().hex[:8]
+        self.settings = BUS_SETTINGS.of({"url": url, "lease": "6s", "prefix": f"{self.name}."})
 
     def opened(self):
         return open_bus(self.settings)

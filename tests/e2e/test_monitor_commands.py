@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 import pytest
 import yaml
 
-from support.monitor_service import MODULE, TOKEN, MonitorService, Site
+from support.monitor_service import MODULE, SHORT_LEASES, TOKEN, MonitorService, Site
 from support.needed import needs
 from support.service import Place
 from support.waiting import SECONDS, until
@@ -520,8 +520,8 @@ def test_brokers_that_are_away_are_one_clear_message(folder):
 
 
 @contextmanager
-def started(folder, settings, *flags):
-    monitor = MonitorService(folder, settings, *flags)
+def started(folder, settings, environment=()):
+    monitor = MonitorService(folder, settings, environment=environment)
     try:
         yield monitor
     finally:
@@ -636,9 +636,6 @@ def test_a_file_that_was_away_for_a_while_is_read_again(tmp_path, site):
         until(lambda: monitor.heard("config.loaded"), 5)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the process ends: name servers are opened at its start: checker.py:71"
-)
 def test_a_check_with_a_new_name_server_may_come_by_reload(tmp_path, site):
     web = site.endpoint("web")
     with started(tmp_path, {"endpoints": [web]}) as monitor:
@@ -759,7 +756,7 @@ def test_an_incident_outlives_a_kill_and_is_resolved_once(tmp_path):
         return [json.loads(call.body)["status"] for call in list(site.calls) if call.path == "/hook"]
 
     try:
-        with started(tmp_path, settings) as monitor:
+        with started(tmp_path, settings, SHORT_LEASES) as monitor:
             monitor.until_status("_web", "up")
             site.switch("/web")
             opened = monitor.until_incident("_web", lambda one: one["state"] == "down")

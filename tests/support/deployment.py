@@ -73,6 +73,7 @@ class Deployment:
             "YELPAZE_HOOKS__STORE": store,
             "YELPAZE_HOOKS__LEASE": "5",
             "YELPAZE_BUS__LEASE": "6s",
+            "YELPAZE_BUS__PREFIX": f"t{free_port()}-",
         }
 
     def command(self, name):

@@ -17,8 +17,8 @@ from support.waiting import SECONDS, until
 
 TOKEN = "the-token-of-operators"
 MODULE = [sys.executable, "-m", "yelpaze"]
-# What a killed process held is free a second later.
-_LEASES = ["YELPAZE_BUS__LEASE=1s", "YELPAZE_HOOKS__LEASE=1s"]
+# What a killed process held is free two seconds later.
+SHORT_LEASES = ["YELPAZE_BUS__LEASE=2s", "YELPAZE_HOOKS__LEASE=2s"]
 
 
 class Reply(NamedTuple):
@@ -104,7 +104,7 @@ class MonitorService:
         self.file = folder / "monitor.yaml"
         self._role = role
         self._flags = flags
-        self._environment = [*_LEASES, *environment]
+        self._environment = list(environment)
         self.write(settings)
         self.start()
 

@@ -7,7 +7,7 @@ the asyncio classes of confluent-kafka 2.16 never send a trickle and lose what a
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -158,12 +158,12 @@ class KafkaBus:
     async def create(self, topics: Sequence[Topic]) -> None:
         known = (await self._metadata()).topics
         for topic in topics:
-            found = known.get(topic.name)
+            found = known.get(self.full(topic.name))
             if found is not None and len(found.partitions) != topic.partitions:
                 raise mismatch(topic, len(found.partitions))
         missing = [
             NewTopic(
-                topic.name,
+                self.full(topic.name),
                 num_partitions=topic.partitions,
                 replication_factor=self.settings.replication,
                 config={
@@ -172,7 +172,7 @@ class KafkaBus:
                 },
             )
             for topic in topics
-            if topic.name not in known
+            if self.full(topic.name) not in known
         ]
         if not missing:
             return
@@ -187,10 +187,8 @@ class KafkaBus:
     async def topics(self) -> list[TopicState]:
         known = (await self._metadata()).topics
         found = []
-        for name in sorted(known):
-            if name.startswith("__"):
-                continue
-            partitions = [(name, number) for number in known[name].partitions]
+        for name in self._ours(known):
+            partitions = [(name, number) for number in known[self.full(name)].partitions]
             ends = await self._offsets(partitions, OFFSET_END)
             begins = await self._offsets(partitions, OFFSET_BEGINNING)
             records = sum(ends[one] - begins[one] for one in partitions)
@@ -200,21 +198,33 @@ class KafkaBus:
     async def partitions_of(self, topic: str) -> int:
         """The number of a topic's partitions. Raises InputError."""
         known = (await self._metadata()).topics
-        if topic not in known:
-            names = sorted(name for name in known if not name.startswith("__"))
+        if self.full(topic) not in known:
+            names = self._ours(known)
             hint = f"; there are {', '.join(names)}" if names else ""
             raise InputError(f"there is no topic {topic}{hint}")
-        return len(known[topic].partitions)
+        return len(known[self.full(topic)].partitions)
+
+    def full(self, name: str) -> str:
+        """A topic's or group's name at the brokers."""
+        return f"{self.settings.prefix}{name}"
+
+    def short(self, name: str) -> str:
+        """The name without the prefix."""
+        return name.removeprefix(self.settings.prefix)
+
+    def _ours(self, known: Iterable[str]) -> list[str]:
+        prefix = self.settings.prefix
+        return sorted(self.short(one) for one in known if one.startswith(prefix) and not one.startswith("__"))
 
     async def lag(self) -> list[Lag]:
         admin = self._administrator()
         groups = (await self._result(admin.list_consumer_groups(request_timeout=_ADMIN_SECONDS))).valid
         found = []
-        for group in sorted(one.group_id for one in groups):
-            asked = [ConsumerGroupTopicPartitions(group)]
-            future = admin.list_consumer_group_offsets(asked)[group]
+        for group in self._ours(one.group_id for one in groups):
+            asked = [ConsumerGroupTopicPartitions(self.full(group))]
+            future = admin.list_consumer_group_offsets(asked)[self.full(group)]
             offsets = (await self._result(future)).topic_partitions
-            known = {(one.topic, one.partition): one.offset for one in offsets if one.offset >= 0}
+            known = {(self.short(one.topic), one.partition): one.offset for one in offsets if one.offset >= 0}
             ends = await self._offsets(list(known), OFFSET_END)
             found += [Lag(group, *one, at, ends[one]) for one, at in sorted(known.items())]
         return found
@@ -223,7 +233,7 @@ class KafkaBus:
         partitions = [(topic, number) for number in range(await self.partitions_of(topic))]
         client = KafkaClient(self.configuration(**{"group.id": "yelpaze-look-up"}))
         try:
-            asked = [TopicPartition(*one, at) for one in partitions]
+            asked = [TopicPartition(self.full(topic), number, at) for _, number in partitions]
             found = await self.in_thread(partial(client.offsets_for_times, asked, timeout=_ADMIN_SECONDS))
         except KafkaException as error:
             raise self.unavailable(error) from None
@@ -231,7 +241,7 @@ class KafkaBus:
             await self.in_thread(client.close)
         ends = await self._offsets(partitions, OFFSET_END)
         return {
-            (one.topic, one.partition): one.offset if one.offset >= 0 else ends[one.topic, one.partition]
+            (topic, one.partition): one.offset if one.offset >= 0 else ends[topic, one.partition]
             for one in found
         }
 
@@ -244,7 +254,8 @@ class KafkaBus:
         def look_up() -> dict[Partition, int]:
             found = {}
             for one in partitions:
-                low, high = client.get_watermark_offsets(TopicPartition(*one), timeout=_ADMIN_SECONDS)
+                place = TopicPartition(self.full(one[0]), one[1])
+                low, high = client.get_watermark_offsets(place, timeout=_ADMIN_SECONDS)
                 found[one] = high if where == OFFSET_END else low
             return found
 
@@ -279,7 +290,7 @@ class KafkaBus:
             number = -1 if record.partition is None else record.partition
             by_partition.setdefault(number, []).append({"key": record.key, "value": record.value})
         for number, messages in by_partition.items():
-            queued = producer.produce_batch(topic, messages, number, on_delivery=batch.on_delivery)
+            queued = producer.produce_batch(self.full(topic), messages, number, on_delivery=batch.on_delivery)
             if queued < len(messages):
                 errors = [message["_error"] for message in messages if "_error" in message]
                 batch.failed(errors[0], len(messages) - queued)
@@ -387,7 +398,7 @@ class KafkaConsumer:
         self._client = KafkaClient(
             self._bus.configuration(
                 **{
-                    "group.id": self._group or "yelpaze-tail",
+                    "group.id": self._bus.full(self._group or "yelpaze-tail"),
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
                     "auto.offset.reset": "earliest",
@@ -398,12 +409,16 @@ class KafkaConsumer:
             )
         )
         if self._group is not None:
-            self._client.subscribe(self._names, on_assign=self._on_assign, on_revoke=self._on_revoke)
+            names = [self._bus.full(name) for name in self._names]
+            self._client.subscribe(names, on_assign=self._on_assign, on_revoke=self._on_revoke)
             return self
         partitions = [(name, number) for name, count in counts for number in range(count)]
         given = await self._listener.on_assigned(partitions) if self._listener is not None else {}
         ends = await self._bus.ends_of([one for one in partitions if one not in given])
-        starts = [TopicPartition(*one, given.get(one, ends.get(one, 0))) for one in partitions]
+        starts = [
+            TopicPartition(self._bus.full(one[0]), one[1], given.get(one, ends.get(one, 0)))
+            for one in partitions
+        ]
         await self._do(partial(self._client.assign, starts))
         self._assigned = frozenset(partitions)
         return self
@@ -437,7 +452,8 @@ class KafkaConsumer:
             fault = message.error()
             if fault is not None:
                 raise BusUnavailable(f"{self._bus.shown}: {fault.str()}")
-            topic, number, offset = message.topic(), message.partition(), message.offset()
+            topic, number = self._bus.short(message.topic()), message.partition()
+            offset = message.offset()
             if (topic, number) not in self._assigned:
                 continue  # fetched before it was taken away
             key = message.key()
@@ -455,7 +471,8 @@ class KafkaConsumer:
         for one, offset in positions.items():
             if one in self._assigned:
                 try:
-                    await self._do(partial(self._client.seek, TopicPartition(*one, offset)))
+                    place = TopicPartition(self._bus.full(one[0]), one[1], offset)
+                    await self._do(partial(self._client.seek, place))
                 except KafkaException as error:
                     raise self._bus.unavailable(error) from None
 
@@ -463,7 +480,11 @@ class KafkaConsumer:
         """What the group has done, for showing its lag; a failure is made good by the next one."""
         if self._group is None or not positions:
             return
-        offsets = [TopicPartition(*one, at) for one, at in positions.items() if one in self._assigned]
+        offsets = [
+            TopicPartition(self._bus.full(one[0]), one[1], at)
+            for one, at in positions.items()
+            if one in self._assigned
+        ]
         if not offsets:
             return
         # With a listener the store has the positions, and this is for show: nobody waits for it.
@@ -480,18 +501,18 @@ class KafkaConsumer:
     # ── called by `consume`, in the thread ──────────────────────────────────────
 
     def _on_assign(self, client: Any, partitions: list[TopicPartition]) -> None:
-        names = [(one.topic, one.partition) for one in partitions]
+        names = [(self._bus.short(one.topic), one.partition) for one in partitions]
         given = self._ask(self._listener.on_assigned(names)) if self._listener is not None else {}
-        for one in partitions:
-            if (one.topic, one.partition) in given:
-                one.offset = given[one.topic, one.partition]
+        for one, name in zip(partitions, names, strict=True):
+            if name in given:
+                one.offset = given[name]
             elif self._listener is not None:  # it has no effect of it yet
                 one.offset = OFFSET_BEGINNING
         client.assign(partitions)
         self._assigned = frozenset(names)
 
     def _on_revoke(self, client: Any, partitions: list[TopicPartition]) -> None:
-        names = [(one.topic, one.partition) for one in partitions]
+        names = [(self._bus.short(one.topic), one.partition) for one in partitions]
         self._assigned -= frozenset(names)
         if self._listener is not None:
             self._ask(self._listener.on_revoked(names))

@@ -37,11 +37,13 @@ class BusSpool(Settings, frozen=True):
 class BusSettings(Settings, frozen=True):
     """`url`: an SQLite file, or `kafka://HOST:PORT[,HOST:PORT]`.
 
+    `prefix`: of the names of topics and groups, where the brokers are shared.
     `replication`: copies of each topic that is made; `lease`: seconds after which the partitions of a
     killed member go to others (Kafka: session.timeout.ms).
     """
 
     url: str = ""
+    prefix: str = ""
     replication: int = msgspec.field(default=1)
     lease: Duration = Duration(10)
     tls: BusTls = BusTls()

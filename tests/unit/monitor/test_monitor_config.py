@@ -115,7 +115,7 @@ def mistakes(settings):
         ({"conditions": []}, "endpoints[0].conditions: is missing"),
         ({"conditions": ["[STATUS] = 200"]}, "endpoints[0].conditions[0]: '[STATUS] = 200' is no condition"),
         ({"client": {"timout": "1s"}}, "client.timout: there is no such setting; did you mean timeout?"),
-        ({"client": {"dns-resolver": "1.1.1.1"}}, "client.dns-resolver: takes a name server"),
+        ({"client": {"dns-resolver": "dns.test:53"}}, "client.dns-resolver: takes a name server"),
         ({"client": {"tls": {"certificate-file": "no.pem"}}}, "client.tls: takes certificate-file and private-key"),
         ({"alerts": [{"type": "slakc"}]}, "'slakc' is no channel; did you mean slack?"),
         ({"alerts": [{"type": "slack"}]}, "alerting.slack is missing"),
