@@ -46,6 +46,7 @@ from yelpaze.model.notice import Level, Notice, Report
 T = TypeVar("T")
 _POLL_SECONDS = 0.1
 _ADMIN_SECONDS = 10.0
+_KNOWN_SECONDS = 0.05
 _PUBLISH_MS = 10_000  # after which a record has failed, and goes to the spool if there is one
 _AT_ONCE = 10_000  # records given to librdkafka at once
 _REFUSED = frozenset(
@@ -183,6 +184,13 @@ class KafkaBus:
             except KafkaException as error:
                 if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                     raise InputError(f"{self.shown}: topic {name} cannot be made: {_text(error)}") from None
+        await self._until_known([self.full(topic.name) for topic in topics])
+
+    async def _until_known(self, names: Sequence[str]) -> None:
+        """Wait until the brokers tell of new topics: that they are made is known only a little later."""
+        async with asyncio.timeout(_ADMIN_SECONDS):
+            while set(names) - set((await self._metadata()).topics):
+                await asyncio.sleep(_KNOWN_SECONDS)
 
     async def topics(self) -> list[TopicState]:
         known = (await self._metadata()).topics

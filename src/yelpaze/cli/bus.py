@@ -81,6 +81,21 @@ def lag(bus: str | None, partitions: bool) -> int:
     return _run(work())
 
 
+@command.command("schema")
+@click.argument("topic")
+def schema(topic: str) -> int:
+    """Print the JSON Schema of a topic's records; probe.LOCATION stands for all locations."""
+    from yelpaze.monitor.records import OF_TOPIC  # noqa: PLC0415  other commands need none of it
+
+    name = "probe.LOCATION" if topic.startswith("probe.") else topic
+    if name not in OF_TOPIC:
+        raise InputError(f"there is no schema of {topic}; there are {', '.join(OF_TOPIC)}")
+    click.echo(
+        msgspec.json.format(msgspec.json.encode(msgspec.json.schema(OF_TOPIC[name])), indent=2).decode()
+    )
+    return Exit.OK
+
+
 class _Start:
     """Where to begin to read."""
 
