@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durat
 .PHONY: help run test test-slow coverage torture lint bench docs servers clean
 
 help:
-	@echo "make run        set up, then the tour: an order page, 10,000 offers, 50 webhooks"
+	@echo "make run        set up, then the tour: an order page, 10,000 offers, 50 webhooks, an outage"
 	@echo "make test       set up, then the tests (under six minutes)"
 	@echo "make test-slow  the tests that need minutes or large inputs"
 	@echo "make coverage   the tests again, with the lines that they run; names what no test calls"

@@ -16,6 +16,7 @@ from yelpaze import Engine, Outcome, get
 
 OFFERS = Path(__file__).parent / "offers"
 HOOKS = Path(__file__).parent / "hooks"
+MONITOR = Path(__file__).parent / "monitor"
 ROWS, PLAIN_ROWS = 10_000, 2_000
 PAGE = ("customer", "order", "payment", "shipping")
 
@@ -117,7 +118,11 @@ def main() -> int:
         print(
             "\nAn order system tells the endpoints of 50 customers, some of which are in trouble:", flush=True
         )
-        return subprocess.run([sys.executable, HOOKS / "orders.py"], check=False).returncode
+        code = subprocess.run([sys.executable, HOOKS / "orders.py"], check=False).returncode
+        if code:
+            return code
+        print("\nA shop is down, as two locations see it:", flush=True)
+        return subprocess.run([sys.executable, MONITOR / "outage.py"], check=False).returncode
     finally:
         process.terminate()
         process.wait()

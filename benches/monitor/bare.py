@@ -1,8 +1,9 @@
 """The bare check: pycurl's socket_action over epoll, a fresh connection each, addresses given, nothing kept.
 
-    python benches/monitor/bare.py PORT COUNT [CA_FILE]
+python benches/monitor/bare.py PORT COUNT [CA_FILE]
 """
 
+import contextlib
 import json
 import resource
 import select
@@ -34,15 +35,17 @@ def main(port, count, ca_file):
 
     poll, timer = select.epoll(), [None]
     watched = {}
-    events = {pycurl.POLL_IN: select.EPOLLIN, pycurl.POLL_OUT: select.EPOLLOUT, pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT}
+    events = {
+        pycurl.POLL_IN: select.EPOLLIN,
+        pycurl.POLL_OUT: select.EPOLLOUT,
+        pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+    }
 
     def on_socket(what, fd, *_):
         if what == pycurl.POLL_REMOVE:
             if watched.pop(fd, None) is not None:
-                try:
+                with contextlib.suppress(OSError):
                     poll.unregister(fd)
-                except OSError:
-                    pass
         elif fd in watched:
             poll.modify(fd, events[what])
         else:
@@ -78,7 +81,9 @@ def main(port, count, ca_file):
             timer[0] = None
             multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         for fd, bits in poll.poll(0.01, 512):
-            what = (pycurl.CSELECT_IN if bits & ~select.EPOLLOUT else 0) | (pycurl.CSELECT_OUT if bits & select.EPOLLOUT else 0)
+            what = (pycurl.CSELECT_IN if bits & ~select.EPOLLOUT else 0) | (
+                pycurl.CSELECT_OUT if bits & select.EPOLLOUT else 0
+            )
             multi.socket_action(fd, what)
         queued = 1
         while queued:

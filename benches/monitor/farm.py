@@ -7,6 +7,7 @@ and says nothing), 03 has no name. Prints a line with its ports as JSON, and run
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -78,10 +79,8 @@ async def slow(reader, writer):
 
 
 async def silent(reader, writer):
-    try:
+    with contextlib.suppress(OSError):
         await reader.read()
-    except OSError:
-        pass
     writer.close()
 
 

@@ -125,7 +125,7 @@ def test_docstring_examples_run(name):
 
 def test_public_names_are_frozen():
     assert yelpaze.__all__ == [
-        "AddressGuard", "Attempt", "Breaker", "Budget", "Engine", "EngineCollector", "Error", "ErrorKind", "Failure",
+        "AddressGuard", "Attempt", "Breaker", "Budget", "Connect", "Engine", "EngineCollector", "Error", "ErrorKind", "Failure",
         "FanOutError", "Flow", "FlowError", "Headers", "Hedge", "Hooks", "HostEvent", "HostPolicy", "HostStatistics",
         "InputError", "Job", "Limit", "Live", "MisuseError", "Outcome", "Request", "Response", "Result", "Retry",
         "Statistics", "StoppedError", "Summary", "Timeout", "Timings", "Tls", "YelpazeError", "__version__", "delete",

@@ -188,9 +188,12 @@ class KafkaBus:
 
     async def _until_known(self, names: Sequence[str]) -> None:
         """Wait until the brokers tell of new topics: that they are made is known only a little later."""
-        async with asyncio.timeout(_ADMIN_SECONDS):
-            while set(names) - set((await self._metadata()).topics):
-                await asyncio.sleep(_KNOWN_SECONDS)
+        try:
+            async with asyncio.timeout(_ADMIN_SECONDS):
+                while set(names) - set((await self._metadata()).topics):  # noqa: ASYNC110  Kafka has no event
+                    await asyncio.sleep(_KNOWN_SECONDS)
+        except TimeoutError:
+            raise BusUnavailable(f"{self.shown}: topics that were made are not known yet") from None
 
     async def topics(self) -> list[TopicState]:
         known = (await self._metadata()).topics

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from yelpaze.monitor.config.conditions import Condition
+from yelpaze.monitor.conditions import Condition
 
 Kind = Literal["http", "tcp", "udp", "tls", "starttls", "icmp", "dns", "grpc", "push"]
 # As Gatus does, one for one.

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yelpaze.model.errors import MisuseError
-from yelpaze.monitor.config.conditions import Answer, check_all, parse
+from yelpaze.monitor.conditions import Answer, check_all, parse
 
 HOUR = 3_600_000
 JSON = b'{"name":"john","n":7,"big":1234567,"f":1.5,"ok":true,"no":null,"list":[1,2,3],"o":{"k":"v"},"a b":1}'

@@ -1,1 +1,1 @@
-"""."""
+"""Transitions to alarms: thresholds, groups, muting, reminders, texts."""

@@ -12,8 +12,8 @@ import msgspec
 from yelpaze.config.convert import Mistake, convert
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.request import check_headers, get, request
+from yelpaze.monitor import conditions
 from yelpaze.monitor.check import DAYS, Alert, Check, CheckOptions, Kind, Window, id_of, key_of
-from yelpaze.monitor.config import conditions
 from yelpaze.monitor.config.model import MonitorConfig
 from yelpaze.monitor.config.providers import NAMES, Channel, Provider, merged_alert, read_provider
 from yelpaze.monitor.config.servers import server_of

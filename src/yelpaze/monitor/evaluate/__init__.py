@@ -1,1 +1,1 @@
-"""."""
+"""Results to transitions: the fold, its snapshots, incidents."""

@@ -1,1 +1,1 @@
-"""."""
+"""The probe of a location: when checks are due, how each kind is made, what is published."""

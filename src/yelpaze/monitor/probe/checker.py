@@ -17,7 +17,7 @@ from yelpaze.http.resolver import AsyncResolver
 from yelpaze.model.errors import MisuseError
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.monitor.check import Check
-from yelpaze.monitor.config.conditions import Answer, ConditionResult, check_all
+from yelpaze.monitor.conditions import Answer, ConditionResult, check_all
 from yelpaze.monitor.probe.dns import check_dns
 from yelpaze.monitor.probe.http import HttpChecks, new_engine
 from yelpaze.monitor.probe.reply import Reply

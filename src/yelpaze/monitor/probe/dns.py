@@ -8,7 +8,7 @@ import aiodns
 import pycares
 
 from yelpaze.monitor.check import Check
-from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.conditions import Answer
 from yelpaze.monitor.config.servers import server_of
 from yelpaze.monitor.probe.reply import Reply
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from yelpaze.model.extras import require
 from yelpaze.monitor.check import Check
-from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.conditions import Answer
 from yelpaze.monitor.probe.reply import Reply
 from yelpaze.monitor.probe.sockets import CheckError, Resolve, address_of
 

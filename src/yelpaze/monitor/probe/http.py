@@ -11,7 +11,7 @@ from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Connect, Request, Timeout, request
 from yelpaze.model.tls import Tls
 from yelpaze.monitor.check import Check
-from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.conditions import Answer
 from yelpaze.monitor.probe.reply import Reply
 from yelpaze.monitor.probe.schedule import Entry
 from yelpaze.policy.address_guard import AddressGuard

@@ -7,7 +7,7 @@ import struct
 import time
 
 from yelpaze.monitor.check import Check
-from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.conditions import Answer
 from yelpaze.monitor.probe.reply import Reply
 from yelpaze.monitor.probe.sockets import Resolve
 

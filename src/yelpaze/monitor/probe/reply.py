@@ -2,7 +2,7 @@
 
 import msgspec
 
-from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.conditions import Answer
 
 Timings = tuple[float, float, float, float]  # milliseconds until look-up, connection, TLS, first byte
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from yelpaze.monitor.check import Check
-from yelpaze.monitor.config.conditions import Answer
+from yelpaze.monitor.conditions import Answer
 from yelpaze.monitor.probe.reply import Reply
 
 _MOST_READ = 1024

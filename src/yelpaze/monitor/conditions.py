@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from yelpaze.model.errors import MisuseError
-from yelpaze.monitor.config import json_path
-from yelpaze.monitor.config.json_path import MISSING
+from yelpaze.monitor import json_path
+from yelpaze.monitor.json_path import MISSING
 
 _OPERATORS = ("==", "!=", "<=", ">=", ">", "<")  # the first one that is found counts
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
@@ -153,7 +153,7 @@ def check_all(conditions: tuple[Condition, ...], answer: Answer) -> list[Conditi
 def parse(text: str) -> Condition:
     """Read a condition. Raises MisuseError.
 
-    >>> from yelpaze.monitor.config.conditions import Answer, check_all
+    >>> from yelpaze.monitor.conditions import Answer, check_all
     >>> check_all((parse("[STATUS] == 200"),), Answer(status=500))
     [ConditionResult(text='[STATUS] (500) == 200', success=False)]
     """
