@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from support.ports import free_port
 from support.service import YELPAZE
 from support.waiting import SECONDS
 
@@ -193,6 +194,25 @@ async def _long_call(url: str) -> AsyncIterator[None]:
         await asyncio.gather(call, return_exceptions=True)
 
 
+_SITE = ("127.0.0.93", free_port("127.0.0.93"))  # nobody listens there until a test does
+_MONITOR = f"""
+allow: [127.0.0.0/8]
+endpoints:
+  - name: site
+    url: http://{_SITE[0]}:{_SITE[1]}/
+    interval: 1s
+    client: {{timeout: 10m}}
+    conditions: ["[STATUS] == 200"]
+"""
+
+
+@asynccontextmanager
+async def _held_check(url: str) -> AsyncIterator[None]:
+    """A check whose site does not answer."""
+    with socket.create_server(_SITE):
+        yield
+
+
 @asynccontextmanager
 async def _held_delivery(url: str) -> AsyncIterator[None]:
     """A message whose receiver does not answer."""
@@ -219,6 +239,14 @@ SERVICES = {
         _held_delivery,
         "yelpaze_hooks_under_way",
         has_http=True,
+    ),
+    "monitor": Kind(
+        [*YELPAZE, "monitor", "run", "monitor.yaml"],
+        {"monitor.yaml": _MONITOR},
+        _held_check,
+        "yelpaze_monitor_probe_running",
+        has_http=True,
+        reloads="the configuration is unchanged: 1 checks",
     ),
     "worker": Kind(
         [*YELPAZE, "worker", "functions.py", "--processes", "1"],

@@ -19,7 +19,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from yelpaze.app.monitor_web import MonitorWeb
-from yelpaze.app.web_server import WebServer, first_ended, listening_at
+from yelpaze.app.web_server import WebServer, listening_at
 from yelpaze.bus.opening import open_bus
 from yelpaze.bus.positions import POSITIONS
 from yelpaze.bus.protocol import Bus, BusUnavailable
@@ -43,6 +43,7 @@ from yelpaze.monitor.registry import write_checks
 from yelpaze.monitor.storage.service import StorageService
 from yelpaze.monitor.tables import MONITOR
 from yelpaze.observe.monitor import MonitorSnapshot
+from yelpaze.process.descriptors import capacity
 from yelpaze.process.garbage import run_gc_less_often
 from yelpaze.store.opening import is_postgres, open_store
 from yelpaze.store.store import Store
@@ -66,6 +67,7 @@ class MonitorPart:
         self._config: MonitorConfig
         self._changed_at: dict[Path, int] = {}
         self._works: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._tasks: list[asyncio.Future[None]] = []
         self._reconfigured: list[Callable[[MonitorConfig], None]] = []
         self._server: WebServer | None = None
         self._hooks: Hooks | None = None
@@ -125,7 +127,7 @@ class MonitorPart:
         count = sum(1 for _ in self._config.enabled())
         what = f"{count:,} check{'s' if count != 1 else ''}"
         where = f" at {self.url}" if self.url else ""
-        text = f"monitor{where}: {', '.join(self._options.roles)}, {what}"
+        text = f"monitor{where}, {capacity()}; {', '.join(self._options.roles)}; {what}"
         return Notice("ready", text, data={"url": self.url, "checks": count})
 
     async def _opened_bus(self) -> Bus:
@@ -199,13 +201,22 @@ class MonitorPart:
             await self._channels.configure(APPLICATION, "Alarms of the monitor", wanted, "alerting.")
 
     async def run(self) -> None:
+        """Until one of them ends. They outlive it: checks under way have results to be sent."""
         works = [work() for work in self._works]
         if self._server is not None:
             works.append(self._server.run())
+        self._tasks = [asyncio.ensure_future(work) for work in (*works, self._watch())]
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         try:
-            await first_ended(*works, self._watch())
+            for one in done:
+                one.result()
         except BusUnavailable as error:
             raise StoppedError(str(error)) from None
+
+    async def _end_tasks(self) -> None:
+        for one in self._tasks:
+            one.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def snapshot(self) -> MonitorSnapshot:
         """What this process has to tell, for metrics; called from any thread."""
@@ -237,6 +248,7 @@ class MonitorPart:
         await asyncio.gather(*(prober.drain(self._options.grace) for prober in self.probers))
         if self._server is not None:
             await self._server.drain()
+        await self._end_tasks()
         if self.evaluate is not None:
             await self.evaluate.drain()
         if self._hooks is not None:
@@ -244,6 +256,7 @@ class MonitorPart:
 
     async def close(self) -> None:
         self._is_serving = False
+        await self._end_tasks()
         if self._server is not None:
             await self._server.close()
         await self._stack.aclose()
@@ -263,7 +276,10 @@ class MonitorPart:
             return
         for warning in config.warnings:
             self._report(Notice("config.warning", warning, Level.WARNING))
+        count = sum(1 for _ in config.enabled())
         if config.hash == self._config.hash and config.checks == self._config.checks:
+            text = f"the configuration is unchanged: {count:,} checks"
+            self._report(Notice("config.unchanged", text, data={"checks": count}))
             return
         self._config = config
         if self._store is not None:
@@ -271,7 +287,6 @@ class MonitorPart:
             await self._store.write(partial(write_checks, config=config, now=now))
         for reconfigure in self._reconfigured:
             reconfigure(config)
-        count = sum(1 for _ in config.enabled())
         self._report(Notice("config.loaded", f"new configuration: {count:,} checks", data={"checks": count}))
 
     async def _watch(self) -> None:

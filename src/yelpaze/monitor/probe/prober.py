@@ -282,7 +282,7 @@ class Prober:
             self._buffer.clear()
             try:
                 await self._bus.publish(RESULTS, records)
-            except BusUnavailable:
+            except (BusUnavailable, asyncio.CancelledError):
                 self._buffer.extendleft(reversed(records))
                 raise
 

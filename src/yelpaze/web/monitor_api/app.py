@@ -70,10 +70,12 @@ def monitor_api(context: MonitorContext, ready: Callable[[], bool]) -> FastAPI:
         return answer({"status": "UP"})
 
     @app.get("/healthz", include_in_schema=False)
+    @app.head("/healthz", include_in_schema=False)
     async def is_alive() -> Response:
         return answer({"status": "ok"})
 
     @app.get("/readyz", include_in_schema=False)
+    @app.head("/readyz", include_in_schema=False)
     async def is_ready() -> Response:
         return answer({"status": "ok"}) if ready() else answer({"status": "unavailable"}, 503)
 
