@@ -212,3 +212,26 @@ def test_fifty_customers_get_their_order_in_the_end():
     assert "after all attempts: 45 of 50 arrived" in done.stdout
     assert "customer-49  fail     after 1 attempt: status: 410 Gone; given up" in done.stdout
     assert "in the end: 50 of 50 arrived" in done.stdout
+
+
+def outage(*path, timeout):
+    """An example of the monitor, after which nothing is left running."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES.joinpath("monitor", *path)], capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_an_outage_is_told_and_its_end():
+    said = outage("outage.py", timeout=100)
+    assert said.index("DOWN: shop") < said.index("RESOLVED: shop")
+
+
+@pytest.mark.slow
+def test_the_same_outage_on_kafka_and_postgresql(kafka, postgres):
+    """It starts servers of its own; the fixtures say whether these can be."""
+    said = outage("kafka", "run.py", timeout=300)
+    assert "7 processes" in said
+    assert said.index("DOWN: shop") < said.index("RESOLVED: shop")

@@ -172,7 +172,7 @@ def test_once_prints_json(tmp_path, site):
 
 def client(monitor, *arguments, token=TOKEN, code=0):
     """A command for a running monitor, told of it by the environment."""
-    environment = {"YELPAZE_MONITOR__URL": monitor.url, "YELPAZE_MONITOR__TOKEN": token}
+    environment = {"YELPAZE_MONITOR__URL": monitor.url, "YELPAZE_MONITOR__API__TOKEN": token}
     return run(monitor.folder, "monitor", *arguments, code=code, **environment)
 
 
@@ -228,7 +228,7 @@ def test_a_command_without_the_token_says_how_to_give_it(monitor):
         for command in (["ack", "x"], ["silence", "group=core"], ["maintenance", "--end", "x"]):
             out, err = client(monitor, *command, token=token, code=2)
             assert out == ""
-            assert "give --token, or YELPAZE_MONITOR__TOKEN" in err
+            assert "give --token, or YELPAZE_MONITOR__API__TOKEN" in err
     assert client(monitor, "ack", "x", "--token", TOKEN, token="wrong", code=2)[1].endswith(
         "there is no such incident\n"
     )
@@ -458,7 +458,7 @@ def test_more_wrong_input_is_one_clear_message(folder, name):
 
 
 @pytest.mark.parametrize("body", [b"<html>welcome", b"{}", b"[]", b'{"data": [{}]}'])
-@pytest.mark.xfail(strict=True, reason="what is no monitor ends in a traceback: monitor_client.py:44, 93")
+@pytest.mark.xfail(strict=True, reason="what is no monitor ends in a traceback: monitor_client.py")
 def test_an_url_of_something_else_is_one_clear_message(folder, site, body):
     site.switch("/api/v1/incidents", (200, body))
     is_clear(*run(folder, "monitor", "incidents", "--url", site.url, code=2), site.url)
@@ -606,6 +606,21 @@ def test_sighup_reads_targets_anew(tmp_path, site):
         assert monitor.heard("config.loaded") == 1
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the hash is of the settings alone, without the lines of targets: loading.py"
+)
+def test_a_line_that_is_taken_out_of_the_targets_is_gone(tmp_path, site):
+    lines = ["name,url", f"a,{site.url}/a", f"b,{site.url}/b"]
+    (tmp_path / "targets.csv").write_text("\n".join(lines))
+    targets = {"file": "targets.csv", "interval": "1s", "conditions": ["[STATUS] == 200"]}
+    with started(tmp_path, {"targets": [targets]}) as monitor:
+        assert keys(monitor) == ["_a", "_b"]
+        (tmp_path / "targets.csv").write_text("\n".join(lines[:2]))
+        monitor.signal(signal.SIGHUP)
+        assert monitor.hears("config.loaded")["checks"] == 1
+        assert keys(monitor) == ["_a"]
+
+
 def test_a_check_that_is_taken_out_ends_its_incident(tmp_path, site):
     web, broken = site.endpoint("web", "core"), site.endpoint("broken", "core")
     with started(tmp_path, {"endpoints": [web, broken]}) as monitor:
@@ -615,7 +630,7 @@ def test_a_check_that_is_taken_out_ends_its_incident(tmp_path, site):
         assert (ended["state"], ended["reason"]) == ("resolved", "superseded")
 
 
-@pytest.mark.xfail(strict=True, reason="it stays open for ever: evaluate/service.py:86, registry.py:24")
+@pytest.mark.xfail(strict=True, reason="it stays open for ever: evaluate/service.py, registry.py")
 def test_a_check_that_is_taken_out_between_two_runs_ends_its_incident(tmp_path, site):
     web, broken = site.endpoint("web", "core"), site.endpoint("broken", "core")
     with started(tmp_path, {"endpoints": [web, broken]}) as monitor:
@@ -627,7 +642,7 @@ def test_a_check_that_is_taken_out_between_two_runs_ends_its_incident(tmp_path, 
         until(lambda: monitor.get("incidents?state=open")["data"] == [], 4)
 
 
-@pytest.mark.xfail(strict=True, reason="no file is taken for no change ever after: app/monitor.py:289")
+@pytest.mark.xfail(strict=True, reason="no file is taken for no change ever after: app/monitor.py")
 def test_a_file_that_was_away_for_a_while_is_read_again(tmp_path, site):
     with started(tmp_path, {"endpoints": [site.endpoint("web")]}) as monitor:
         monitor.file.unlink()
@@ -645,7 +660,7 @@ def test_a_check_with_a_new_name_server_may_come_by_reload(tmp_path, site):
         goes_on(monitor, "_web")
 
 
-@pytest.mark.xfail(strict=True, reason="no probe is started for it: app/monitor.py:254")
+@pytest.mark.xfail(strict=True, reason="no probe is started for it: app/monitor.py")
 def test_a_location_may_come_by_reload(tmp_path, site):
     with started(tmp_path, {"endpoints": [site.endpoint("web")]}) as monitor:
         far = site.endpoint("far", locations=["eu"])
@@ -653,7 +668,7 @@ def test_a_location_may_come_by_reload(tmp_path, site):
         until(lambda: monitor.get("endpoints/_far/results")["data"], 4)
 
 
-@pytest.mark.xfail(strict=True, reason="the guard of the start goes on: prober.py:115")
+@pytest.mark.xfail(strict=True, reason="the guard of the start goes on: prober.py")
 def test_networks_that_are_allowed_change_by_reload(tmp_path, site):
     settings = {"endpoints": [site.endpoint("web")]}
     with started(tmp_path, settings) as monitor:
@@ -689,9 +704,6 @@ def test_a_signal_ends_it_cleanly(tmp_path, site, number):
         assert [event["event"] for event in monitor.process.events()] == ["ready", "stopping", "stopped"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="checks are cut off, whatever --grace says: prober.py:126, runner.py:132"
-)
 def test_checks_under_way_end_before_it_does(tmp_path, slow_site):
     with started(tmp_path, {"endpoints": [slow_site.endpoint("web")]}) as monitor:
         monitor.until_status("_web", "up")
@@ -702,7 +714,6 @@ def test_checks_under_way_end_before_it_does(tmp_path, slow_site):
         assert monitor.process.ends() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a check that is cut off is published as a failure: prober.py:218")
 def test_its_end_is_no_failure_of_what_it_checks(tmp_path, slow_site):
     settings = {
         "alerting": {"webhook": {"url": f"{slow_site.url}/hook"}},
@@ -723,7 +734,7 @@ def test_its_end_is_no_failure_of_what_it_checks(tmp_path, slow_site):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="an open page holds it for 5 s, and it logs a traceback: web_server.py:60"
+    strict=True, reason="an open page holds it for 5 s, and it logs a traceback: web_server.py"
 )
 def test_a_page_that_is_open_does_not_hold_it(tmp_path, site):
     with started(tmp_path, {"endpoints": [site.endpoint("web")]}) as monitor:

@@ -52,7 +52,7 @@ def _detail(outcome: Outcome) -> str:
         return str(outcome.error)
     if isinstance(detail, list) and detail:
         return f"{'.'.join(map(str, detail[0]['loc'][1:]))}: {detail[0]['msg']}"
-    hint = ": give --token, or YELPAZE_MONITOR__TOKEN" if outcome.status in _UNAUTHORIZED else ""
+    hint = ": give --token, or YELPAZE_MONITOR__API__TOKEN" if outcome.status in _UNAUTHORIZED else ""
     return f"{detail}{hint}"
 
 
@@ -64,7 +64,7 @@ def _client(function: Callable[..., int]) -> Callable[..., int]:
         return function(api=_Api(url, token), **given)
 
     which = "api.token of the monitor."
-    run = click.option("--token", envvar="YELPAZE_MONITOR__TOKEN", default="", help=which)(run)
+    run = click.option("--token", envvar="YELPAZE_MONITOR__API__TOKEN", default="", help=which)(run)
     return click.option(
         "--url",
         envvar="YELPAZE_MONITOR__URL",

@@ -20,6 +20,12 @@ def variable_of(section: str, path: str) -> str:
     return f"YELPAZE_{section}__{path.partition('[')[0].replace('.', _SPLIT)}".upper()
 
 
+def variable_at(section: str, path: str, environment: Mapping[str, str]) -> str:
+    """The shortest variable that sets this or something in it; empty if there is none."""
+    start = variable_of(section, path)
+    return min((name for name in environment if path and name.startswith(start)), key=len, default="")
+
+
 def from_environment(
     section: str, kind: Any, environment: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[Mistake]]:

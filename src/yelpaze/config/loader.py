@@ -10,7 +10,7 @@ import msgspec
 
 from yelpaze.config.convert import Mistake, convert
 from yelpaze.config.document import Document
-from yelpaze.config.environment import from_environment, variable_of
+from yelpaze.config.environment import from_environment, variable_at
 from yelpaze.model.errors import InputError
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -84,7 +84,7 @@ def load(
     if document is not None:
         mistakes.sort(key=lambda one: document.line_of(one.path))
     for mistake in mistakes:
-        variable = _variable(schema.section, mistake.path, environment)
+        variable = variable_at(schema.section, mistake.path, environment)
         if variable:
             messages.append(f"{variable}: {mistake}")
         elif document is not None and not _has(flags, mistake.path):
@@ -127,12 +127,6 @@ def _enter(document: Document, schema: Schema[Any]) -> None:
     document.enter(schema.section)
     if not isinstance(document.values, Mapping):
         raise InputError(f"{document.place_of('')}: {schema.section}: is a section of settings")
-
-
-def _variable(section: str, path: str, environment: Mapping[str, str]) -> str:
-    """The shortest variable that sets this or something in it; empty if there is none."""
-    start = variable_of(section, path)
-    return min((name for name in environment if path and name.startswith(start)), key=len, default="")
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

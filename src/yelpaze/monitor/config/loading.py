@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from yelpaze.config.convert import convert
-from yelpaze.config.environment import from_environment
+from yelpaze.config.environment import from_environment, variable_at
 from yelpaze.config.loader import merged
 from yelpaze.model.errors import InputError
 from yelpaze.monitor.config.files import Files
@@ -21,10 +21,12 @@ from yelpaze.monitor.config.settings import (
 from yelpaze.monitor.config.texts import as_texts
 
 _MOST_SHOWN = 50
+_OF_FLAGS = ("YELPAZE_MONITOR__STORE", "YELPAZE_MONITOR__URL")  # no settings: flags of the commands
 
 
 def load_monitor(given: list[Path], environment: Mapping[str, str] = os.environ) -> MonitorConfig:
     """The configuration in these files and folders. Raises InputError with all mistakes, a line each."""
+    environment = {name: text for name, text in environment.items() if name not in _OF_FLAGS}
     files = Files(given, environment, "monitor")
     above, mistakes = from_environment("monitor", MonitorSettings, environment)
     settings, wrong = convert(MonitorSettings, merged(as_texts(files.values), above), {})
@@ -36,7 +38,11 @@ def load_monitor(given: list[Path], environment: Mapping[str, str] = os.environ)
         mistakes += [one for one in reader.mistakes if one.path not in spoiled]
     mistakes += [*files.mistakes, *wrong]
     if mistakes or settings is None:
-        shown = sorted({(files.place_of(one.path), str(one)) for one in mistakes}, key=_by_line)
+        places = (
+            (variable_at("monitor", one.path, environment) or files.place_of(one.path), one)
+            for one in mistakes
+        )
+        shown = sorted({(place, str(one)) for place, one in places}, key=_by_line)
         lines = [f"{place}: {text}" if place else text for place, text in shown]
         more = [f"and {len(lines) - _MOST_SHOWN} more"] if len(lines) > _MOST_SHOWN else []
         raise InputError("\n".join([*lines[:_MOST_SHOWN], *more]))
