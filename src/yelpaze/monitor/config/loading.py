@@ -31,6 +31,10 @@ def load_monitor(given: list[Path], environment: Mapping[str, str] = os.environ)
     above, mistakes = from_environment("monitor", MonitorSettings, environment)
     settings, wrong = convert(MonitorSettings, merged(as_texts(files.values), above), {})
     reader = Reader(files.paths[0].parent if files.paths else Path())
+
+    def place_of(path: str) -> str:
+        return variable_at("monitor", path, environment) or files.place_of(path)
+
     if settings is not None:
         # A wrong value has been replaced by its default, which says nothing of the others.
         spoiled = {mistake.path for mistake in [*wrong, *files.mistakes] if not mistake.is_name}
