@@ -46,7 +46,7 @@ async def story(world: World, page: str) -> int:
     def say(text: str) -> None:
         print(f"  {time.monotonic() - began:5.1f} s  {text}", flush=True)
 
-    async with Engine(retry=None) as engine:
+    async with Engine(retry=None, breaker=None) as engine:
 
         async def heading() -> str:
             outcome = await engine.send(get(page))

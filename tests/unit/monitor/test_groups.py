@@ -1,6 +1,8 @@
 """Groups of alarms, in simulated time: Alertmanager's documented behaviour."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from yelpaze.monitor.alarm.groups import Group, Item, fire, flush, resolve
 
@@ -154,3 +156,37 @@ def test_a_flapping_check_is_told_of_once_an_interval(flaps):
     assert len(channel.heard) == 1
     assert len(channel.until(400)) == 1
     assert channel.group.sent == 2
+
+
+def test_the_end_of_an_alarm_is_told_though_another_ends_unsent_beside_it():
+    channel = Channel(0, 1000)
+    channel.fire("parent")
+    channel.until(1)
+    channel.fire("child", hold=channel.now + 60_000)
+    channel.resolve("parent")
+    channel.resolve("child")
+    assert channel.until(5) == [([], ["parent"], False)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["fire", "held", "resolve", "wait", "long"]))
+    )
+)
+def test_in_the_end_a_channel_knows_what_fires(steps):
+    channel, firing, said = Channel(10_000, 20_000), set(), []
+    for check, what in steps:
+        if what in ("fire", "held") and check not in firing:
+            firing.add(check)
+            channel.fire(check, hold=channel.now + 30_000 if what == "held" else 0)
+        elif what == "resolve":
+            firing.discard(check)
+            channel.resolve(check)
+        else:
+            said += channel.until(5 if what == "wait" else 100)
+    said += channel.until(200)
+    known = set()
+    for fires, ended, _ in said:
+        assert set(ended) <= known
+        known = (known | set(fires)) - set(ended)
+    assert known == firing

@@ -14,7 +14,8 @@ import msgspec
 class Item(msgspec.Struct):
     """An alarm of one check in a group.
 
-    `sent`: whether the channel knows of it. `hold`: it is not sent before, while a parent is looked at.
+    `sent`: whether the channel knows of it; `is_anew`: it knows of the one before, and not of its end.
+    `hold`: it is not sent before, while a parent is looked at.
     """
 
     check: str
@@ -31,6 +32,7 @@ class Item(msgspec.Struct):
     resolved: int = 0  # when, or 0
     reason: str = ""
     sent: bool = False
+    is_anew: bool = False
     hold: int = 0
 
 
@@ -58,6 +60,8 @@ Muted = Callable[[Item], bool]
 
 def fire(group: Group, item: Item, now: int, wait: int, interval: int) -> None:
     """An alarm begins, or begins anew."""
+    before = group.items.get(item.check)
+    item.is_anew = before is not None and (before.sent or before.is_anew)
     group.items[item.check] = item
     _set_due(group, now, wait if not group.sent else 0, interval, hold=item.hold)
 
@@ -67,9 +71,9 @@ def resolve(group: Group, check: str, at: int, reason: str, now: int, interval: 
     item = group.items.get(check)
     if item is None:
         return
-    if not item.sent:
+    if not item.sent and not item.is_anew:
         del group.items[check]
-        if not any(not one.sent for one in group.items.values()):
+        if not _is_pending(group):
             group.due = _next_reminder(group)
         return
     item.resolved, item.reason = at, reason
@@ -111,8 +115,12 @@ def flush(  # noqa: C901  one branch for each state of an alarm
 
 def _set_due(group: Group, now: int, wait: int, interval: int, hold: int = 0) -> None:
     due = max(now + wait, group.last + interval if group.sent else 0, hold)
-    pending = any(not one.sent or one.resolved for one in group.items.values())
-    group.due = due if group.due is None or not pending else min(group.due, due)
+    group.due = due if group.due is None or not _is_pending(group) else min(group.due, due)
+
+
+def _is_pending(group: Group) -> bool:
+    """Whether the channel has yet to be told of something."""
+    return any(not one.sent or one.resolved for one in group.items.values())
 
 
 def _next_reminder(group: Group) -> int | None:
