@@ -175,9 +175,6 @@ def test_checks_are_found_by_name_group_and_key(monitor, text, keys):
 
 
 @pytest.mark.parametrize("text", ["c_re", "%25", "co%25re", "%00"])
-@pytest.mark.xfail(
-    strict=True, reason="LIKE takes _ for any character and ends at NUL, and % is dropped: queries.py"
-)
 def test_what_is_searched_for_is_taken_as_it_is(monitor, text):
     assert monitor.get(f"endpoints?q={text}") == {"data": [], "total": 0}
 
@@ -227,7 +224,6 @@ def test_a_failure_that_is_checked_again_is_two_results(monitor):
     assert (first["attempt"], first["final"], again["attempt"], again["final"]) == (1, False, 2, True)
 
 
-@pytest.mark.xfail(strict=True, reason="tries are counted before they are left out: gatus.py")
 def test_statuses_hold_as_many_results_as_were_asked_for(monitor):
     until(lambda: len(monitor.get("endpoints/lab_tried/results")["data"]) >= 8)
     assert len(monitor.get("endpoints/lab_tried/statuses?pageSize=4")["results"]) == 4
@@ -261,7 +257,6 @@ def test_a_wrong_parameter_is_named(monitor, path, field):
         "/?page=99999999999999999999",
     ],
 )
-@pytest.mark.xfail(strict=True, reason="a number beyond 64 bits overflows in SQLite: app.py, gatus.py")
 def test_a_page_far_beyond_the_end_is_no_server_error(monitor, path):
     monitor.until_status("core_web", "up")
     assert monitor.ask("GET", path).status in (200, 404, 422)
@@ -292,7 +287,6 @@ def test_a_check_is_made_at_once_when_it_is_asked_for(monitor, site):
 
 
 @pytest.mark.parametrize("key", ["past_off", "job_backup"])
-@pytest.mark.xfail(strict=True, reason="it is answered 202, and nothing is checked: app.py")
 def test_what_cannot_be_checked_now_is_refused(monitor, key):
     assert monitor.operate("POST", f"endpoints/{key}/check").status in (400, 409, 422)
 
@@ -375,7 +369,6 @@ def test_an_acknowledgement_is_given_and_taken_back(monitor):
     until(lambda: now()["acknowledgedAt"] is None)
 
 
-@pytest.mark.xfail(strict=True, reason="the name and the comment stay: commands.py")
 def test_an_acknowledgement_that_was_taken_back_is_nobodys(monitor):
     def now():
         return monitor.get(f"incidents/{tried}")
@@ -463,18 +456,15 @@ def test_a_wrong_field_of_a_silence_is_named(monitor, path, name):
     assert reply.json["detail"][0]["msg"]
 
 
-@pytest.mark.xfail(strict=True, reason="since is not compared with until: app.py")
 def test_a_silence_ends_after_it_begins(monitor):
     body = {**GOOD, "since": "2090-01-01T00:00:00Z"}
     assert monitor.operate("POST", "silences", body).fields in (["body.since"], ["body.until"])
 
 
-@pytest.mark.xfail(strict=True, reason="1e308 minutes are infinite milliseconds: app.py")
 def test_endless_minutes_are_no_server_error(monitor):
     assert monitor.operate("POST", "silences", {**GOOD, "minutes": 1e308}).status == 422
 
 
-@pytest.mark.xfail(strict=True, reason="the default of `kind` is a parameter of the query: app.py")
 def test_what_is_made_does_not_depend_on_the_query(monitor):
     made = monitor.operate("POST", "silences?kind=maintenance", GOOD).json["id"]
     assert listed(monitor, "silences?kind=maintenance", made, 5)["kind"] == "silence"
@@ -526,15 +516,12 @@ def test_a_silenced_alarm_is_sent_when_the_silence_has_ended(monitor, site):
     [
         pytest.param(
             {"minutes": 1e300},
-            marks=pytest.mark.xfail(strict=True, reason="the process ends, and cannot start again: app.py"),
         ),
         pytest.param(
             {"minutes": 1e13},
-            marks=pytest.mark.xfail(strict=True, reason="no silence can be listed any more: app.py"),
         ),
         pytest.param(
             {"until": "9999-12-31T23:59:59-14:00"},
-            marks=pytest.mark.xfail(strict=True, reason="no silence can be listed any more: values.py"),
         ),
     ],
 )
@@ -796,7 +783,6 @@ def test_a_job_tells_what_it_came_to(monitor):
     assert (last["success"], last["errors"]) == (True, [])
 
 
-@pytest.mark.xfail(strict=True, reason="without a heartbeat every result is out of date: queries.py")
 def test_a_push_check_without_a_heartbeat_is_up_after_a_good_result(monitor):
     push(monitor, "job_free", "success=true")
     until(lambda: monitor.get("endpoints/job_free/results")["data"])
@@ -804,15 +790,10 @@ def test_a_push_check_without_a_heartbeat_is_up_after_a_good_result(monitor):
 
 
 @pytest.mark.parametrize("duration", ["150us", "150%C2%B5s", "20ns", "1.5h", "0"])
-def test_a_duration_is_written_as_in_go(monitor, duration, request):
-    if duration.endswith(("us", "%B5s", "ns")):
-        request.applymarker(
-            pytest.mark.xfail(strict=True, reason="Go's ns, us and µs are not known: gatus.py")
-        )
+def test_a_duration_is_written_as_in_go(monitor, duration):
     assert push(monitor, "job_free", f"success=true&duration={duration}").status == 200
 
 
-@pytest.mark.xfail(strict=True, reason="the token is compared as UTF-8 of Latin-1: pushes.py")
 def test_a_token_may_have_letters_beyond_ascii(site, tmp_path):
     external = [{"name": "job", "token": "schlüssel"}]
     with started(tmp_path, site, **{"external-endpoints": external}) as monitor:
@@ -821,9 +802,6 @@ def test_a_token_may_have_letters_beyond_ascii(site, tmp_path):
 
 
 @pytest.mark.parametrize("duration", ["9" * 22 + "s", "9" * 400])
-@pytest.mark.xfail(
-    strict=True, reason="the process ends and cannot start again, or the result is lost: gatus.py"
-)
 def test_a_push_that_took_for_ever_harms_nothing(site, tmp_path, duration):
     with started(tmp_path, site) as monitor:
         reply = push(monitor, "job_backup", f"success=true&duration={duration}")
@@ -885,13 +863,11 @@ def test_what_tells_nothing_is_open(guarded, path):
     assert guarded.ask("GET", path).status == 200
 
 
-@pytest.mark.xfail(strict=True, reason="names, groups and states are in /metrics: monitor_web.py")
 def test_metrics_take_the_token_of_readers(guarded):
     assert guarded.ask("GET", "/metrics").status == 401
     assert guarded.ask("GET", "/metrics", token=READ_TOKEN).status == 200
 
 
-@pytest.mark.xfail(strict=True, reason="anybody may hear which endpoint changes: monitor_web.py")
 def test_events_take_the_token_of_readers(guarded):
     connection = HTTPConnection(guarded.url.removeprefix("http://"), timeout=SECONDS)
     with closing(connection):
@@ -996,7 +972,6 @@ def test_health_is_asked_for_by_head(monitor, path):
     ["/", "/health", "/metrics", "/assets/live.js", "/endpoints/core_web", "/api/v1/endpoints"]
     + [f"/api/v1/endpoints/core_web/{path}" for path in ("health/badge.svg", "uptimes/24h")],
 )
-@pytest.mark.xfail(strict=True, reason="HEAD is answered 405, where Gatus answers as to GET: FastAPI's get")
 def test_head_is_get_without_a_body(monitor, path):
     reply = monitor.ask("HEAD", path)
     assert (reply.status, reply.body) == (200, b"")
@@ -1175,12 +1150,10 @@ def web_on_postgres(postgres, site, tmp_path_factory):
         ("GET", "/?q=%00", 200),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="PostgreSQL takes no NUL in texts: queries.py, context.py")
 def test_nul_is_no_server_error_with_postgresql(web_on_postgres, method, path, status):
     assert web_on_postgres.ask(method, path).status == status
 
 
-@pytest.mark.xfail(strict=True, reason="PostgreSQL takes no NUL, so that evaluate ends: incidents.py")
 def test_nul_in_what_a_site_answers_does_not_end_evaluate(postgres, tmp_path):
     site = Site()
     site.switch("/nul", (200, b"\0"))

@@ -65,7 +65,7 @@ class MonitorPart:
         self._wall = wall
         self._stack = contextlib.AsyncExitStack()
         self._config: MonitorConfig
-        self._changed_at: dict[Path, int] = {}
+        self._changed_at: dict[Path, int] | None = None
         self._works: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._tasks: list[asyncio.Future[None]] = []
         self._reconfigured: list[Callable[[MonitorConfig], None]] = []
@@ -150,12 +150,7 @@ class MonitorPart:
                 if location not in config.locations:
                     known = ", ".join(config.locations)
                     raise InputError(f"--location {location}: there is no such location; there are {known}")
-                concurrency = self._options.concurrency
-                prober = Prober(bus, config, location, report, concurrency=concurrency, wall=wall)
-                prober.keeps_last = config.metrics and len(config.checks) <= _MOST_METRICS
-                self.probers.append(prober)
-                self._works.append(prober.run)
-                self._reconfigured.append(prober.reconfigure)
+                self._works.append(self._new_prober(location).run)
             return
         store = self._store
         assert store is not None
@@ -188,6 +183,14 @@ class MonitorPart:
                 self._works += [self.web.run, watch.run]
                 self._reconfigured += [self.web.reconfigure, watch.reconfigure]
 
+    def _new_prober(self, location: str) -> Prober:
+        config, concurrency = self._config, self._options.concurrency
+        prober = Prober(self._bus, config, location, self._report, concurrency=concurrency, wall=self._wall)
+        prober.keeps_last = config.metrics and len(config.checks) <= _MOST_METRICS
+        self.probers.append(prober)
+        self._reconfigured.append(prober.reconfigure)
+        return prober
+
     def _hooks_settings(self) -> HooksSettings:
         name = self._options.hooks_store or self._options.store
         if not self._options.hooks_store and not is_postgres(name):
@@ -206,10 +209,13 @@ class MonitorPart:
         if self._server is not None:
             works.append(self._server.run())
         self._tasks = [asyncio.ensure_future(work) for work in (*works, self._watch())]
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         try:
-            for one in done:
-                one.result()
+            while True:  # a reload may bring more of them
+                done, _ = await asyncio.wait(
+                    self._tasks, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                for one in done:
+                    return one.result()
         except BusUnavailable as error:
             raise StoppedError(str(error)) from None
 
@@ -246,6 +252,8 @@ class MonitorPart:
     async def drain(self) -> None:
         self._is_serving = False
         await asyncio.gather(*(prober.drain(self._options.grace) for prober in self.probers))
+        if self.web is not None:
+            await self.web.close_pages()  # an open page is a request that does not end
         if self._server is not None:
             await self._server.drain()
         await self._end_tasks()
@@ -287,6 +295,9 @@ class MonitorPart:
             await self._store.write(partial(write_checks, config=config, now=now))
         for reconfigure in self._reconfigured:
             reconfigure(config)
+        if "probe" in self._options.roles and not self._options.locations:
+            for location in set(config.locations) - {prober.location for prober in self.probers}:
+                self._tasks.append(asyncio.ensure_future(self._new_prober(location).run()))
         self._report(Notice("config.loaded", f"new configuration: {count:,} checks", data={"checks": count}))
 
     async def _watch(self) -> None:
@@ -302,7 +313,7 @@ class MonitorPart:
         for path in _settings_files(self._options.files):
             with contextlib.suppress(OSError):
                 found[path] = path.stat().st_mtime_ns
-        changed = bool(self._changed_at) and found != self._changed_at
+        changed = self._changed_at is not None and found != self._changed_at
         self._changed_at = found
         return changed
 

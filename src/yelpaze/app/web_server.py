@@ -24,7 +24,7 @@ class WebServer:
         self._serving: asyncio.Task[None] | None = None
         self._server = _Server(
             uvicorn.Config(
-                app,
+                _answering_head(app),
                 http="httptools",
                 loop="none",
                 lifespan="off",
@@ -63,6 +63,17 @@ class WebServer:
         self._server.should_exit = self._server.force_exit = True
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
+
+
+def _answering_head(app: Any) -> Any:
+    """The application, in which HEAD is GET; uvicorn leaves the body out (RFC 9110, section 9.3.2)."""
+
+    async def asked(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await app(scope, receive, send)
+
+    return asked
 
 
 class _Server(uvicorn.Server):

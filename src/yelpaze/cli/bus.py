@@ -4,12 +4,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from yelpaze.bus.opening import open_bus, with_url
+from yelpaze.bus.opening import is_kafka, open_bus, with_url
 from yelpaze.bus.protocol import Bus, Partition, Positions, Record
 from yelpaze.bus.settings import BUS_SETTINGS
 from yelpaze.cli.exits import Exit
@@ -34,7 +35,11 @@ def command() -> None:
 def _opened(name: str | None) -> Bus:
     settings = load(BUS_SETTINGS, None, {})
     settings = with_url(settings, name, "bus.db")
-    return open_bus(msgspec.structs.replace(settings, spool=type(settings.spool)()))
+    bus = open_bus(msgspec.structs.replace(settings, spool=type(settings.spool)()))
+    path = Path(settings.url)
+    if not is_kafka(settings.url) and path.parent.exists() and not path.exists():
+        raise InputError(f"{path}: there is no such bus")
+    return bus
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:

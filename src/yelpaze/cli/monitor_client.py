@@ -1,7 +1,7 @@
 """Commands for the API of a running monitor: incidents, acknowledge, silence, maintenance."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,8 @@ from yelpaze.model.errors import InputError, MisuseError, StoppedError
 from yelpaze.model.outcome import Outcome
 from yelpaze.model.request import Request, request
 
+_INCIDENT = ("id", "state", "since", "until", "message")
+_SILENCE = ("id", "matchers", "until", "by", "comment")
 _UNAUTHORIZED = (401, 403)
 
 
@@ -38,6 +40,19 @@ class _Api:
         if not outcome.ok:
             raise MisuseError(f"{self._url}: {_detail(outcome)}")
         return outcome.json()
+
+    def rows(self, path: str, names: Sequence[str], **parameters: Any) -> list[dict[str, Any]]:
+        """A list, whose rows have these names. Raises MisuseError for what is no answer of a monitor."""
+        try:
+            rows: list[dict[str, Any]] = self.call("GET", path, **parameters)["data"]
+            complete = all(name in row for row in rows for name in names)
+        except MisuseError:
+            raise
+        except (ValueError, KeyError, TypeError):
+            complete = False
+        if not complete:
+            raise MisuseError(f"{self._url}: this is no answer of a monitor: look at --url")
+        return rows
 
 
 async def _sent(asked: Request) -> Outcome:
@@ -84,7 +99,7 @@ def incidents(api: _Api, everything: bool, endpoint: str | None, limit: int) -> 
     asked: dict[str, Any] = {"state": "all" if everything else "open", "limit": limit}
     if endpoint is not None:
         asked["endpoint"] = endpoint
-    rows = api.call("GET", "incidents", **asked)["data"]
+    rows = api.rows("incidents", _INCIDENT, **asked)
     if not rows:
         click.echo("no incidents" if everything else "no open incidents", err=True)
         return Exit.OK
@@ -138,7 +153,7 @@ def _silencing(name: str, what: str) -> click.Command:
             click.echo(f"{end}: ends now", err=True)
             return Exit.OK
         if is_list:
-            rows = api.call("GET", f"{name}s")["data"]
+            rows = api.rows(f"{name}s", _SILENCE)
             shown = [
                 [row["id"], _matchers(row["matchers"]), row["until"], row["by"], row["comment"]]
                 for row in rows

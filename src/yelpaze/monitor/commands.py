@@ -16,7 +16,9 @@ def apply(session: Session, command: Command) -> None:
                 *(command.at, command.by, command.comment, command.incident),
             )
         case "unack":
-            session.run("UPDATE incident SET acked = NULL WHERE id = ?", command.incident)
+            session.run(
+                "UPDATE incident SET acked = NULL, acked_by = '', comment = '' WHERE id = ?", command.incident
+            )
         case "silence" | "maintenance":
             matchers = msgspec.json.encode(command.matchers).decode()
             since = command.since or command.at

@@ -18,10 +18,10 @@ _DUE = (
 )
 
 
-def is_allowed(config: MonitorConfig, key: str, token: str) -> bool | None:
+def is_allowed(config: MonitorConfig, key: str, token: bytes) -> bool | None:
     """Whether a token is that of a push check; None if there is no such check."""
     wanted = config.push_tokens.get(key)
-    return None if wanted is None else hmac.compare_digest(token.encode(), wanted.encode())
+    return None if wanted is None else hmac.compare_digest(token, wanted.encode())
 
 
 def result_of(

@@ -1,5 +1,6 @@
 """What pages and API read: checks with their state, results, incidents, uptime and latency by period."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ _SUMMED = ", ".join(f"sum({name})" for name in BUCKETS)
 _decode_detail = msgspec.json.Decoder(Detail).decode
 _decode_transition = msgspec.json.Decoder(Transition).decode
 _MOST_AT_ONCE = 1000
+_SPECIAL = re.compile("[%_!]")  # in LIKE
 
 
 class CheckRow(msgspec.Struct, frozen=True):
@@ -115,8 +117,9 @@ def list_checks(
     """Checks in the order of the configuration, and how many there are in all."""
     where, parameters = "removed = 0", []
     if text:
-        where += " AND lower(name || ' ' || grp || ' ' || key) LIKE ?"
-        parameters.append(f"%{text.lower().replace('%', '')}%")
+        where += " AND lower(name || ' ' || grp || ' ' || key) LIKE ? ESCAPE '!'"
+        literal = _SPECIAL.sub(r"!\g<0>", text.lower()).replace("\0", "\ufffd")
+        parameters.append(f"%{literal}%")
     [(count,)] = session.rows(f"SELECT count(*) FROM monitor_check WHERE {where}", *parameters)  # noqa: S608
     rows = session.rows(f"{_CHECK} WHERE {where} ORDER BY place LIMIT ? OFFSET ?", *parameters, limit, offset)
     return _with_status(session, rows, stale_before), count
@@ -147,7 +150,7 @@ def _with_status(session: Session, rows: Sequence[Row], stale_before: int) -> li
     for row in rows:
         seen = tuple(last.get(row[0], ()))
         status_of: CheckStatus = states.get(row[1]) or ("up" if seen else "unknown")
-        if status_of == "up" and all(one.slot < stale_before - 3 * row[6] for one in seen):
+        if status_of == "up" and row[6] and all(one.slot < stale_before - 3 * row[6] for one in seen):
             status_of = "unknown"
         check_id, key, name, group, kind, url, interval = row
         found.append(CheckRow(check_id, key, name, group, kind, url, interval, status_of, seen))
@@ -158,8 +161,11 @@ def _detail(text: str) -> Detail:
     return _decode_detail(text) if text else Detail()
 
 
-def list_results(session: Session, key: str, *, before: int, limit: int) -> list[ResultRow]:
-    """The last results of a check before a time, newest first."""
+def list_results(
+    session: Session, key: str, *, before: int, limit: int, tries: bool = True
+) -> list[ResultRow]:
+    """The last results of a check before a time, newest first; `tries`: those that were repeated, too."""
+    final = "" if tries else " AND final = 1"
     check_id = id_of(key)
     found: list[ResultRow] = []
     days = [day for (day,) in session.rows("SELECT day FROM result_day ORDER BY day DESC")]
@@ -168,7 +174,7 @@ def list_results(session: Session, key: str, *, before: int, limit: int) -> list
             continue
         rows = session.rows(
             f"SELECT location, slot, attempt, final, success, status, duration, detail FROM result_{day} "  # noqa: S608
-            "WHERE check_id = ? AND slot < ? ORDER BY slot DESC, location, attempt DESC LIMIT ?",
+            f"WHERE check_id = ? AND slot < ?{final} ORDER BY slot DESC, location, attempt DESC LIMIT ?",
             *(check_id, before, limit - len(found)),
         )
         found += [_result(row) for row in rows]

@@ -81,13 +81,13 @@ class PostgresConnection:
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         self.writes += not sql.startswith("SELECT")
         with _translating():
-            found: list[Row] = self._connection.execute(_spelled(sql), parameters or None).fetchall()
+            found: list[Row] = self._executed(_spelled(sql), parameters or None).fetchall()
             return found
 
     def run(self, sql: str, *parameters: Any) -> int:
         self.writes += 1
         with _translating():
-            return int(self._connection.execute(_spelled(sql), parameters or None).rowcount)
+            return int(self._executed(_spelled(sql), parameters or None).rowcount)
 
     def insert(
         self, table: Table, rows: Sequence[Row], *, ignore_known: bool = False, conflict: str = ""
@@ -124,7 +124,22 @@ class PostgresConnection:
     def _many(self, sql: str, rows: Sequence[Row]) -> None:
         self.writes += 1
         with _translating():
-            self._connection.execute(sql, [list(column) for column in zip(*rows, strict=True)])
+            self._executed(sql, [list(column) for column in zip(*rows, strict=True)])
+
+    def _executed(self, sql: str, parameters: Sequence[Any] | None) -> Any:
+        try:
+            return self._connection.execute(sql, parameters)
+        except psycopg.DataError as error:  # raised here, before anything is sent
+            if parameters is None or "NUL" not in str(error):
+                raise
+            return self._connection.execute(sql, [_without_nul(one) for one in parameters])
+
+
+def _without_nul(value: Any) -> Any:
+    """A value with U+FFFD for each NUL, which PostgreSQL's texts cannot hold."""
+    if isinstance(value, list):
+        return [_without_nul(one) for one in value]
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 @contextlib.contextmanager

@@ -50,8 +50,7 @@ def load_monitor(given: list[Path], environment: Mapping[str, str] = os.environ)
         lines = [f"{place}: {text}" if place else text for place, text in shown]
         more = [f"and {len(lines) - _MOST_SHOWN} more"] if len(lines) > _MOST_SHOWN else []
         raise InputError("\n".join([*lines[:_MOST_SHOWN], *more]))
-    encoded = msgspec.json.encode(settings, order="sorted", enc_hook=repr)
-    return msgspec.structs.replace(found, hash=blake2b(encoded, digest_size=6).hexdigest())
+    return _hashed(found, settings)
 
 
 def config_of(settings: Mapping[str, Any]) -> MonitorConfig:
@@ -67,8 +66,15 @@ def config_of(settings: Mapping[str, Any]) -> MonitorConfig:
     config = reader.read(found) if found is not None else None
     if config is None or mistakes or reader.mistakes:
         raise InputError("\n".join(map(str, [*mistakes, *reader.mistakes])))
-    encoded = msgspec.json.encode(found, order="sorted", enc_hook=repr)
-    return msgspec.structs.replace(config, hash=blake2b(encoded, digest_size=6).hexdigest())
+    return _hashed(config, found)
+
+
+def _hashed(config: MonitorConfig, settings: MonitorSettings | None) -> MonitorConfig:
+    """The configuration with the hash of its settings and checks, which targets bring as well."""
+    hashed = blake2b(msgspec.json.encode(settings, order="sorted", enc_hook=repr), digest_size=6)
+    for key, check in config.checks.items():
+        hashed.update(f"\n{key} {check.url}".encode())
+    return msgspec.structs.replace(config, hash=hashed.hexdigest())
 
 
 def _by_line(one: tuple[str, str]) -> tuple[str, int, str]:

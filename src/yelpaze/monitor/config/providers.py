@@ -219,7 +219,8 @@ class Provider(msgspec.Struct, frozen=True):
 def read_provider(name: str, settings: Any) -> Iterator[Provider | Mistake]:
     """The provider, or what is wrong, with paths within its section."""
     kind, make = _PROVIDERS[name]
-    given, mistakes = convert(kind, settings if settings is not None else {}, {})
+    settings = {} if settings is None else settings
+    given, mistakes = convert(kind, settings, {})
     if given is None or mistakes:
         yield from mistakes
         return

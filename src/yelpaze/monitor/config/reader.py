@@ -32,6 +32,7 @@ from yelpaze.monitor.config.settings import (
 )
 from yelpaze.monitor.config.targets import read_targets
 from yelpaze.monitor.config.texts import as_text, with_texts
+from yelpaze.policy.address_guard import AddressGuard
 
 _SCHEMES: dict[str, Kind] = {
     "http": "http",
@@ -52,6 +53,8 @@ _QUERY_TYPES = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT", "CAA", "S
 _PERCENT = re.compile(r"(\d{1,3})%")
 _MOST_SHOWN = 50
 _LEAST_REMINDER = 300.0
+_MOST_PORT = 65_535
+_MOST_RETRIES = 10
 
 
 class _Wrong(Exception):  # noqa: N818  never leaves this file
@@ -86,9 +89,7 @@ class Reader:
         windows: tuple[Window, ...] = ()
         if settings.maintenance is not None:
             windows = self._windows((settings.maintenance,), "maintenance", is_list=False)
-        self._locations(settings.locations, "locations")
-        if not settings.locations:
-            self._wrong("locations", "takes at least one name")
+        self._places_of(settings)
         tokens: dict[str, str] = {}
         for number, endpoint in enumerate(settings.endpoints):
             self._endpoint(endpoint, f"endpoints[{number}]")
@@ -119,6 +120,21 @@ class Reader:
             warnings=tuple(self.warnings),
             hash="",
         )
+
+    def _places_of(self, settings: MonitorSettings) -> None:
+        """Locations, networks, ports."""
+        try:
+            self._locations(settings.locations, "locations")
+        except _Wrong as fault:
+            self._wrong(fault.path, fault.text)
+        if not settings.locations:
+            self._wrong("locations", "takes at least one name")
+        if not 0 <= settings.web.port <= _MOST_PORT:
+            self._wrong("web.port", f"takes a port, 0 to {_MOST_PORT}")
+        try:
+            AddressGuard(settings.allow or ())
+        except MisuseError as error:
+            self._wrong("allow", str(error).partition(") ")[2])
 
     def _wrong(self, path: str, text: str) -> None:
         self.mistakes.append(Mistake(path, text))
@@ -302,11 +318,11 @@ class Reader:
             locations=tuple(locations),
             quorum=self._quorum(given, len(locations), path),
             parents=given.parents,
-            retries=defaults.retries if given.retries is None else given.retries,
+            retries=self._retries(given, path),
             alerts=self._alerts(given.alerts or defaults.alerts, given.group, path),
             windows=self._windows(given.maintenance_windows, f"{path}.maintenance-windows"),
             labels=tuple(sorted(given.extra_labels.items())),
-            hide_url=given.ui.hide_url or given.ui.hide_hostname,
+            hide_url=given.ui.hide_url or given.ui.hide_hostname or given.ui.hide_port,
             hide_errors=given.ui.hide_errors,
             hide_conditions=given.ui.hide_conditions,
             **self._query(given, path),
@@ -371,6 +387,12 @@ class Reader:
         if name and not (self._folder / name).is_file():
             raise _Wrong(path, f"{name}: there is no such file")
         return str(self._folder / name) if name else ""
+
+    def _retries(self, given: EndpointSettings, path: str) -> int:
+        retries = self._settings.defaults.retries if given.retries is None else given.retries
+        if not 0 <= retries <= _MOST_RETRIES:
+            raise _Wrong(f"{path}.retries", f"takes a number of retries, 0 to {_MOST_RETRIES}")
+        return retries
 
     def _quorum(self, given: EndpointSettings, count: int, path: str) -> int:
         asked = self._settings.defaults.quorum if given.quorum is None else given.quorum

@@ -82,9 +82,8 @@ class EvaluateService:
 
     def reconfigure(self, config: MonitorConfig) -> None:
         """Go on with another configuration; incidents of checks that are gone end as superseded."""
-        gone = [key for key in self._config.checks if key not in config.checks or config.checks[key].disabled]
-        self._superseded += gone
-        self._config = config
+        before, self._config = self._config, config
+        self._superseded += [key for key in before.checks if self._is_gone(key)]
         self._rules.clear()
 
     async def run(self) -> None:
@@ -159,6 +158,10 @@ class EvaluateService:
             return True
         return self._silences.maintains(check, int(at * 1000))
 
+    def _is_gone(self, key: str) -> bool:
+        check = self._config.checks.get(key)
+        return check is None or bool(check.disabled)
+
     def _end_superseded(self) -> list[Transition]:
         """The ends of incidents whose checks are gone."""
         found: list[Transition] = []
@@ -220,6 +223,10 @@ class EvaluateService:
         for one in partitions:
             self._states[one] = _decode_states(snapshots[one]) if one in snapshots else {}
             self._next[one] = self._kept[one] = positions.get(one, 0)
+            # Checks that were taken out while nobody had the partition.
+            self._superseded += [
+                key for key, state in self._states[one].items() if state.state != "up" and self._is_gone(key)
+            ]
         return positions
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:

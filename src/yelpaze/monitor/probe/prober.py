@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +24,7 @@ from yelpaze.monitor.check import Check
 from yelpaze.monitor.config.model import MonitorConfig
 from yelpaze.monitor.probe.blindness import Blindness
 from yelpaze.monitor.probe.checker import Checker, Verdict
+from yelpaze.monitor.probe.reply import Reply
 from yelpaze.monitor.probe.schedule import TICK, Entry, Schedule
 from yelpaze.monitor.records import (
     LOCATIONS,
@@ -240,7 +242,7 @@ class Prober:
             success=success,
             status=reply.answer.status,
             error=reply.error,
-            message="" if options.hide_errors else reply.message,
+            message=_shown(check, reply),
             conditions=()
             if options.hide_conditions
             else tuple(one.text for one in verdict.conditions if not one.success),
@@ -334,6 +336,17 @@ async def _is_reachable(target: str) -> bool:
         return False
     writer.close()
     return True
+
+
+def _shown(check: Check, reply: Reply) -> str:
+    """The message of a failure, without what is hidden."""
+    options = check.options
+    if options.hide_errors or not options.hide_url:
+        return "" if options.hide_errors else reply.message
+    message = reply.message
+    for one in (_host_of(check), urlsplit(check.url).hostname, reply.answer.ip):
+        message = message.replace(one, "<redacted>") if one else message
+    return message
 
 
 def _host_of(check: Check) -> str:

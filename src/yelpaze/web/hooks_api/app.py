@@ -122,12 +122,10 @@ def hooks_api(hooks: Hooks, admin_token: str, ready: Callable[[], bool] = lambda
     app.include_router(_router(hooks), prefix="/api/v1")
 
     @app.get("/healthz", include_in_schema=False)
-    @app.head("/healthz", include_in_schema=False)
     async def alive() -> Response:
         return answer({"status": "ok"})
 
     @app.get("/readyz", include_in_schema=False)
-    @app.head("/readyz", include_in_schema=False)
     async def is_ready() -> Response:
         return answer({"status": "ok"}) if ready() else answer({"status": "unavailable"}, 503)
 

@@ -45,7 +45,9 @@ _STRUCTS = (AckIn, SilenceIn, EndpointOut, IncidentOut, SilenceOut, CommandOut, 
 _MOST_BODY = 64 << 10
 _UNCACHED = {"cache-control": "no-cache, no-store, must-revalidate", "expires": "0"}
 _REQUEST_MS = 30_000
+_MOST_MINUTES = 100 * 365 * 24 * 60
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=1 << 40)]
 Before = Annotated[datetime | None, Query()]
 _Ack = Annotated[Any, Depends(body_of(AckIn, _MOST_BODY))]
 _Silence = Annotated[Any, Depends(body_of(SilenceIn, _MOST_BODY))]
@@ -70,12 +72,10 @@ def monitor_api(context: MonitorContext, ready: Callable[[], bool]) -> FastAPI:
         return answer({"status": "UP"})
 
     @app.get("/healthz", include_in_schema=False)
-    @app.head("/healthz", include_in_schema=False)
     async def is_alive() -> Response:
         return answer({"status": "ok"})
 
     @app.get("/readyz", include_in_schema=False)
-    @app.head("/readyz", include_in_schema=False)
     async def is_ready() -> Response:
         return answer({"status": "ok"}) if ready() else answer({"status": "unavailable"}, 503)
 
@@ -87,9 +87,7 @@ def _endpoints(app: FastAPI, context: MonitorContext) -> None:
     read = [reader(context)]
 
     @app.get("/api/v1/endpoints", dependencies=read, openapi_extra=described(None, page_of=EndpointOut))
-    async def list_endpoints(
-        limit: Limit = 100, offset: Annotated[int, Query(ge=0)] = 0, q: str = ""
-    ) -> Response:
+    async def list_endpoints(limit: Limit = 100, offset: Offset = 0, q: str = "") -> Response:
         """List checks with their state, in the order of the configuration."""
         work = partial(queries.list_checks, limit=limit, offset=offset, text=q, stale_before=context.now())
         rows, count = await context.read(work)
@@ -133,10 +131,12 @@ def _endpoints(app: FastAPI, context: MonitorContext) -> None:
         """Check at once, at all of its locations."""
         row, now = await found_check(context, key), context.now()
         check = context.config.checks[row.key]
+        if check.disabled or check.options.kind == "push":
+            why = "it is disabled" if check.disabled else "its job calls us"
+            raise ApiError(409, "conflict", f"this endpoint cannot be checked: {why}")
         asked = ProbeRequest(check=row.key, slot=now, id=f"now-{now}", expires=now + _REQUEST_MS)
         for location in check.options.locations:
-            if check.options.kind != "push":
-                await context.bus.publish(probe_topic(location), [record_of(asked)])
+            await context.publish(probe_topic(location), record_of(asked))
         return answer(CommandOut(id=asked.id), 202)
 
     @app.get("/api/v1/locations", dependencies=read, openapi_extra=described(None))
@@ -214,10 +214,10 @@ def _incidents(app: FastAPI, context: MonitorContext) -> None:
 
 def _silences(app: FastAPI, context: MonitorContext) -> None:
     read, operate = [reader(context)], [operator(context)]
-    for path, kind in (("silences", "silence"), ("maintenances", "maintenance")):
 
+    def add(path: str, kind: Literal["silence", "maintenance"]) -> None:
         @app.get(f"/api/v1/{path}", dependencies=read, openapi_extra=described(None, page_of=SilenceOut))
-        async def list_silences(kind: str = kind) -> Response:
+        async def list_silences() -> Response:
             """List those that hold, or will."""
             rows = await context.read(partial(active, at=context.now()))
             return answer({"data": [silence_out(one) for one in rows if one.kind == kind]})
@@ -228,15 +228,14 @@ def _silences(app: FastAPI, context: MonitorContext) -> None:
             dependencies=operate,
             openapi_extra=described(CommandOut, status=202, body=SilenceIn),
         )
-        async def create(given: _Silence, kind: Any = kind) -> Response:
+        async def create(given: _Silence) -> Response:
             """Make one."""
-            now = context.now()
-            until = _until(given, now)
+            since, until = _span(given, context.now())
             _check_matchers(context, given.matchers)
             command = await context.command(
                 kind,
                 matchers=given.matchers,
-                since=now if given.since is None else _ms(given.since),
+                since=since,
                 until=until,
                 by=given.by,
                 comment=given.comment,
@@ -249,7 +248,7 @@ def _silences(app: FastAPI, context: MonitorContext) -> None:
             dependencies=operate,
             openapi_extra=described(CommandOut, status=202),
         )
-        async def end(silence: str, kind: str = kind) -> Response:
+        async def end(silence: str) -> Response:
             """End one."""
             rows = await context.read(partial(active, at=context.now()))
             if not any(one.id == silence and one.kind == kind for one in rows):
@@ -258,14 +257,25 @@ def _silences(app: FastAPI, context: MonitorContext) -> None:
             command = await context.command(which, target=silence)
             return answer(CommandOut(id=command.id), 202)
 
+    add("silences", "silence")
+    add("maintenances", "maintenance")
 
-def _until(given: SilenceIn, now: int) -> int:
+
+def _span(given: SilenceIn, now: int) -> tuple[int, int]:
+    """When it begins and ends."""
     if (given.until is None) == (given.minutes is None):
         raise ApiError(422, "validation", "give until, or minutes", ("until",))
+    if given.minutes is not None and not given.minutes <= _MOST_MINUTES:
+        raise ApiError(422, "validation", f"takes up to {_MOST_MINUTES:,}", ("minutes",))
+    since = now if given.since is None else _ms(given.since)
     until = _ms(given.until) if given.until is not None else now + int((given.minutes or 0) * 60_000)
+    if until > now + _MOST_MINUTES * 60_000:
+        raise ApiError(422, "validation", "is more than 100 years from now", ("until",))
     if until <= now:
         raise ApiError(422, "validation", "is not in the future", ("until",))
-    return until
+    if not 0 <= since < until:
+        raise ApiError(422, "validation", "is not before the end", ("since",))
+    return since, until
 
 
 def _check_matchers(context: MonitorContext, matchers: dict[str, str]) -> None:

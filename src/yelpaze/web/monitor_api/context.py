@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from yelpaze.bus.protocol import Bus, BusUnavailable
+from yelpaze.bus.protocol import Bus, BusUnavailable, NewRecord
 from yelpaze.model.api_error import ApiError
 from yelpaze.monitor import queries
 from yelpaze.monitor.config.model import MonitorConfig
@@ -41,7 +42,7 @@ class MonitorContext:
         """Read from the store. Raises StoreUnavailable."""
         return await self.store.read(work)
 
-    def check_reader(self, request: Request) -> None:
+    def check_reader(self, request: HTTPConnection) -> None:
         """Refuse who may not read. Raises ApiError."""
         wanted = self.config.api.read_token
         if wanted and not _has(request, wanted) and not _has(request, self.config.api.token):
@@ -61,16 +62,20 @@ class MonitorContext:
         """Put a command on the bus. Raises ApiError while it cannot be used."""
         values: dict[str, object] = {"id": f"cmd-{secrets.token_hex(8)}", "kind": kind, "at": self.now()}
         command = Command(**{**values, **fields})  # type: ignore[arg-type]
+        await self.publish(COMMANDS, record_of(command))
+        return command
+
+    async def publish(self, topic: str, record: NewRecord) -> None:
+        """Put a record on the bus. Raises ApiError while it cannot be used."""
         try:
-            await self.bus.publish(COMMANDS, [record_of(command)])
+            await self.bus.publish(topic, [record])
         except BusUnavailable:
             raise ApiError(
                 503, "unavailable", "the bus cannot be used now: try again", retry_after=1
             ) from None
-        return command
 
 
-def _has(request: Request, token: str) -> bool:
+def _has(request: HTTPConnection, token: str) -> bool:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return False

@@ -1,12 +1,12 @@
 """Gatus's own paths: statuses, badges, figures as plain text, and the results of push checks."""
 
+import re
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
-from yelpaze.config.values import Duration
 from yelpaze.model.api_error import ApiError
 from yelpaze.monitor import queries
 from yelpaze.monitor.pushes import is_allowed, result_of, set_due
@@ -18,8 +18,12 @@ from yelpaze.web.monitor_api.context import MonitorContext, found_check, plain, 
 from yelpaze.web.monitor_api.values import at
 
 _UNCACHED = {"cache-control": "no-cache, no-store, must-revalidate", "expires": "0"}
+_GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_GO_DURATION = re.compile(r"(\d{1,20}(?:\.\d{0,20})?)(ns|us|µs|μs|ms|s|m|h)")
+_MOST_SECONDS = 365 * 86_400
 _GATUS = ("30d", "7d", "24h", "1h")
 _BASE = "/api/v1/endpoints"
+Page = Annotated[int, Query(le=10_000)]
 
 
 def add_gatus_paths(app: FastAPI, context: MonitorContext) -> None:
@@ -38,9 +42,10 @@ async def _sums(context: MonitorContext, key: str, period: str) -> queries.Sums:
 
 
 async def _status(context: MonitorContext, row: CheckRow, limit: int, skip: int = 0) -> dict[str, Any]:
-    work = partial(queries.list_results, key=row.key, before=context.now() + 1, limit=limit + skip)
-    results = [one for one in await context.read(work) if one.final][skip:]
-    shown = [_result(one) for one in reversed(results)]
+    work = partial(
+        queries.list_results, key=row.key, before=context.now() + 1, limit=limit + skip, tries=False
+    )
+    shown = [_result(one) for one in reversed((await context.read(work))[skip:])]
     return {"name": row.name, "group": row.group, "key": row.key, "results": shown}
 
 
@@ -59,7 +64,7 @@ def _add_statuses(app: FastAPI, context: MonitorContext) -> None:
     read = [reader(context)]
 
     @app.get(f"{_BASE}/statuses", dependencies=read, tags=["gatus"])
-    async def statuses(page: int = 1, pageSize: int = 50) -> Response:  # noqa: N803  Gatus's name
+    async def statuses(page: Page = 1, pageSize: int = 50) -> Response:  # noqa: N803  Gatus's name
         """List checks with their last results, as Gatus does."""
         rows, _ = await context.read(partial(queries.list_checks, stale_before=context.now()))
         size, number = max(1, min(pageSize, 100)), max(1, page)
@@ -121,6 +126,22 @@ def _svg(text: str) -> Response:
     return Response(text, media_type="image/svg+xml", headers=_UNCACHED)
 
 
+def _seconds(duration: str) -> float:
+    """A duration as Go writes it. Raises ValueError.
+
+    >>> _seconds("1m2.5s"), _seconds("350ms"), _seconds("")
+    (62.5, 0.35, 0.0)
+    """
+    if duration == "0":
+        return 0.0
+    if not re.fullmatch(rf"(?:{_GO_DURATION.pattern})*", duration):
+        raise ValueError(f"duration is written 350ms or 1m2.5s, not {duration[:40]!r}")
+    seconds = sum(float(number) * _GO_UNITS[unit] for number, unit in _GO_DURATION.findall(duration))
+    if seconds > _MOST_SECONDS:
+        raise ValueError("duration takes at most a year")
+    return seconds
+
+
 def _add_push(app: FastAPI, context: MonitorContext) -> None:
     @app.post("/api/v1/endpoints/{key}/external", tags=["gatus"])
     async def push(
@@ -133,17 +154,17 @@ def _add_push(app: FastAPI, context: MonitorContext) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return plain("give the endpoint's token as `Authorization: Bearer TOKEN`", 401)
-        allowed = is_allowed(config, name, token.strip())
+        allowed = is_allowed(config, name, token.strip().encode("latin-1"))
         if not allowed:
             return plain("not found", 404) if allowed is None else plain("the token is wrong", 401)
         try:
-            seconds = float(Duration.parse(duration)) if duration else 0.0
+            seconds = _seconds(duration)
         except ValueError as fault:
             return plain(str(fault), 400)
         now = context.now()
         given = {"success": success == "true", "error": error[:1000], "duration": seconds * 1000}
         result = result_of(config, name, now, **given)  # type: ignore[arg-type]
-        await context.bus.publish(RESULTS, [record_of(result)])
+        await context.publish(RESULTS, record_of(result))
         interval = config.checks[name].options.interval
         if interval:
             await context.store.write(partial(set_due, key=name, due=now + int(interval * 1000)))

@@ -73,9 +73,13 @@ def add_status_page(app: FastAPI, context: MonitorContext) -> None:
 
 def overview(session: Session, now: int, page: int, text: str) -> dict[str, Any]:
     """All groups with their checks, and incidents."""
-    rows, count = queries.list_checks(
+    _, count = queries.list_checks(session, limit=0, text=text)
+    pages = -(-count // _ON_A_PAGE)
+    page = min(page, max(1, pages))
+    rows, _ = queries.list_checks(
         session, limit=_ON_A_PAGE, offset=(page - 1) * _ON_A_PAGE, text=text, stale_before=now
     )
+    [(everything,)] = session.rows("SELECT count(*) FROM monitor_check WHERE removed = 0")
     bars, sparks = _bars(session, rows, now), _sparks(session, rows, now)
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -96,8 +100,8 @@ def overview(session: Session, now: int, page: int, text: str) -> dict[str, Any]
         "current": [_incident(one, names, timelines) for one in current],
         "past": [_incident(one, names, timelines) for one in past],
         "page": page,
-        "pages": -(-count // _ON_A_PAGE),
-        "count": count,
+        "pages": pages,
+        "all": everything,
         "text": text,
     }
 
@@ -234,9 +238,9 @@ def _step(one: Transition) -> str:
         case "seems_down":
             return f"First failure{where}: {what}" if what else f"First failure{where}"
         case "down":
-            return f"Down: confirmed by {one.count} checks in a row{where}"
+            return f"Down: confirmed by {_in_a_row(one.count)}{where}"
         case "failing":
-            return f"Still failing: {one.count} checks in a row{where}"
+            return f"Still failing: {_in_a_row(one.count)}{where}"
         case "passing":
             return f"Passing again: {one.count} in a row"
         case _:
@@ -247,6 +251,10 @@ def _step(one: Transition) -> str:
                 "superseded": "Ended: the check was changed or removed",
             }
             return ends.get(one.reason, "Resolved")
+
+
+def _in_a_row(count: int) -> str:
+    return "1 check" if count == 1 else f"{count} checks in a row"
 
 
 # ── texts ───────────────────────────────────────────────────────────────────────

@@ -9,6 +9,8 @@
     const open = [...main.querySelectorAll("details")].map((one) => one.open);
     const focused = document.activeElement;
     if (focused && focused.matches("input")) return;
+    const kind = focused && focused.matches("summary") ? "summary" : `a[href="${focused?.getAttribute("href")}"]`;
+    const place = [...main.querySelectorAll(kind)].indexOf(focused);
     const answer = await fetch(location.href, { headers: { "x-part": "main" } });
     if (!answer.ok) return;
     const text = await answer.text();
@@ -16,6 +18,7 @@
     [...main.querySelectorAll("details")].forEach((one, number) => {
       if (open[number] !== undefined) one.open = open[number];
     });
+    if (place >= 0) main.querySelectorAll(kind)[place]?.focus({ preventScroll: true });
   }
 
   function soon() {
@@ -24,8 +27,14 @@
   }
 
   const source = new EventSource("/live/sse/status");
-  source.onopen = () => { live.textContent = "live"; live.className = "live on"; };
-  source.onerror = () => { live.textContent = "reconnecting"; live.className = "live"; };
+  let lost = false;
+  source.onopen = () => {
+    live.textContent = "live";
+    live.className = "live on";
+    if (lost) soon(); // what was missed meanwhile
+    lost = false;
+  };
+  source.onerror = () => { lost = true; live.textContent = "reconnecting"; live.className = "live"; };
   source.onmessage = soon;
   setInterval(soon, 60000);
 })();
