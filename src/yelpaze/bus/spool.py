@@ -109,6 +109,7 @@ class SpoolingBus:
             except BusUnavailable as error:
                 text = f"{error}; records are kept until the brokers are back"
                 self._report(Notice("bus.spooling", text, Level.WARNING))
+                self._begin_draining()  # from now on everything goes through the spool, in order
             else:
                 return
         kept = [record for record in records if not record.is_transient]
@@ -127,11 +128,11 @@ class SpoolingBus:
             self.spooled += len(rows) - lost
             self.dropped += lost
             self._bytes += size - freed
-        if self._draining is None:
-            self._begin_draining()
+        self._begin_draining()
 
     def _begin_draining(self) -> None:
-        self._draining = asyncio.get_running_loop().create_task(self._drain())
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         """Publish what is kept, oldest first, until nothing is left."""
@@ -142,28 +143,33 @@ class SpoolingBus:
             if not self._is_open:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue
-            rows = await self._store.read(_oldest)
-            if not rows:
-                async with self._lock:  # nothing can be added between the look and the end
-                    rows = await self._store.read(_oldest)
-                    if not rows:
-                        self._draining = None
-                        break
             try:
-                for topic, group in groupby(rows, key=lambda row: str(row[1])):
-                    records = [NewRecord(key, value, part) for _, _, key, value, part, _ in group]
-                    await self._bus.publish(topic, records)
-                async with self._lock:
-                    await self._store.write(partial(_delete, ids=[row[0] for row in rows]))
-                    self.spooled -= len(rows)
-                    self._bytes -= sum(_bytes_of(row[1:]) for row in rows)
-                published += len(rows)
+                rows = await self._store.read(_oldest)
+                if not rows:
+                    async with self._lock:  # nothing can be added between the look and the end
+                        rows = await self._store.read(_oldest)
+                        if not rows:
+                            self._draining = None
+                            break
+                published += await self._publish_kept(rows)
             except (BusUnavailable, StoreUnavailable):
                 await asyncio.sleep(_AGAIN_SECONDS)
         if published:
             lost = f", {self.dropped:,} were lost for want of room" if self.dropped else ""
             text = f"{self.shown}: the brokers are back; {published:,} kept records are published{lost}"
             self._report(Notice("bus.back", text))
+
+    async def _publish_kept(self, rows: Sequence[Row]) -> int:
+        for topic, group in groupby(rows, key=lambda row: str(row[1])):
+            records = [NewRecord(key, value, part) for _, _, key, value, part, _ in group]
+            await self._bus.publish(topic, records)
+        async with self._lock:
+            gone = await self._store.write(partial(_delete, ids=[row[0] for row in rows]))
+            self.spooled -= len(rows)
+            self._bytes -= sum(_bytes_of(row[1:]) for row in rows)
+            if gone != len(rows):  # some were dropped meanwhile
+                self.spooled, self._bytes = await self._store.read(_size)
+        return len(rows)
 
     # ── what the brokers must be there for ──────────────────────────────────────
 
@@ -222,5 +228,5 @@ def _oldest(session: Session) -> list[Row]:
     )
 
 
-def _delete(session: Session, ids: Sequence[int]) -> None:
-    session.run("DELETE FROM spool WHERE id IN ??", list(ids))
+def _delete(session: Session, ids: Sequence[int]) -> int:
+    return session.run("DELETE FROM spool WHERE id IN ??", list(ids))
