@@ -129,8 +129,8 @@ def _svg(text: str) -> Response:
 def _seconds(duration: str) -> float:
     """A duration as Go writes it. Raises ValueError.
 
-    >>> _seconds("1m2.5s"), _seconds("350ms"), _seconds("")
-    (62.5, 0.35, 0.0)
+    >>> _seconds("1m2.5s"), _seconds("250ms"), _seconds("")
+    (62.5, 0.25, 0.0)
     """
     if duration == "0":
         return 0.0
