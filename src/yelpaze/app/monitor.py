@@ -46,6 +46,7 @@ from yelpaze.observe.monitor import MonitorSnapshot
 from yelpaze.process.descriptors import capacity
 from yelpaze.process.garbage import run_gc_less_often
 from yelpaze.store.opening import is_postgres, open_store
+from yelpaze.store.session import StoreUnavailable
 from yelpaze.store.store import Store
 
 EMBEDDED: tuple[Role, ...] = ("store", "evaluate", "alarm", "hooks", "web", "probe")
@@ -278,9 +279,12 @@ class MonitorPart:
             if config.locations != self._config.locations:
                 await self._bus.create(topics(config.locations))
             await self._set_channels(config)
-        except (InputError, BusUnavailable) as error:
+        except InputError as error:
             text = f"the new configuration is refused, and the old one goes on:\n{error}"
             self._report(Notice("config.refused", text, Level.ERROR))
+            return
+        except (BusUnavailable, StoreUnavailable) as error:
+            self._later(error)
             return
         for warning in config.warnings:
             self._report(Notice("config.warning", warning, Level.WARNING))
@@ -289,16 +293,31 @@ class MonitorPart:
             text = f"the configuration is unchanged: {count:,} checks"
             self._report(Notice("config.unchanged", text, data={"checks": count}))
             return
+        if not await self._write_checks(config):
+            return
         self._config = config
-        if self._store is not None:
-            now = int(self._wall() * 1000)
-            await self._store.write(partial(write_checks, config=config, now=now))
         for reconfigure in self._reconfigured:
             reconfigure(config)
         if "probe" in self._options.roles and not self._options.locations:
             for location in set(config.locations) - {prober.location for prober in self.probers}:
                 self._tasks.append(asyncio.ensure_future(self._new_prober(location).run()))
         self._report(Notice("config.loaded", f"new configuration: {count:,} checks", data={"checks": count}))
+
+    async def _write_checks(self, config: MonitorConfig) -> bool:
+        """Whether the store could take them."""
+        if self._store is None:
+            return True
+        try:
+            await self._store.write(partial(write_checks, config=config, now=int(self._wall() * 1000)))
+        except StoreUnavailable as error:
+            self._later(error)
+            return False
+        return True
+
+    def _later(self, error: Exception) -> None:
+        text = f"the new configuration cannot be taken over yet, and is tried again: {error}"
+        self._report(Notice("config.later", text, Level.WARNING))
+        self._changed_at = {}  # so that the next look finds a change
 
     async def _watch(self) -> None:
         """Reload when a file has changed."""

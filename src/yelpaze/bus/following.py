@@ -66,7 +66,14 @@ class Follower:
     def assigned(self) -> frozenset[Partition]:
         return self._consumer.assigned if self._consumer is not None else frozenset()
 
-    async def run(self, handle: Handle, *, most: int = 2000, wait: float = 0.5) -> None:
+    async def run(
+        self,
+        handle: Handle,
+        *,
+        most: int = 2000,
+        wait: float = 0.5,
+        committed: Callable[[], None] = lambda: None,
+    ) -> None:
         """Follow until cancelled. `handle` gets records, and gives their effect; None for none yet."""
         while True:
             try:
@@ -78,6 +85,7 @@ class Follower:
                         effect = await handle(records)
                         if effect is not None or records:
                             await self._commit(records, effect)
+                            committed()
                             with contextlib.suppress(BusUnavailable):
                                 await ack()
             except (BusUnavailable, StoreUnavailable) as error:

@@ -69,6 +69,7 @@ class KafkaBus:
         self.settings = settings
         self._report = report
         self._refusal = ""
+        self._was_there = False  # brokers that once took us refuse us only for a while
         self._known: set[str] = set()
         self._is_away = False
         self._producer: Producer | None = None
@@ -101,6 +102,9 @@ class KafkaBus:
         return {name: value for name, value in found.items() if value is not None}
 
     async def __aenter__(self) -> Self:
+        self._refusal = ""
+        self._is_closing = threading.Event()
+        self._blocking = ThreadPoolExecutor(2, "yelpaze-kafka")
         try:
             self._admin = AdminClient(self.configuration())
             self._producer = Producer(
@@ -143,8 +147,9 @@ class KafkaBus:
 
     def _poll(self) -> None:
         assert self._producer is not None
-        while not self._is_closing.is_set():
-            self._producer.poll(_POLL_SECONDS)
+        producer, closing = self._producer, self._is_closing
+        while not closing.is_set():
+            producer.poll(_POLL_SECONDS)
 
     def _on_error(self, error: KafkaError) -> None:
         """Called by librdkafka's threads, while they poll."""
@@ -336,11 +341,13 @@ class KafkaBus:
     async def _metadata(self) -> Any:
         admin = self._administrator()
         try:
-            return await self.in_thread(partial(admin.list_topics, timeout=_ADMIN_SECONDS))
+            found = await self.in_thread(partial(admin.list_topics, timeout=_ADMIN_SECONDS))
         except KafkaException as error:
-            if self._refusal:
+            if self._refusal and not self._was_there:
                 raise InputError(f"{self.shown}: {self._refusal}") from None
             raise self.unavailable(error) from None
+        self._refusal, self._was_there = "", True
+        return found
 
     async def _result(self, future: "Future[T]") -> T:
         try:

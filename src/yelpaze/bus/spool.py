@@ -25,6 +25,7 @@ from yelpaze.bus.protocol import (
     TopicState,
 )
 from yelpaze.bus.settings import BusSpool
+from yelpaze.model.errors import InputError
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.store.migrations import Migrations
 from yelpaze.store.opening import open_store
@@ -68,14 +69,15 @@ class SpoolingBus:
         self._report = report
         self._store: Store = open_store(settings.path, SPOOL)
         self._is_open = False
-        self._wanted: dict[str, Topic] = {}
+        self._missing: dict[str, Topic] = {}  # topics that are to be made
         self._draining: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self._store.__aenter__()
         self.spooled, self._bytes = await self._store.read(_size)
-        await self._connect()
+        with contextlib.suppress(BusUnavailable):
+            await self._connect()
         if not self._is_open or self.spooled:
             self._begin_draining()
         return self
@@ -91,16 +93,21 @@ class SpoolingBus:
         await self._store.close()
 
     async def _connect(self) -> None:
-        with contextlib.suppress(BusUnavailable):
+        """Raises BusUnavailable, and InputError for what the brokers refuse."""
+        if not self._is_open:
             await self._bus.__aenter__()
             self._is_open = True
-            await self._bus.create(list(self._wanted.values()))
+        if self._missing:
+            await self._bus.create(list(self._missing.values()))
+            self._missing.clear()
 
     async def create(self, topics: Sequence[Topic]) -> None:
-        self._wanted.update({topic.name: topic for topic in topics})
+        self._missing.update({topic.name: topic for topic in topics})
         if self._is_open:
-            with contextlib.suppress(BusUnavailable):  # they are made when the brokers are back
-                await self._bus.create(topics)
+            try:
+                await self._connect()
+            except BusUnavailable:  # they are made when the brokers are back
+                self._begin_draining()
 
     async def publish(self, topic: str, records: Sequence[NewRecord]) -> None:
         if self._is_open and self._draining is None:
@@ -136,14 +143,10 @@ class SpoolingBus:
 
     async def _drain(self) -> None:
         """Publish what is kept, oldest first, until nothing is left."""
-        published = 0
+        published, refusal = 0, ""
         while True:
-            if not self._is_open:
-                await self._connect()
-            if not self._is_open:
-                await asyncio.sleep(_AGAIN_SECONDS)
-                continue
             try:
+                await self._connect()
                 rows = await self._store.read(_oldest)
                 if not rows:
                     async with self._lock:  # nothing can be added between the look and the end
@@ -153,6 +156,11 @@ class SpoolingBus:
                             break
                 published += await self._publish_kept(rows)
             except (BusUnavailable, StoreUnavailable):
+                await asyncio.sleep(_AGAIN_SECONDS)
+            except InputError as error:  # the brokers refuse us, which somebody may mend
+                if str(error) != refusal:
+                    refusal = str(error)
+                    self._report(Notice("bus.refused", refusal, Level.ERROR))
                 await asyncio.sleep(_AGAIN_SECONDS)
         if published:
             lost = f", {self.dropped:,} were lost for want of room" if self.dropped else ""

@@ -253,6 +253,9 @@ class SqliteConsumer:
         given = await self._listener.on_assigned(partitions) if self._listener is not None else {}
         ends = await self._bus.read(partial(_ends, topics=self._names))
         self._positions = {one: given.get(one, ends.get(one, 0)) for one in partitions}
+        for one, position in self._positions.items():
+            if position > ends.get(one, 0):  # the file was made anew
+                self._positions[one] = 0
 
     async def _renew(self) -> None:
         now = self._bus.monotonic()

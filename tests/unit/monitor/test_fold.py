@@ -296,3 +296,27 @@ def test_no_outage_of_a_minority_ever_alarms():
         for location in draw.sample("abc", 3):
             line.result(slot, location != ill, location)
     assert not [one for one in line.said if one.kind == "down"]
+
+
+@pytest.mark.parametrize("after", [5 * MINUTE, MINUTE // 6])
+def test_another_interval_is_judged_from_the_next_slot_on(after):
+    line = Line()
+    line.run("....")
+    line.rules = rules(interval=after)
+    for number in range(1, 4):
+        at = START + 10 * MINUTE + number * after
+        fold(line.state, Input(Result(check="core_web", location="a", slot=at, sent=at), at), line.rules)
+    assert line.state.state == "down"
+
+
+def test_a_threshold_that_is_lowered_below_the_count_is_reached():
+    line = Line(failures=(5,))
+    line.run("xxx")
+    line.rules = rules(failures=(2,))
+    assert line.result(3, False) == ["down"]
+
+
+def test_a_slot_far_in_the_future_is_no_vote():
+    line = Line()
+    assert line.result(10, False, received=START) == []
+    assert line.result(0, False) == ["seems_down"]

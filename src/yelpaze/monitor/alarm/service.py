@@ -92,6 +92,8 @@ class AlarmService:
         self._versions: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self._is_active = False
+        self._is_void = False  # another process has changed the state
+        self._is_uncommitted = False  # a change of it is being written
         self._outbox = asyncio.Event()
         self.notified = 0
 
@@ -103,7 +105,11 @@ class AlarmService:
         """Follow transitions and commands until cancelled."""
         tasks = [
             asyncio.ensure_future(one)
-            for one in (self._follower.run(self._handle, wait=0.25), self._tick(), self._send())
+            for one in (
+                self._follower.run(self._handle, wait=0.25, committed=self._committed),
+                self._tick(),
+                self._send(),
+            )
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +119,9 @@ class AlarmService:
             for one in tasks:
                 one.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        await self._follower.run(self._handle, wait=0.25, committed=self._committed)
 
     # ── what is read ────────────────────────────────────────────────────────────
 
@@ -130,6 +139,7 @@ class AlarmService:
                 if command.kind in ("ack", "unack"):
                     (self._acked.add if command.kind == "ack" else self._acked.discard)(command.incident)
             rows = self._rows()
+            self._is_uncommitted = True
 
         def effect(session: Session) -> None:
             for command in commands:
@@ -139,6 +149,9 @@ class AlarmService:
         if commands:
             asyncio.get_running_loop().call_later(0, self._refresh_soon)
         return effect
+
+    def _committed(self) -> None:
+        self._is_uncommitted = False
 
     def _refresh_soon(self) -> None:
         self._refreshing = asyncio.ensure_future(self._refresh())
@@ -157,7 +170,7 @@ class AlarmService:
         if one.kind == "resolved":
             self._acked.discard(one.incident)
         check = self._config.checks.get(one.check)
-        for group, alert in self._alerts_of(check, one.check):
+        for group, alert in self._alerts_of(check, one.check, everywhere=one.kind == "resolved"):
             item = group.items.get(one.check)
             fires = item is not None and not item.resolved
             if one.kind in ("down", "failing") and alert is not None and check is not None:
@@ -167,8 +180,10 @@ class AlarmService:
                 resolve(group, one.check, one.at, one.reason or "probe_cleared", now, self._interval())
                 self._changed.add(f"group:{group.key}")
 
-    def _alerts_of(self, check: Check | None, key: str) -> list[tuple[Group, Alert | None]]:
-        """The groups that a check's alerts are in. Those of a check that is gone are found by its alarms."""
+    def _alerts_of(
+        self, check: Check | None, key: str, *, everywhere: bool
+    ) -> list[tuple[Group, Alert | None]]:
+        """The groups that a check's alerts are in; `everywhere`: also those that they were in before."""
         if check is None:
             return [(group, None) for group in self._groups.values() if key in group.items]
         found: list[tuple[Group, Alert | None]] = []
@@ -178,6 +193,10 @@ class AlarmService:
             if group is None:
                 group = self._groups[name] = Group(name, alert.channel)
             found.append((group, alert))
+        if everywhere:
+            now = {group.key for group, _ in found}
+            before = (one for one in self._groups.values() if key in one.items and one.key not in now)
+            found += [(group, None) for group in before]
         return found
 
     def _group_of(self, check: Check, alert: Alert) -> str:
@@ -251,11 +270,16 @@ class AlarmService:
             if now - refreshed_at > 1:
                 refreshed_at = now
                 await self._refresh()
-            await self.look()
+            with contextlib.suppress(StoreUnavailable):  # the next look has it
+                await self.look()
 
     async def look(self) -> None:
         """Send what is due."""
         async with self._lock:
+            if self._is_uncommitted:
+                return  # or its rows would be written before those that they follow
+            if self._is_void:
+                await self._load()
             now = self._now()
             alarms = []
             for group in list(self._groups.values()):
@@ -309,6 +333,7 @@ class AlarmService:
             except FencedError:
                 text = "alarm: another process is active; its state is read anew"
                 self._report(Notice("alarm.fenced", text, Level.WARNING))
+                self._is_void = True
                 await self._load()
                 return False
             except StoreUnavailable as error:
@@ -390,6 +415,7 @@ class AlarmService:
             if name.startswith("seen:")
         }
         self._versions = {name: version for name, _, version in rows}
+        self._is_void = self._is_uncommitted = False
         self._acked = set(acked)
         self._changed.clear()
         await self._silences.refresh()

@@ -24,8 +24,11 @@ _LEAST_STALE = 15_000  # whatever the interval is: batches and checks take their
 _EVER = 1 << 62
 
 
+_LEAST_EARLY = 5_000
+
+
 class Vote(msgspec.Struct, gc=False, array_like=True):
-    """A location's last vote: number of the slot, and when it was received (ms by the bus's clock)."""
+    """A location's last vote: its slot, and when it was received (ms by the bus's clock)."""
 
     slot: int
     success: bool
@@ -79,8 +82,8 @@ class Rules(msgspec.Struct, frozen=True):
         )
 
     def slot_of(self, at: int) -> int:
-        """The number of the slot that is due next to a time, in milliseconds."""
-        return round((at - self.phase) / self.interval)
+        """The slot that is due next to a time: its time in milliseconds, which holds for any interval."""
+        return round((at - self.phase) / self.interval) * self.interval + self.phase
 
 
 class Input(msgspec.Struct, frozen=True, gc=False):
@@ -96,7 +99,8 @@ def fold(state: CheckState, given: Input, rules: Rules) -> list[Transition]:
     result, received = given.result, given.received
     at = result.slot - given.skew
     lateness = received - at
-    if not result.final or result.blind or lateness > rules.stale:
+    early = -max(rules.interval, _LEAST_EARLY)  # a clock that is ahead, before that is known
+    if not result.final or result.blind or not early <= lateness <= rules.stale:
         return []  # it is history only
     number = rules.slot_of(at)
     before = state.votes.get(result.location)
@@ -159,7 +163,7 @@ def _open(state: CheckState, given: Input, rules: Rules, at: int, found: list[Tr
 def _on_failing(state: CheckState, given: Input, rules: Rules, at: int, found: list[Transition]) -> None:
     if state.state == "up":  # the failing votes came before the incident could open
         _open(state, given, rules, at, found)
-    if state.failing == rules.failures[0] and state.state == "seems_down":
+    if state.failing >= rules.failures[0] and state.state == "seems_down":
         state.state = "down"
         _add(state, given, rules, at, "down", found, state.failing)
     elif state.failing in rules.failures and state.state == "down":

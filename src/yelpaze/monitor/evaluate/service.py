@@ -75,6 +75,7 @@ class EvaluateService:
         self._stored = StoredPositions(_GROUP)
         self._silences = Silences(store, wall)
         self._superseded: list[str] = []
+        self._fenced: set[Partition] = set()  # ours, and void
         self._folding = asyncio.Lock()
         self.skews = Skews()
         self.folded = 0
@@ -111,6 +112,9 @@ class EvaluateService:
                         await self.take(records)
                         with contextlib.suppress(BusUnavailable):
                             await ack()
+                        if self._fenced:  # begin anew with what is stored
+                            self._fenced.clear()
+                            break
             except (BusUnavailable, StoreUnavailable) as error:
                 if not is_away:
                     is_away = True
@@ -145,7 +149,8 @@ class EvaluateService:
         state = states.get(check.key)
         if state is None:
             state = states[check.key] = CheckState()
-        given = Input(result, record.at, self.skews.of(result.location))
+        skew = 0 if result.request else self.skews.of(result.location)  # what was asked for has our time
+        given = Input(result, record.at, skew)
         self.folded += 1
         if self._is_in_maintenance(check, (result.slot - given.skew) / 1000):
             return close(state, given, rules, "maintenance")
@@ -231,6 +236,7 @@ class EvaluateService:
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:
         await self.snapshot(partitions)
+        self._fenced -= set(partitions)
         for one in partitions:
             for known in (self._states, self._next, self._kept):
                 known.pop(one, None)
@@ -271,9 +277,14 @@ class EvaluateService:
                 await self._store.write(
                     partial(self._write_snapshot, one=one, kept=kept, upto=upto, state=encoded)
                 )
-            except FencedError as error:  # another member has the partition
+            except FencedError as error:
+                stored = await self._store.read(partial(self._stored.of, partitions=[one]))
+                if stored.get(one) == upto:  # it was done, and the answer was lost
+                    self._kept[one] = upto
+                    continue
                 self._report(Notice("evaluate.fenced", str(error), Level.WARNING))
                 self._states.pop(one, None)
+                self._fenced.add(one)
             except StoreUnavailable:
                 pass  # the next one has it
             else:

@@ -72,17 +72,20 @@ class StorageService:
         self._wall = wall
         self.retention = retention
         self._follower = Follower(bus, store, [RESULTS], "store", report)
-        self._days: set[int] = set()
         self.stored = 0
 
     async def run(self) -> None:
         """Follow the results until cancelled."""
-        rolling = asyncio.ensure_future(self._roll())
+        following = self._follower.run(self._handle, most=5000, wait=1.0)
+        tasks = [asyncio.ensure_future(one) for one in (following, self._roll())]
         try:
-            await self._follower.run(self._handle, most=5000, wait=1.0)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
         finally:
-            rolling.cancel()
-            await asyncio.gather(rolling, return_exceptions=True)
+            for one in tasks:
+                one.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _handle(self, records: list[Record]) -> Effect | None:
         if not records:
@@ -120,11 +123,8 @@ class StorageService:
         session.insert(DIRTY, [("m", minute) for minute in sorted(minutes)], ignore_known=True)
 
     def _create(self, session: Session, day: int) -> None:
-        if day in self._days:
-            return
-        known = session.rows("SELECT 1 FROM result_day WHERE day = ?", day)
-        if known:
-            self._days.add(day)  # it was committed
+        # Asked for each time: a table that was there may have been dropped since, by any member.
+        if session.rows("SELECT 1 FROM result_day WHERE day = ?", day):
             return
         for statement in create_result_table(day):
             session.run(statement)
