@@ -18,6 +18,8 @@ from support.service import Place
 from support.waiting import SECONDS, until
 from yelpaze.bus.opening import open_bus
 
+pytestmark = pytest.mark.slow  # most start a process of their own
+
 needs("yaml", "fastapi", "uvicorn", "httptools", "jinja2", "jwt", "cryptography")
 
 AT_ONCE = {"type": "webhook", "failure-threshold": 1, "success-threshold": 1, "send-on-resolved": True}
