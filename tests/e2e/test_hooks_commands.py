@@ -281,6 +281,8 @@ def test_several_processes_share_the_port_and_survive_the_loss_of_one(serve, tmp
         assert ask(url, "/app/x/msg", TOKEN, {"eventType": "a", "payload": {}})[0] == 202
         until(lambda: len(receiver.calls) == 20)
         until(lambda: b'yelpaze_hooks_queue_age_seconds{shard="' in request(metrics)[1])
+        attempts = b'yelpaze_hooks_attempts_total{kind="webhook",reason="",status="200"}'
+        until(lambda: attempts in request(metrics)[1])  # the processes report each second
         body = request(metrics)[1].decode()
         assert 'yelpaze_hooks_attempts_total{kind="webhook",reason="",status="200"}' in body
         running.process.send_signal(signal.SIGTERM)

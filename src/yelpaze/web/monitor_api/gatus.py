@@ -136,7 +136,7 @@ def _seconds(duration: str) -> float:
         return 0.0
     if not re.fullmatch(rf"(?:{_GO_DURATION.pattern})*", duration):
         raise ValueError(f"duration is written 350ms or 1m2.5s, not {duration[:40]!r}")
-    seconds = sum(float(number) * _GO_UNITS[unit] for number, unit in _GO_DURATION.findall(duration))
+    seconds = sum((float(number) * _GO_UNITS[unit] for number, unit in _GO_DURATION.findall(duration)), 0.0)
     if seconds > _MOST_SECONDS:
         raise ValueError("duration takes at most a year")
     return seconds
