@@ -8,7 +8,7 @@ from functools import partial
 import msgspec
 
 from yelpaze.app.part_processes import PartKind, PartProcesses
-from yelpaze.app.web_server import REQUEST_SECONDS, WebServer, first_ended, listening_at
+from yelpaze.app.web_server import REQUEST_SECONDS, WebServer, listening_at
 from yelpaze.bus.opening import open_bus
 from yelpaze.bus.settings import BusSettings
 from yelpaze.grpc.address import Address, can_share_ports
@@ -18,6 +18,7 @@ from yelpaze.hooks.intake import TOPICS, Intake
 from yelpaze.hooks.secret_file import kept_in
 from yelpaze.hooks.settings import HooksSettings
 from yelpaze.model.errors import InputError, MisuseError
+from yelpaze.model.first_ended import first_ended
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.observe.hooks import HooksCollector
 from yelpaze.process.descriptors import capacity

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -85,19 +85,6 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ignore signals: the service handles them."""
-
-
-async def first_ended(*works: Coroutine[Any, Any, None]) -> None:
-    """Do all until the first ends, and cancel the others. Raises what that one raises."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for one in done:
-            one.result()
-    finally:
-        for one in tasks:
-            one.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def listening_at(address: Address, port: int | None) -> socket.socket:

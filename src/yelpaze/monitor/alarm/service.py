@@ -18,6 +18,7 @@ import msgspec
 from yelpaze.bus.following import Effect, Follower
 from yelpaze.bus.positions import FencedError
 from yelpaze.bus.protocol import Bus, BusUnavailable, Partition, Positions, Record
+from yelpaze.model.first_ended import first_ended
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.monitor.alarm.groups import Group, Item, Notification, fire, flush, resolve
 from yelpaze.monitor.alarm.texts import payload_of
@@ -103,22 +104,7 @@ class AlarmService:
 
     async def run(self) -> None:
         """Follow transitions and commands until cancelled."""
-        tasks = [
-            asyncio.ensure_future(one)
-            for one in (
-                self._follower.run(self._handle, wait=0.25, committed=self._committed),
-                self._tick(),
-                self._send(),
-            )
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
-        finally:
-            for one in tasks:
-                one.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await first_ended(self._follow(), self._tick(), self._send())
 
     async def _follow(self) -> None:
         await self._follower.run(self._handle, wait=0.25, committed=self._committed)

@@ -18,6 +18,7 @@ import msgspec
 
 from yelpaze.bus.positions import FencedError, StoredPositions
 from yelpaze.bus.protocol import Bus, BusUnavailable, NewRecord, Partition, Positions, Record
+from yelpaze.model.first_ended import first_ended
 from yelpaze.model.notice import Level, Notice, Report
 from yelpaze.monitor.check import Check
 from yelpaze.monitor.config.model import MonitorConfig
@@ -89,15 +90,7 @@ class EvaluateService:
 
     async def run(self) -> None:
         """Follow the results until cancelled."""
-        tasks = [asyncio.ensure_future(one) for one in (self._follow(), self._listen(), self._keep())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
-        finally:
-            for one in tasks:
-                one.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await first_ended(self._follow(), self._listen(), self._keep())
 
     async def _follow(self) -> None:
         is_away = False

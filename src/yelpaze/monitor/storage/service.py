@@ -14,6 +14,7 @@ import msgspec
 
 from yelpaze.bus.following import Effect, Follower
 from yelpaze.bus.protocol import Bus, Record
+from yelpaze.model.first_ended import first_ended
 from yelpaze.model.notice import Report
 from yelpaze.monitor.check import id_of
 from yelpaze.monitor.config.settings import RetentionSettings
@@ -76,16 +77,7 @@ class StorageService:
 
     async def run(self) -> None:
         """Follow the results until cancelled."""
-        following = self._follower.run(self._handle, most=5000, wait=1.0)
-        tasks = [asyncio.ensure_future(one) for one in (following, self._roll())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
-        finally:
-            for one in tasks:
-                one.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await first_ended(self._follower.run(self._handle, most=5000, wait=1.0), self._roll())
 
     async def _handle(self, records: list[Record]) -> Effect | None:
         if not records:
