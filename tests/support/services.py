@@ -246,7 +246,7 @@ SERVICES = {
         _held_check,
         "yelpaze_monitor_probe_running",
         has_http=True,
-        reloads="the configuration is unchanged: 1 checks",
+        reloads="the configuration is unchanged: 1 check",
     ),
     "worker": Kind(
         [*YELPAZE, "worker", "functions.py", "--processes", "1"],

@@ -126,7 +126,7 @@ class MonitorPart:
 
     def _ready(self) -> Notice:
         count = sum(1 for _ in self._config.enabled())
-        what = f"{count:,} check{'s' if count != 1 else ''}"
+        what = _checks(count)
         where = f" at {self.url}" if self.url else ""
         text = f"monitor{where}, {capacity()}; {', '.join(self._options.roles)}; {what}"
         return Notice("ready", text, data={"url": self.url, "checks": count})
@@ -290,7 +290,7 @@ class MonitorPart:
             self._report(Notice("config.warning", warning, Level.WARNING))
         count = sum(1 for _ in config.enabled())
         if config.hash == self._config.hash and config.checks == self._config.checks:
-            text = f"the configuration is unchanged: {count:,} checks"
+            text = f"the configuration is unchanged: {_checks(count)}"
             self._report(Notice("config.unchanged", text, data={"checks": count}))
             return
         if not await self._write_checks(config):
@@ -301,7 +301,7 @@ class MonitorPart:
         if "probe" in self._options.roles and not self._options.locations:
             for location in set(config.locations) - {prober.location for prober in self.probers}:
                 self._tasks.append(asyncio.ensure_future(self._new_prober(location).run()))
-        self._report(Notice("config.loaded", f"new configuration: {count:,} checks", data={"checks": count}))
+        self._report(Notice("config.loaded", f"new configuration: {_checks(count)}", data={"checks": count}))
 
     async def _write_checks(self, config: MonitorConfig) -> bool:
         """Whether the store could take them."""
@@ -335,6 +335,10 @@ class MonitorPart:
         changed = self._changed_at is not None and found != self._changed_at
         self._changed_at = found
         return changed
+
+
+def _checks(count: int) -> str:
+    return f"{count:,} check{'s' if count != 1 else ''}"
 
 
 def endpoint_of(channel: Channel) -> EndpointIn:
